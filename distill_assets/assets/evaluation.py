@@ -1,0 +1,308 @@
+"""Group `evaluation`: per query and per system metrics, and all systems side by side."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
+from distill_assets.assets.publishing import write_project_report
+from distill_assets.assets.reading import (
+    Qrels,
+    Run,
+    choose_queries,
+    read_corpus,
+    read_qrels,
+    read_queries,
+    search_bm25,
+    search_student,
+    search_vectors,
+)
+from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
+from distill_assets.assets.teacher import score_pairs
+from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
+from distill_assets.core.leaderboard import LeaderboardRow, gap_closed
+from distill_assets.core.metrics import QueryMetrics, evaluate_run
+from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.records import Query, fingerprint
+from distill_assets.core.retrieval import rank
+from distill_assets.core.significance import bootstrap_interval
+from distill_assets.resources import Project
+
+_DEPTH = 100  # recall@100 is the deepest metric
+_SEED = 2026
+_TIMED_QUERIES, _TIMED_TEACHER_QUERIES, _TIMED_DOCUMENTS = 40, 6, 256
+
+
+def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
+    """The asset for a given set of recipes."""
+
+    @dg.asset(
+        deps=["student_checkpoint", *_collection_deps()],
+        partitions_def=recipes,
+        group_name="evaluation",
+        kinds={"python", "duckdb"},
+        owners=OWNERS,
+        pool="encoder",
+        code_version=CODE_VERSIONS["eval_metrics"],
+        metadata={"dagster/column_schema": table_schema("eval_metrics")},
+    )
+    def eval_metrics(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+        """nDCG@10, MRR@10, recall@100 and MAP per query on dev and test: BM25, the untouched student, this recipe's student."""
+        name = context.partition_key
+        student = student_path(project, name)
+        searches: dict[str, Callable[[Sequence[Query]], Run]] = {
+            BM25: lambda queries: search_bm25(project, queries, _DEPTH),
+            UNTOUCHED_STUDENT: lambda queries: search_student(project, project.student_path, queries, _DEPTH),
+            name: lambda queries: search_student(project, student, queries, _DEPTH),
+        }
+        rows: list[dict[str, Any]] = []
+        for split in ("dev", "test"):
+            queries, qrels = judged_queries(project, split)
+            for system, search in searches.items():
+                rows += _metric_rows(name, system, split, evaluate_run(search(queries), qrels))
+        table = pa.Table.from_pylist([{k: v for k, v in row.items() if k != "recipe"} for row in rows], schema=_METRIC_SCHEMA)
+        version = content_version(table)
+        project.warehouse.replace_slice(
+            "eval_metrics",
+            table,
+            slice_key=name,
+            input_fingerprint=input_fingerprint(project, "eval_metrics", name),
+            data_version=version,
+        )
+        means = _means(rows)
+        metadata: dict[str, Any] = {f"{split}_ndcg_at_10": means[split, name]["ndcg_at_10"] for split in ("dev", "test")}
+        metadata["means"] = markdown_table([{"split": s, "system": n, **v} for (s, n), v in means.items()])
+        return materialised(version, table.num_rows, metadata)
+
+    return eval_metrics
+
+
+@dg.asset(
+    deps=["eval_metrics", "teacher_checkpoint"],
+    group_name="evaluation",
+    kinds={"pytorch", "duckdb"},
+    owners=OWNERS,
+    pool="teacher",
+    code_version=CODE_VERSIONS["leaderboard"],
+    metadata={"dagster/column_schema": table_schema("leaderboard")},
+)
+def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """All systems on the test split: means with 95 % intervals, gap closed, latency, encoding speed, size."""
+    queries, qrels = judged_queries(project, "test")
+    names = sorted(project.settings.all_recipes)
+    key = input_fingerprint(project, "leaderboard")
+    runs = first_stage_runs(project, queries, names)
+    runs[TEACHER], num_scored = _rerank_pool(project, context, queries, runs)
+    per_query = {system: evaluate_run(run, qrels) for system, run in runs.items()}
+    speeds = _measure_speeds(project, queries, runs, names)
+    rows = _leaderboard_rows(per_query, speeds)
+    table = pa.Table.from_pylist([_row_dict(row) for row in rows], schema=_LEADERBOARD_SCHEMA)
+    # Speeds differ from run to run; what the data version says is the quality.
+    version = content_version(table.select(["system", "split", "ndcg_at_10", "mrr_at_10", "recall_at_100", "map"]))
+    project.warehouse.replace_slice("leaderboard", table, input_fingerprint=key, data_version=version)
+    write_project_report(project)
+    shown = [_row_dict(row) for row in rows]
+    metadata: dict[str, Any] = {
+        "leaderboard": markdown_table(shown),
+        "ndcg_at_10": dg.MetadataValue.md(as_markdown_image(leaderboard_chart(shown), "nDCG@10 per system with 95 % intervals")),
+        "quality_and_latency": dg.MetadataValue.md(as_markdown_image(quality_latency_chart(shown), "nDCG@10 against query latency")),
+        "num_teacher_forward_passes": num_scored,
+        "pool_recall": _pool_recall(runs, qrels, project.settings.pool_depth),
+    }
+    return materialised(version, len(rows), metadata)
+
+
+def _collection_deps() -> list[dg.AssetDep]:
+    return [dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("corpus", "queries", "qrels")]
+
+
+def student_path(project: Project, name: str) -> Path:
+    """Folder of a recipe's student, from its row in the warehouse."""
+    return Path(project.warehouse.read("checkpoints", slice_keys=[name], columns=["path"]).column("path")[0].as_py())
+
+
+def judged_queries(project: Project, split: str) -> tuple[list[Query], Qrels]:
+    """The queries of a split that are evaluated, and their judgements."""
+    limit = project.settings.dev_queries if split == "dev" else project.settings.test_queries
+    qrels = read_qrels(project)
+    queries = choose_queries(read_queries(project, splits=(split,)), qrels, limit)
+    return queries, {q.query_id: qrels[q.query_id] for q in queries}
+
+
+def first_stage_runs(project: Project, queries: Sequence[Query], names: Sequence[str]) -> dict[str, Run]:
+    """Top 100 of every system that searches all documents by itself."""
+    runs = {
+        BM25: search_bm25(project, queries, _DEPTH),
+        UNTOUCHED_STUDENT: search_student(project, project.student_path, queries, _DEPTH),
+    }
+    return runs | {name: search_student(project, student_path(project, name), queries, _DEPTH) for name in names}
+
+
+def _rerank_pool(
+    project: Project, context: Any, queries: Sequence[Query], runs: dict[str, Run]
+) -> tuple[Run, int]:
+    """The teacher's ranking of each query's pool: the top `pool_depth` of every first-stage system, united."""
+    content_of, depth = read_corpus(project).content_of, project.settings.pool_depth
+    pools = {q.query_id: sorted({d for run in runs.values() for d, _ in run[q.query_id][:depth]}) for q in queries}
+    texts = [(q.text, content_of[d]) for q in queries for d in pools[q.query_id]]
+    logits, num_scored = score_pairs(project, context, texts)
+    reranked, start = {}, 0
+    for query in queries:
+        pool = pools[query.query_id]
+        reranked[query.query_id] = rank(pool, logits[start : start + len(pool)], _DEPTH)
+        start += len(pool)
+    return reranked, num_scored
+
+
+def _pool_recall(runs: dict[str, Run], qrels: Qrels, depth: int) -> float:
+    """Share of the relevant documents that are in the pool: what the teacher's reranking cannot exceed."""
+    shares = []
+    for query_id, judged in qrels.items():
+        pool = {d for name, run in runs.items() if name != TEACHER for d, _ in run[query_id][:depth]}
+        shares.append(len(pool & set(judged)) / len(judged))
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _measure_speeds(project: Project, queries: Sequence[Query], runs: dict[str, Run], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Per system: query latency in ms (p50, p95), documents encoded per second, size in MB. One query at a time."""
+    corpus = read_corpus(project)
+    timed = list(queries[:_TIMED_QUERIES])
+    speeds = {BM25: _latency(timed, lambda q: search_bm25(project, [q], 10))}
+    for name, path in [(UNTOUCHED_STUDENT, project.student_path), *((n, student_path(project, n)) for n in names)]:
+        speeds[name] = _student_speed(project, path, timed, corpus.doc_ids, corpus.contents)
+    speeds[TEACHER] = _teacher_speed(project, timed[:_TIMED_TEACHER_QUERIES], runs[TEACHER], corpus.content_of)
+    return speeds
+
+
+def _latency(queries: Sequence[Query], search: Callable[[Query], object]) -> dict[str, float]:
+    if not queries:
+        return {}
+    search(queries[0])  # the first call pays for set-up that later queries do not
+    times = []
+    for query in queries:
+        started = time.perf_counter()
+        search(query)
+        times.append(1000 * (time.perf_counter() - started))
+    return {"query_ms_p50": float(np.percentile(times, 50)), "query_ms_p95": float(np.percentile(times, 95))}
+
+
+def _student_speed(
+    project: Project, path: Path, queries: Sequence[Query], doc_ids: Sequence[str], contents: Sequence[str]
+) -> dict[str, float]:
+    from distill_assets.core.encoders import encode_texts
+    from distill_assets.core.retrieval import search_dense
+
+    documents, _ = project.embed(path, contents, "document")
+    model = project.load_student(path)
+    speed = _latency(queries, lambda q: search_dense(encode_texts(model, [q.text], "query"), documents, doc_ids, k=10))
+    sample = contents[:: max(1, len(contents) // _TIMED_DOCUMENTS)][:_TIMED_DOCUMENTS]
+    started = time.perf_counter()
+    encode_texts(model, sample, "document", batch_size=project.settings.batch_size)
+    speed["documents_per_s"] = len(sample) / (time.perf_counter() - started)
+    return speed | {"model_mb": _weights_mb(path)}
+
+
+def _teacher_speed(project: Project, queries: Sequence[Query], run: Run, content_of: dict[str, str]) -> dict[str, float]:
+    from distill_assets.core.encoders import CrossEncoderScorer
+
+    path = student_path(project, "teacher")
+    scorer = CrossEncoderScorer(project.load_teacher(path), batch_size=project.settings.batch_size)
+    speed = _latency(queries, lambda q: scorer([(q.text, content_of[d]) for d, _ in run[q.query_id]]))
+    return speed | {"model_mb": _weights_mb(path)}
+
+
+def _weights_mb(path: Path) -> float:
+    weights = [f for pattern in ("*.safetensors", "*.bin") for f in path.rglob(pattern)]
+    return sum(f.stat().st_size for f in weights) / 1e6
+
+
+def _leaderboard_rows(
+    per_query: dict[str, dict[str, QueryMetrics]], speeds: dict[str, dict[str, float]]
+) -> list[LeaderboardRow]:
+    mean = {s: float(np.mean([m.ndcg_at_10 for m in metrics.values()])) for s, metrics in per_query.items()}
+    rows = []
+    for system, metrics in per_query.items():
+        values = [m.ndcg_at_10 for _, m in sorted(metrics.items())]
+        low, high = bootstrap_interval(values, seed=_SEED)
+        has_gap = system not in (BM25, UNTOUCHED_STUDENT, TEACHER)
+        speed = speeds.get(system, {})
+        rows.append(
+            LeaderboardRow(
+                system=system,
+                ndcg_at_10=mean[system],
+                ndcg_at_10_low=low,
+                ndcg_at_10_high=high,
+                mrr_at_10=float(np.mean([m.mrr_at_10 for m in metrics.values()])),
+                recall_at_100=float(np.mean([m.recall_at_100 for m in metrics.values()])),
+                map=float(np.mean([m.map for m in metrics.values()])),
+                gap_closed=gap_closed(mean[system], mean[UNTOUCHED_STUDENT], mean[TEACHER]) if has_gap else None,
+                query_ms_p50=speed.get("query_ms_p50"),
+                query_ms_p95=speed.get("query_ms_p95"),
+                documents_per_s=speed.get("documents_per_s"),
+                model_mb=speed.get("model_mb"),
+                num_queries=len(metrics),
+            )
+        )
+    return rows
+
+
+def _row_dict(row: LeaderboardRow) -> dict[str, Any]:
+    return {"split": "test", **{name: getattr(row, name) for name in _LEADERBOARD_SCHEMA.names if name != "split"}}
+
+
+def _metric_rows(recipe: str, system: str, split: str, per_query: dict[str, QueryMetrics]) -> list[dict[str, Any]]:
+    return [
+        {
+            "recipe": recipe,
+            "system": system,
+            "split": split,
+            "query_id": query_id,
+            "ndcg_at_10": m.ndcg_at_10,
+            "mrr_at_10": m.mrr_at_10,
+            "recall_at_100": m.recall_at_100,
+            "map": m.map,
+        }
+        for query_id, m in sorted(per_query.items())
+    ]
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["split"], row["system"]), []).append(row)
+    names = ("ndcg_at_10", "mrr_at_10", "recall_at_100", "map")
+    return {key: {name: float(np.mean([r[name] for r in group])) for name in names} for key, group in groups.items()}
+
+
+_FLOATS = ("ndcg_at_10", "mrr_at_10", "recall_at_100", "map")
+_METRIC_SCHEMA = pa.schema(
+    [("system", pa.string()), ("split", pa.string()), ("query_id", pa.string()), *((name, pa.float64()) for name in _FLOATS)]
+)
+_LEADERBOARD_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("system", pa.string()),
+        *(
+            (name, pa.float64())
+            for name in (
+                "ndcg_at_10",
+                "ndcg_at_10_low",
+                "ndcg_at_10_high",
+                "mrr_at_10",
+                "recall_at_100",
+                "map",
+                "gap_closed",
+                "query_ms_p50",
+                "query_ms_p95",
+                "documents_per_s",
+                "model_mb",
+            )
+        ),
+        ("num_queries", pa.int32()),
+    ]
+)

@@ -1,0 +1,176 @@
+"""What each slice is made from, as one fingerprint per asset and partition.
+
+An asset stores the fingerprint with the slice it writes; `distill-assets run` compares it with the fingerprint of today
+and materialises what differs. Content decides, never time: a batch that was read again and brought the same rows moves
+nothing downstream.
+"""
+
+from collections.abc import Callable, Sequence
+
+from distill_assets.core.errors import MissingPartitionError
+from distill_assets.core.records import fingerprint
+from distill_assets.core.recipes import Recipe
+from distill_assets.resources import Project
+from distill_assets.settings import BUNDLED
+from distill_assets.storage.models import fingerprint_model
+
+# Raise an asset's number when its code gives other rows from the same inputs.
+CODE_VERSIONS = {
+    "corpus": "1",
+    "queries": "1",
+    "qrels": "1",
+    "hard_negatives": "1",
+    "teacher_checkpoint": "1",
+    "teacher_scores": "1",
+    "student_checkpoint": "1",
+    "eval_metrics": "1",
+    "leaderboard": "1",
+    "champion": "1",
+}
+
+
+def data_version(project: Project, table: str, slice_key: str = "") -> str:
+    """Content version of one materialised slice. Raises `MissingPartitionError` when it is not there."""
+    info = project.warehouse.slice_info(table, slice_key)
+    if info is None:
+        raise MissingPartitionError(
+            f"{table}{f'[{slice_key}]' if slice_key else ''} is not materialised: materialise it first, or run distill-assets run"
+        )
+    return info.data_version
+
+
+def _versions(project: Project, table: str, keys: Sequence[str]) -> str:
+    return fingerprint(*((key, data_version(project, table, key)) for key in keys))
+
+
+def of_batch(project: Project, batch: str) -> str:
+    """Inputs of corpus, queries and qrels: what the source would read now."""
+    return fingerprint(project.source.name, project.source.fingerprint(batch))
+
+
+def of_hard_negatives(project: Project, batch: str) -> str:
+    """Every document of every batch, this batch's queries and judgements, the encoder, the mining rules."""
+    return fingerprint(
+        _versions(project, "corpus", project.source.batches()),
+        data_version(project, "queries", batch),
+        data_version(project, "qrels", batch),
+        project.student_fingerprint,
+        project.settings.mining_fingerprint,
+    )
+
+
+def of_teacher_checkpoint(project: Project, _: str = "") -> str:
+    """The model it starts from; with fine-tuning, every label and mined negative as well."""
+    settings = project.settings
+    base = fingerprint_model(project.teacher_source_path)
+    if project.teacher_choice == BUNDLED or not is_teacher_trained(project):
+        return fingerprint(base, project.student_fingerprint if project.teacher_choice == BUNDLED else "")
+    batches = project.source.batches()
+    tables = ("queries", "qrels", "hard_negatives")
+    return fingerprint(base, settings.teacher_recipe.fingerprint, *(_versions(project, table, batches) for table in tables))
+
+
+def is_teacher_trained(project: Project) -> bool:
+    """Whether the teacher is fine-tuned on this collection's labels: by setting, or because it has no scoring head yet."""
+    from distill_assets.core.encoders import is_cross_encoder, require_model_folder
+
+    if project.teacher_choice == BUNDLED:
+        return project.settings.teacher_finetune
+    require_model_folder(project.teacher_source_path)
+    return project.settings.teacher_finetune or not is_cross_encoder(project.teacher_source_path)
+
+
+def of_teacher_scores(project: Project, batch: str) -> str:
+    """The pairs of this batch and the teacher."""
+    return fingerprint(
+        data_version(project, "hard_negatives", batch),
+        data_version(project, "qrels", batch),
+        data_version(project, "checkpoints", "teacher"),
+        project.settings.scored_negatives,
+        project.settings.teacher_max_length,
+    )
+
+
+def of_student_checkpoint(project: Project, name: str) -> str:
+    """The recipe, the untouched student, and the labels that the recipe reads: soft ones, or hard ones alone."""
+    recipe = project.settings.recipe(name)
+    return fingerprint(recipe.fingerprint, project.student_fingerprint, project.settings.step_queries, _label_versions(project, recipe))
+
+
+def _label_versions(project: Project, recipe: Recipe) -> str:
+    batches = project.source.batches()
+    tables = ["queries", "qrels", "hard_negatives"] + (["teacher_scores"] if recipe.uses_teacher else [])
+    return fingerprint(*(_versions(project, table, batches) for table in tables))
+
+
+def of_eval_metrics(project: Project, name: str) -> str:
+    """The student, the documents it searches and the judged queries."""
+    batches = project.source.batches()
+    tables = ("corpus", "queries", "qrels")
+    return fingerprint(
+        data_version(project, "checkpoints", name),
+        project.student_fingerprint,
+        project.settings.dev_queries,
+        project.settings.test_queries,
+        *(_versions(project, table, batches) for table in tables),
+    )
+
+
+def of_leaderboard(project: Project, _: str = "") -> str:
+    """Every recipe's metrics and the teacher."""
+    names = sorted(project.settings.all_recipes)
+    return fingerprint(
+        _versions(project, "eval_metrics", names), data_version(project, "checkpoints", "teacher"), project.settings.pool_depth
+    )
+
+
+def of_champion(project: Project, _: str = "") -> str:
+    """Every recipe's metrics and the rules of the gate."""
+    names = sorted(project.settings.all_recipes)
+    settings = project.settings
+    return fingerprint(_versions(project, "eval_metrics", names), settings.promotion_margin, settings.promotion_alpha)
+
+
+INPUTS: dict[str, Callable[[Project, str], str]] = {
+    "corpus": of_batch,
+    "queries": of_batch,
+    "qrels": of_batch,
+    "hard_negatives": of_hard_negatives,
+    "teacher_checkpoint": of_teacher_checkpoint,
+    "teacher_scores": of_teacher_scores,
+    "student_checkpoint": of_student_checkpoint,
+    "eval_metrics": of_eval_metrics,
+    "leaderboard": of_leaderboard,
+    "champion": of_champion,
+}
+
+
+def input_fingerprint(project: Project, asset: str, partition: str = "") -> str:
+    """Fingerprint of everything that asset and partition are made from, the asset's code version included.
+
+    Raises:
+        MissingPartitionError: something upstream is not materialised.
+    """
+    return fingerprint(asset, CODE_VERSIONS[asset], INPUTS[asset](project, partition))
+
+
+def slice_of(asset: str, partition: str = "") -> tuple[str, str]:
+    """Table and slice key where an asset's partition is kept."""
+    if asset == "teacher_checkpoint":
+        return "checkpoints", "teacher"
+    if asset == "student_checkpoint":
+        return "checkpoints", partition
+    if asset == "champion":
+        return "champion_history", ""
+    return asset, partition
+
+
+def is_fresh(project: Project, asset: str, partition: str = "") -> bool:
+    """Whether the stored slice was made from what is there now. False where it, or anything upstream, is missing."""
+    info = project.warehouse.slice_info(*slice_of(asset, partition))
+    if info is None:
+        return False
+    try:
+        return info.input_fingerprint == input_fingerprint(project, asset, partition)
+    except MissingPartitionError:
+        return False

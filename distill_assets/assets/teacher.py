@@ -1,0 +1,203 @@
+"""Group `teacher`: the cross-encoder and its raw logits."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_teacher_trained
+from distill_assets.assets.manifests import package_versions, record_checkpoint
+from distill_assets.assets.reading import (
+    choose_queries,
+    read_corpus,
+    read_labels,
+    read_qrels,
+    read_queries,
+    read_step_groups,
+    read_train_queries,
+)
+from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
+from distill_assets.charts import as_markdown_image, score_histogram_chart
+from distill_assets.core.groups import build_teacher_groups
+from distill_assets.core.records import hash_text
+from distill_assets.core.scoring import ScoringProgress, score_in_chunks
+from distill_assets.partitions import batches
+from distill_assets.resources import Project
+from distill_assets.settings import BUNDLED
+from distill_assets.storage.models import packaged_encoder
+
+
+@dg.asset(
+    deps=["queries", "qrels", "hard_negatives"],
+    group_name="teacher",
+    kinds={"pytorch", "huggingface"},
+    owners=OWNERS,
+    pool="teacher",
+    code_version=CODE_VERSIONS["teacher_checkpoint"],
+    metadata={"dagster/column_schema": table_schema("checkpoints")},
+)
+def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """The cross-encoder: a published one as it is, the bundled one, or one fine-tuned on the train split's labels."""
+    key = input_fingerprint(project, "teacher_checkpoint")
+    store = project.checkpoints
+    if not store.has("teacher", "teacher", key):
+        with store.writing("teacher", "teacher", key) as folder:
+            manifest = _make_teacher(project, folder, store.work_folder("teacher", "teacher", key))
+            manifest |= {"input_fingerprint": key, "packages": package_versions()}
+            (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        store.clear_work("teacher", "teacher", key)
+    path = store.path("teacher", "teacher", key)
+    context.log.info(f"teacher checkpoint at {path}")
+    return record_checkpoint(project, kind="teacher", name="teacher", path=path, input_fingerprint=key)
+
+
+def _make_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str, Any]:
+    """Write the teacher's files into `folder` and return what the manifest says of it."""
+    source = project.teacher_source_path
+    if project.teacher_choice == BUNDLED:
+        from distill_assets.core.adapters import load_adapted_teacher
+
+        model = load_adapted_teacher(
+            packaged_encoder(), source, device=project.device, max_length=project.settings.teacher_max_length
+        )
+        if not is_teacher_trained(project):
+            model.save_pretrained(str(folder))
+            return {"source": BUNDLED, "adapter": json.loads((source / "provenance.json").read_text(encoding="utf-8"))}
+    elif not is_teacher_trained(project):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        return {"source": project.teacher_choice}
+    else:
+        model = _open_for_training(project, source)
+    report = _fine_tune(project, model, work_folder)
+    model.save_pretrained(str(folder))
+    return {"source": project.teacher_choice, "training": report}
+
+
+def _open_for_training(project: Project, source: Path) -> Any:
+    from distill_assets.core.encoders import grow_cross_encoder, is_cross_encoder
+
+    if is_cross_encoder(source):
+        return project.load_teacher(source)
+    return grow_cross_encoder(source, device=project.device, max_length=project.settings.teacher_max_length)
+
+
+def _fine_tune(project: Project, model: Any, work_folder: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from distill_assets.core.training import TrainingRun, train_teacher
+
+    recipe, labels = project.settings.teacher_recipe, read_labels(project)
+    queries = choose_queries(read_train_queries(project), read_qrels(project), recipe.num_queries)
+    groups = build_teacher_groups(
+        queries, labels, num_hard=recipe.num_hard, num_random=recipe.num_random, epochs=recipe.epochs, seed=recipe.seed
+    )
+    run = TrainingRun(work_folder, project.device, show_progress=project.show_progress)
+    report = train_teacher(model, groups, read_step_groups(project, labels), recipe, run)
+    return {"recipe": asdict(recipe), **asdict(report)}
+
+
+@dg.asset(
+    deps=["hard_negatives", "qrels", teacher_checkpoint],
+    partitions_def=batches,
+    group_name="teacher",
+    kinds={"pytorch", "duckdb"},
+    owners=OWNERS,
+    pool="teacher",
+    code_version=CODE_VERSIONS["teacher_scores"],
+    metadata={"dagster/column_schema": table_schema("teacher_scores")},
+)
+def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
+    batch = context.partition_key
+    pairs = _pairs_to_score(project, batch)
+    logits, num_scored = score_pairs(project, context, [(text, content) for _, text, _, content, _ in pairs])
+    rows = pa.table(
+        {
+            "query_id": pa.array([p[0] for p in pairs], pa.string()),
+            "doc_id": pa.array([p[2] for p in pairs], pa.string()),
+            "label": pa.array([p[4] for p in pairs], pa.int32()),
+            "teacher_logit": pa.array(logits, pa.float32()),
+        }
+    )
+    version = content_version(rows)
+    project.warehouse.replace_slice(
+        "teacher_scores",
+        rows,
+        slice_key=batch,
+        input_fingerprint=input_fingerprint(project, "teacher_scores", batch),
+        data_version=version,
+        allow_empty=True,  # a batch without train queries has nothing to score
+    )
+    metadata: dict[str, Any] = {"num_pairs": len(pairs), "num_forward_passes": num_scored, "num_known": len(pairs) - num_scored}
+    positive = [logit for p, logit in zip(pairs, logits, strict=True) if p[4] > 0]
+    negative = [logit for p, logit in zip(pairs, logits, strict=True) if p[4] == 0]
+    if positive and negative:
+        image = score_histogram_chart(positive, negative)
+        metadata["score_histogram"] = dg.MetadataValue.md(as_markdown_image(image, "teacher logits of positives and negatives"))
+        metadata["sample"] = markdown_table(rows.slice(0, 6).to_pylist())
+    return materialised(version, rows.num_rows, metadata)
+
+
+def _pairs_to_score(project: Project, batch: str) -> list[tuple[str, str, str, str, int]]:
+    """(query_id, query text, doc_id, document content, label) of the batch's train queries, in a total order."""
+    labels, content_of = read_labels(project), read_corpus(project).content_of
+    qrels = read_qrels(project)
+    pairs = []
+    for query in choose_queries(read_queries(project, [batch], ("train",)), qrels, project.settings.train_queries):
+        judged = qrels[query.query_id]
+        mined = labels.negatives.get(query.query_id, ())[: project.settings.scored_negatives]
+        pairs += [(query.query_id, query.text, d, content_of[d], judged.get(d, 0)) for d in [*sorted(judged), *mined]]
+    return pairs
+
+
+def score_pairs(project: Project, context: Any, texts: list[tuple[str, str]]) -> tuple[list[float], int]:
+    """Teacher logits of (query, document) texts in order, and how many needed a forward pass.
+
+    Known pairs are looked up; what is missing is scored chunk by chunk, each committed before the next is paid for.
+    """
+    store = project.pair_scores
+    checkpoint = project.warehouse.read("checkpoints", slice_keys=["teacher"]).to_pylist()[0]
+    key = checkpoint["model_fingerprint"]
+    keys = [(hash_text(query), hash_text(document)) for query, document in texts]
+    text_of = dict(zip(keys, texts, strict=True))
+    wanted = pa.table({"query_hash": [k[0] for k in keys], "doc_hash": [k[1] for k in keys]}, schema=_PAIR_SCHEMA)
+    missing = [(row["query_hash"], row["doc_hash"]) for row in store.missing(key, wanted).to_pylist()]
+    if missing:
+        _score_missing(project, context, key, Path(checkpoint["path"]), missing, text_of)
+    found = {(r["query_hash"], r["doc_hash"]): r["teacher_logit"] for r in store.lookup(key, wanted).to_pylist()}
+    return [found[k] for k in keys], len(missing)
+
+
+def _score_missing(
+    project: Project,
+    context: Any,
+    key: str,
+    path: Path,
+    missing: list[tuple[str, str]],
+    text_of: dict[tuple[str, str], tuple[str, str]],
+) -> None:
+    from distill_assets.core.encoders import CrossEncoderScorer
+
+    settings = project.settings
+    missing.sort(key=lambda k: (sum(map(len, text_of[k])), k))  # equal lengths together: least padding
+    scorer = CrossEncoderScorer(project.load_teacher(path), batch_size=settings.batch_size)
+
+    def report(progress: ScoringProgress) -> None:
+        context.log.info(
+            f"teacher scored {progress.num_done:,} of {progress.num_pairs:,} pairs, {progress.pairs_per_s:.0f} pairs/s, "
+            f"{progress.seconds_left:.0f} s left"
+        )
+
+    chunks = score_in_chunks(
+        [text_of[k] for k in missing], scorer, chunk_size=settings.chunk_size, on_progress=report
+    )
+    for start, logits in chunks:
+        part = missing[start : start + len(logits)]
+        table = {"query_hash": [k[0] for k in part], "doc_hash": [k[1] for k in part]}
+        project.pair_scores.commit(key, pa.table(table).append_column("teacher_logit", pa.array(logits, pa.float32())))
+
+
+_PAIR_SCHEMA = pa.schema([("query_hash", pa.string()), ("doc_hash", pa.string())])

@@ -1,0 +1,60 @@
+"""Low-rank adapters: a whole cross-encoder as a file of a few MB on top of an encoder that is at hand anyway.
+
+Hu et al. 2021, arXiv 2106.09685; peft's implementation. An adapter folder holds `adapter_model.safetensors`,
+`adapter_config.json` and `head.safetensors` (the `JointInteraction` weights).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from sentence_transformers import CrossEncoder
+
+from distill_assets.core.encoders import grow_cross_encoder
+from distill_assets.core.errors import ModelError
+from distill_assets.core.interaction import JointInteraction
+
+_HEAD_FILE = "head.safetensors"
+
+
+def add_adapter(model: CrossEncoder, rank: int) -> PeftModel:
+    """Put trainable low-rank adapters on every linear layer of the encoder, in place; the head stays trainable."""
+    encoder = model[0].auto_model
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", lora_dropout=0.0)
+    return get_peft_model(encoder, config)
+
+
+def save_adapter(adapted: PeftModel, model: CrossEncoder, folder: Path) -> None:
+    """Write adapter and head as half-precision safetensors."""
+    head = _head(model)
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path = None  # a path of the machine that trained it means nothing elsewhere
+    adapted.half().save_pretrained(str(folder), safe_serialization=True)
+    save_file({name: value.half().contiguous() for name, value in head.state_dict().items()}, str(folder / _HEAD_FILE))
+
+
+def load_adapted_teacher(encoder_path: Path, adapter_path: Path, *, device: str, max_length: int) -> CrossEncoder:
+    """Encoder plus adapter, merged into one plain cross-encoder in fp32.
+
+    Raises:
+        ModelError: the adapter's files are missing or do not fit the encoder.
+    """
+    model = grow_cross_encoder(encoder_path, device=device, max_length=max_length)
+    try:
+        adapted: Any = PeftModel.from_pretrained(model[0].auto_model, str(adapter_path))
+        adapted.float().merge_and_unload()
+        _head(model).load_state_dict({k: v.float() for k, v in load_file(str(adapter_path / _HEAD_FILE)).items()})
+    except Exception as error:
+        raise ModelError(
+            f"the adapter at {adapter_path} does not fit {encoder_path}: {type(error).__name__}: {str(error)[:300]}; "
+            "it belongs to all-MiniLM-L6-v2"
+        ) from error
+    return model
+
+
+def _head(model: CrossEncoder) -> JointInteraction:
+    head = model[-1]
+    if not isinstance(head, JointInteraction):
+        raise ModelError(f"the cross-encoder ends in {type(head).__name__}, expected JointInteraction")
+    return head

@@ -1,0 +1,183 @@
+"""Loading and applying the two kinds of model: the cross-encoder teacher and the bi-encoder student."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+
+from distill_assets.core.errors import ModelError, NonFiniteError
+from distill_assets.core.interaction import JointInteraction
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Role = Literal["query", "document"]
+
+
+def pick_device(device: Device) -> str:
+    """The torch device to use: what was asked for, or CUDA, then MPS, then CPU."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether bf16 matrix products run in hardware. Emulated bf16 is 45 times slower than fp32 (measured on AVX2)."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return False
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
+
+
+def load_student(path: Path, *, device: str, max_length: int | None = None) -> SentenceTransformer:
+    """Load a sentence-transformers bi-encoder from a local folder.
+
+    Raises:
+        ModelError: not a folder, not a model, or weights that cannot be read (truncated, for one).
+    """
+    require_model_folder(path)
+    try:
+        model = SentenceTransformer(str(path), device=device, local_files_only=True)
+    except Exception as error:
+        raise _unreadable(path, "a sentence-transformers model", error) from error
+    limit = model.max_seq_length
+    if max_length is not None:
+        model.max_seq_length = max_length if limit is None else min(limit, max_length)
+    return model
+
+
+def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> CrossEncoder:
+    """Load a cross-encoder with one output from a local folder; its scores are raw logits.
+
+    Raises:
+        ModelError: not a folder, not a cross-encoder with one output, or weights that cannot be read.
+    """
+    require_model_folder(path)
+    if not is_cross_encoder(path):
+        raise ModelError(
+            f"{path} is an encoder without a scoring head: expected a cross-encoder (…ForSequenceClassification or a saved "
+            "CrossEncoder); set teacher.finetune = true to grow one from it"
+        )
+    try:
+        model = CrossEncoder(
+            str(path),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=_has_own_head(path),
+            activation_fn=torch.nn.Identity(),
+        )
+    except Exception as error:
+        raise _unreadable(path, "a cross-encoder", error) from error
+    if model.num_labels != 1:
+        raise ModelError(
+            f"{path} has {model.num_labels} outputs: a teacher needs one relevance logit; choose a ranking cross-encoder "
+            "such as cross-encoder/ms-marco-MiniLM-L6-v2"
+        )
+    if max_length is not None:
+        model.max_length = max_length if model.max_length is None else min(model.max_length, max_length)
+    return model
+
+
+def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> CrossEncoder:
+    """A cross-encoder on top of any encoder: joint reading, `JointInteraction` head, no training yet.
+
+    The encoder's second token type is set equal to its first, because sentence encoders have never seen the second.
+    """
+    require_model_folder(encoder_path)
+    try:
+        transformer = Transformer(str(encoder_path), max_seq_length=max_length, config_kwargs={"num_labels": 1})
+    except Exception as error:
+        raise _unreadable(encoder_path, "an encoder", error) from error
+    tokenizer, encoder = transformer.tokenizer, transformer.auto_model
+    if tokenizer is None or tokenizer.sep_token_id is None:
+        raise ModelError(f"{encoder_path} has no separator token: a cross-encoder needs one between query and document")
+    types = getattr(getattr(encoder, "embeddings", None), "token_type_embeddings", None)
+    if types is not None and types.num_embeddings > 1:
+        with torch.no_grad():
+            types.weight[1] = types.weight[0]
+    special = sorted({i for i in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id) if i is not None})
+    head = JointInteraction(encoder.config.hidden_size, tokenizer.sep_token_id, special)
+    return CrossEncoder(modules=[transformer, head], device=device, activation_fn=torch.nn.Identity())
+
+
+def require_model_folder(path: Path) -> None:
+    """Raise `ModelError` unless `path` is a folder that holds a model's configuration."""
+    if not path.is_dir():
+        raise ModelError(f"no model at {path}: expected a folder saved by sentence-transformers or transformers")
+    if not any((path / name).is_file() for name in ("modules.json", "config.json")):
+        raise ModelError(f"{path} is not a model: neither modules.json nor config.json is in it")
+
+
+def is_cross_encoder(path: Path) -> bool:
+    """Whether a model folder holds a cross-encoder (saved `CrossEncoder`, or a sequence-classification checkpoint)."""
+    modules = path / "modules.json"
+    if modules.is_file():
+        kinds = [entry["type"] for entry in json.loads(modules.read_text(encoding="utf-8"))]
+        return not any(kind.endswith((".Pooling", ".StaticEmbedding")) for kind in kinds)
+    architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
+    return str(architectures[0]).endswith(("ForSequenceClassification", "ForCausalLM"))
+
+
+def _has_own_head(path: Path) -> bool:
+    """Whether the only code outside sentence-transformers that this folder names is this package's own head.
+
+    sentence-transformers 6 asks for trust_remote_code even for classes of installed packages; a folder that names any
+    other class, or brings modelling code of its own, is not trusted.
+    """
+    modules = path / "modules.json"
+    if not modules.is_file() or "auto_map" in (path / "config.json").read_text(encoding="utf-8"):
+        return False
+    kinds = {entry["type"] for entry in json.loads(modules.read_text(encoding="utf-8"))}
+    own = f"{JointInteraction.__module__}.{JointInteraction.__qualname__}"
+    return own in kinds and all(kind == own or kind.startswith("sentence_transformers.") for kind in kinds)
+
+
+def encode_texts(
+    model: SentenceTransformer, texts: Sequence[str], role: Role, *, batch_size: int = 32, show_progress: bool = False
+) -> np.ndarray:
+    """Embed texts as unit vectors, float32 (len(texts), dimension), in the order given.
+
+    `role` picks the model's own prompt for queries or documents (E5, BGE, ...); models without prompts ignore it.
+
+    Raises:
+        NonFiniteError: the model gave a NaN or an infinity, which would rank at random.
+    """
+    encode = model.encode_query if role == "query" else model.encode_document
+    vectors = np.asarray(
+        encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=show_progress), dtype=np.float32
+    )
+    num_bad = int((~np.isfinite(vectors).all(axis=1)).sum())
+    if num_bad:
+        raise NonFiniteError(
+            f"{num_bad} of {len(vectors)} embeddings are not finite: the model's weights are damaged or training diverged"
+        )
+    return vectors
+
+
+def _unreadable(path: Path, wanted: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} could not be loaded as {wanted}: {type(error).__name__}: {str(error)[:300]}; "
+        "copy the model again if a file is truncated"
+    )
+
+
+class CrossEncoderScorer:
+    """Scores pairs with a loaded cross-encoder; a `core.scoring.PairScorer`."""
+
+    def __init__(self, model: CrossEncoder, *, batch_size: int = 32) -> None:
+        self.model = model
+        self.batch_size = batch_size
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Raw logits, float32 (len(pairs),), in the order given."""
+        logits = self.model.predict(
+            list(pairs), batch_size=self.batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        return np.asarray(logits, dtype=np.float32)

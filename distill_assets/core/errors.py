@@ -1,0 +1,85 @@
+"""Every error that a user can cause, as one tree.
+
+DistillError
+├── SettingsError            a setting is unknown or its value is refused
+├── SourceError              a collection cannot be read
+│   ├── MalformedRecordError     one line or record; names file and line
+│   └── UnknownJudgementError    too many qrels point at nothing
+├── UnknownBatchError        no such batch, or a name that a batch may not have
+├── UnknownRecipeError       no such recipe
+├── ModelError               a folder or hub name is not a usable model
+├── WarehouseError           the DuckDB warehouse refused
+│   ├── MissingPartitionError    upstream slices that a reader needs are not there
+│   ├── EmptyFrameError          an empty frame where rows are required
+│   └── NewerWarehouseError      written by a newer version of this package
+├── ShapeError               two arrays that must agree in shape do not
+├── NonFiniteError           a NaN or an infinity where a number is needed
+├── TrainingError            training cannot start or did not converge to finite numbers
+└── PromotionError           no champion to search with or roll back to, or nothing that a gate could compare
+
+Every message says what was wanted, what was found, what was expected, and the next step.
+"""
+
+
+class DistillError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class SettingsError(DistillError):
+    """A setting is unknown or its value is refused."""
+
+
+class SourceError(DistillError):
+    """A collection cannot be read."""
+
+
+class MalformedRecordError(SourceError):
+    """One line or record of a collection is not what the format says."""
+
+
+class UnknownJudgementError(SourceError):
+    """Too many judgements name a query or document that does not exist."""
+
+
+class UnknownBatchError(DistillError):
+    """No such batch, or a name that a batch may not have."""
+
+
+class UnknownRecipeError(DistillError):
+    """No recipe has this name."""
+
+
+class ModelError(DistillError):
+    """A folder or hub name is not a usable model."""
+
+
+class WarehouseError(DistillError):
+    """The DuckDB warehouse refused an operation."""
+
+
+class MissingPartitionError(WarehouseError):
+    """Upstream slices that a reader needs are not in the warehouse."""
+
+
+class EmptyFrameError(WarehouseError):
+    """An empty frame was written where rows are required."""
+
+
+class NewerWarehouseError(WarehouseError):
+    """The warehouse was written by a newer version of this package."""
+
+
+class ShapeError(DistillError, ValueError):
+    """Two arrays that must agree in shape do not."""
+
+
+class NonFiniteError(DistillError, ValueError):
+    """A NaN or an infinity where a finite number is needed."""
+
+
+class TrainingError(DistillError):
+    """Training cannot start, or its numbers stopped being finite."""
+
+
+class PromotionError(DistillError):
+    """No champion to search with or roll back to, or nothing that a gate could compare."""

@@ -1,0 +1,107 @@
+"""Ranking quality per query, judged by `ir_measures` (trec_eval through pytrec_eval, RR@10 by its MS MARCO scorer).
+
+nDCG@10 has linear gains (the relevance itself) and log2 discounts; relevant means relevance of at least 1. MAP and
+recall see only what a run holds: a run cut at 100 gives MAP@100.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import ir_measures
+import numpy as np
+from ir_measures import AP, RR, R, nDCG
+
+from distill_assets.core.errors import NonFiniteError
+
+Qrels = dict[str, dict[str, int]]
+_MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR @ 10, "recall_at_100": R @ 100, "map": AP}
+
+
+@dataclass(frozen=True, slots=True)
+class QueryMetrics:
+    """The four measures, of one query or as a mean over queries; each in [0, 1]."""
+
+    ndcg_at_10: float
+    mrr_at_10: float
+    recall_at_100: float
+    map: float
+
+
+METRIC_NAMES: tuple[str, ...] = tuple(field.name for field in fields(QueryMetrics))
+
+
+def evaluate_run(
+    run: Mapping[str, Sequence[tuple[str, float]]], qrels: Mapping[str, Mapping[str, int]]
+) -> dict[str, QueryMetrics]:
+    """The measures of every query that has a relevant document, in the order of `qrels`.
+
+    A judged query that the run does not hold, or for which it returned nothing, scores 0: means are over the
+    judgements, so a system cannot gain by staying silent. Queries without a relevant document say nothing about a
+    system and are left out, as are queries of the run that nobody judged.
+
+    Args:
+        run: query_id -> [(doc_id, score)]; put in the one total order here, whatever order it comes in.
+        qrels: query_id -> doc_id -> relevance.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite.
+        ValueError: a query's ranking holds a document twice.
+    """
+    judged = {
+        query_id: dict(judgements)
+        for query_id, judgements in qrels.items()
+        if any(relevance > 0 for relevance in judgements.values())
+    }
+    if not judged:
+        return {}
+    positions = {query_id: _positions(query_id, run[query_id]) for query_id in judged if run.get(query_id)}
+    values = {query_id: dict.fromkeys(METRIC_NAMES, 0.0) for query_id in judged}
+    names = {measure: name for name, measure in _MEASURES.items()}
+    for metric in ir_measures.iter_calc(list(names), judged, positions):
+        values[metric.query_id][names[metric.measure]] = float(metric.value)
+    return {query_id: QueryMetrics(**found) for query_id, found in values.items()}
+
+
+def values_of(per_query: Mapping[str, QueryMetrics], name: str) -> dict[str, float]:
+    """One measure by its name (see `METRIC_NAMES`), per query, in the same order.
+
+    Raises:
+        ValueError: there is no such measure.
+    """
+    if name not in METRIC_NAMES:
+        raise ValueError(f"{name!r} is not a metric: expected one of {', '.join(METRIC_NAMES)}")
+    return {query_id: float(getattr(metrics, name)) for query_id, metrics in per_query.items()}
+
+
+def mean_of(per_query: Mapping[str, QueryMetrics], name: str) -> float:
+    """Mean of one measure over the queries.
+
+    Raises:
+        ValueError: there is no query, or no such measure.
+    """
+    if not per_query:
+        raise ValueError("no judged query to average over: check that the split has qrels with relevance above 0")
+    return float(np.mean(list(values_of(per_query, name).values())))
+
+
+def mean_metrics(per_query: Mapping[str, QueryMetrics]) -> QueryMetrics:
+    """Mean of every measure over the queries. Raises `ValueError` when there is none."""
+    return QueryMetrics(**{name: mean_of(per_query, name) for name in METRIC_NAMES})
+
+
+def _positions(query_id: str, ranking: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """The ranking as the judge gets it: places counted from the end in place of scores.
+
+    trec_eval keeps scores as float32 and would reorder by doc_id what differs only beyond that; the MS MARCO scorer
+    breaks ties by input order. Places are distinct and exact in float32, so both judge the same ranking.
+    """
+    ordered = sorted(ranking, key=lambda scored: (scored[1], scored[0]), reverse=True)
+    if not np.isfinite([score for _, score in ordered]).all():
+        raise NonFiniteError(f"query {query_id!r} has a score that is not finite, so no ranking: score it again")
+    positions = {doc_id: float(len(ordered) - place) for place, (doc_id, _) in enumerate(ordered)}
+    if len(positions) != len(ordered):
+        raise ValueError(
+            f"the ranking of query {query_id!r} holds {len(ordered) - len(positions)} documents twice: "
+            "a relevant one would count twice; remove the repeats"
+        )
+    return positions

@@ -1,0 +1,177 @@
+"""Hard negatives: documents that a first stage ranks high for a query and that no one judged relevant.
+
+`mine_hard_negatives` is a list of filters over the fused ranking, one decision per function. The filters are lazy:
+only as many candidates are compared with the positives as are needed to fill the list.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from typing import Literal
+
+from distill_assets.core.retrieval import fuse_reciprocal_rank
+
+Source = Literal["bm25", "dense", "both"]
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One document that may become a hard negative of a query.
+
+    `rank` is its 1-based place: in the fused ranking before `keep_top`, among the hard negatives after it. `bm25_rank`
+    and `dense_rank` are its 1-based places in the two rankings, None where one does not hold it.
+    """
+
+    doc_id: str
+    rank: int
+    source: Source
+    bm25_rank: int | None
+    dense_rank: int | None
+    rrf_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiningRules:
+    """What decides which candidates become hard negatives.
+
+    Args:
+        num_negatives: hard negatives kept per query, at least 1.
+        near_identical_jaccard: Jaccard similarity of token shingles, in (0, 1], from which it is a positive's twin.
+        shingle_size: tokens per shingle, at least 1.
+        rrf_k: constant of reciprocal-rank fusion, at least 1.
+    """
+
+    num_negatives: int = 10
+    near_identical_jaccard: float = 0.9
+    shingle_size: int = 3
+    rrf_k: int = 60
+
+    def __post_init__(self) -> None:
+        """Refuse values that would keep nothing, or drop everything."""
+        for name in ("num_negatives", "shingle_size", "rrf_k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.near_identical_jaccard <= 1:
+            raise ValueError(f"near_identical_jaccard must be above 0 and at most 1, got {self.near_identical_jaccard}")
+
+
+def mine_hard_negatives(
+    query_id: str,
+    bm25_ranking: Sequence[str],
+    dense_ranking: Sequence[str],
+    *,
+    positives: Set[str],
+    texts: Mapping[str, str],
+    rules: MiningRules,
+) -> list[Candidate]:
+    """Hard negatives of one query, hardest first.
+
+    Args:
+        query_id: the query; a document of that id is its own document and never its negative.
+        bm25_ranking: doc_ids, best first, distinct.
+        dense_ranking: doc_ids, best first, distinct.
+        positives: doc_ids judged relevant (relevance above 0) for this query.
+        texts: what encoders read of a document, by doc_id; must hold every ranked document. A positive that it does
+            not hold is no longer in the corpus and has no twin.
+        rules: how many to keep, and what counts as near-identical.
+
+    Returns:
+        At most `rules.num_negatives` candidates in the order of the fusion; fewer where the rankings run out.
+
+    Raises:
+        ValueError: a ranking holds a document twice, or a ranked document has no text.
+    """
+    candidates: Iterable[Candidate] = fuse_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k)
+    candidates = drop_judged_positives(candidates, positives)
+    candidates = drop_own_document(candidates, query_id)
+    candidates = drop_near_identical(candidates, [texts[p] for p in sorted(positives) if p in texts], texts, rules)
+    return keep_top(candidates, rules.num_negatives)
+
+
+def fuse_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *, rrf_k: int = 60) -> list[Candidate]:
+    """Every document of the two rankings, fused by reciprocal rank, with its place in each."""
+    bm25_ranks = {doc_id: position for position, doc_id in enumerate(bm25_ranking, start=1)}
+    dense_ranks = {doc_id: position for position, doc_id in enumerate(dense_ranking, start=1)}
+    fused = fuse_reciprocal_rank([bm25_ranking, dense_ranking], k=rrf_k)
+    return [
+        Candidate(
+            doc_id=doc_id,
+            rank=position,
+            source=_source(doc_id in bm25_ranks, doc_id in dense_ranks),
+            bm25_rank=bm25_ranks.get(doc_id),
+            dense_rank=dense_ranks.get(doc_id),
+            rrf_score=score,
+        )
+        for position, (doc_id, score) in enumerate(fused, start=1)
+    ]
+
+
+def drop_judged_positives(candidates: Iterable[Candidate], positives: Set[str]) -> Iterator[Candidate]:
+    """Leave out what was judged relevant: training on it as a negative would teach the opposite."""
+    return (candidate for candidate in candidates if candidate.doc_id not in positives)
+
+
+def drop_own_document(candidates: Iterable[Candidate], query_id: str) -> Iterator[Candidate]:
+    """Leave out the document that the query was made from, where both have one id (as in BEIR's ArguAna and Quora)."""
+    return (candidate for candidate in candidates if candidate.doc_id != query_id)
+
+
+def drop_near_identical(
+    candidates: Iterable[Candidate], positive_texts: Sequence[str], texts: Mapping[str, str], rules: MiningRules
+) -> Iterator[Candidate]:
+    """Leave out what says the same as a positive: an unjudged copy is a positive that nobody labelled.
+
+    Raises:
+        ValueError: a candidate has no text.
+    """
+    for candidate in candidates:
+        text = texts.get(candidate.doc_id)
+        if text is None:
+            raise ValueError(
+                f"document {candidate.doc_id!r} is ranked but has no text: "
+                "the index and the corpus differ, build the index again"
+            )
+        if not any(is_near_identical(text, positive, rules) for positive in positive_texts):
+            yield candidate
+
+
+def keep_top(candidates: Iterable[Candidate], num_negatives: int) -> list[Candidate]:
+    """The first `num_negatives` candidates, ranked anew from 1."""
+    kept = islice(candidates, num_negatives)
+    return [replace(candidate, rank=position) for position, candidate in enumerate(kept, start=1)]
+
+
+def is_near_identical(text: str, other: str, rules: MiningRules) -> bool:
+    """Whether two texts are equal, or their token shingles have a Jaccard similarity of at least the rule's."""
+    if text == other:
+        return True
+    first, second = shingles(text, rules.shingle_size), shingles(other, rules.shingle_size)
+    smaller, larger = sorted((len(first), len(second)))
+    # The intersection has at most `smaller` elements and the union at least `larger`: most pairs end here, uncompared.
+    if smaller == 0 or smaller < rules.near_identical_jaccard * larger:
+        return False
+    num_common = len(first & second)
+    return num_common >= rules.near_identical_jaccard * (len(first) + len(second) - num_common)
+
+
+@lru_cache(maxsize=8192)  # about 100 MB at 200 words a text; SciFact's 5,183 documents fit
+def shingles(text: str, size: int) -> frozenset[int]:
+    """Hashes of every run of `size` lower-cased words; of all words together where there are fewer; empty with none.
+
+    Remembered per text, because the same documents are hard for many queries. The hashes have 64 bits, so shingles of
+    two texts collide with a chance below 1e-14; they mean nothing outside this process.
+    """
+    words = _WORD.findall(text.lower())
+    if not words:
+        return frozenset()
+    last = max(1, len(words) - size + 1)
+    return frozenset(hash(tuple(words[start : start + size])) for start in range(last))
+
+
+def _source(is_in_bm25: bool, is_in_dense: bool) -> Source:
+    if is_in_bm25 and is_in_dense:
+        return "both"
+    return "bm25" if is_in_bm25 else "dense"

@@ -1,0 +1,53 @@
+"""The map of distill_assets: assets in data-flow order.
+
+by batch                                              by recipe                               not partitioned
+corpus ---+
+queries --+-> hard_negatives -> teacher_scores -----> student_checkpoint -> eval_metrics ---> leaderboard -> champion
+qrels ----+                          ^
+                                     +--- teacher_checkpoint
+
+A recipe (core/recipes.py) is one way to train; champion moves only if the paired test in core/promotion.py says so.
+"""
+
+import dagster as dg
+
+from distill_assets.assets.collection import corpus, qrels, queries
+from distill_assets.assets.evaluation import leaderboard, make_eval_metrics
+from distill_assets.assets.negatives import hard_negatives
+from distill_assets.assets.release import champion
+from distill_assets.assets.student import make_student_checkpoint
+from distill_assets.assets.teacher import teacher_checkpoint, teacher_scores
+from distill_assets.automation import make_jobs, make_retraining_schedule, make_sensors
+from distill_assets.partitions import recipe_partitions
+from distill_assets.resources import Project
+
+
+def build_definitions(project: Project | None = None) -> dg.Definitions:
+    """The graph for one project; tests pass a project with its own folder and models."""
+    project = project or Project()
+    recipes = recipe_partitions(sorted(project.settings.all_recipes))
+    student_checkpoint, eval_metrics = make_student_checkpoint(recipes), make_eval_metrics(recipes)
+    assets = [
+        corpus,
+        queries,
+        qrels,
+        hard_negatives,
+        teacher_checkpoint,
+        teacher_scores,
+        student_checkpoint,
+        eval_metrics,
+        leaderboard,
+        champion,
+    ]
+    jobs = make_jobs(recipes)
+    return dg.Definitions(
+        assets=assets,
+        jobs=list(jobs.values()),
+        schedules=[make_retraining_schedule(jobs["train"], project)],
+        sensors=make_sensors(project),
+        resources={"project": project},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,167 @@
+"""Dagster's handle on everything that is not a value: settings, source, warehouse, stores, checkpoints, models, device."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from distill_assets.core.errors import ModelError
+from distill_assets.core.records import fingerprint, hash_text
+from distill_assets.settings import BUNDLED, Settings, load_settings
+from distill_assets.sources.base import Source
+from distill_assets.sources.beir import BeirSource
+from distill_assets.sources.python_api import PythonApiSource
+from distill_assets.storage.checkpoints import CheckpointStore
+from distill_assets.storage.embeddings import EmbeddingStore
+from distill_assets.storage.lexical import LexicalCache
+from distill_assets.storage.models import BUNDLED_TEACHER, fingerprint_model, resolve_model
+from distill_assets.storage.pair_scores import PairScoreStore
+from distill_assets.storage.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    from distill_assets.core.encoders import Role
+
+
+class Project(dg.ConfigurableResource):
+    """One project: its settings and everything they lead to.
+
+    Nothing is opened when definitions load; each part is made at its first use. `overrides` win over file and environment.
+    """
+
+    settings_file: str | None = None
+    overrides: dict[str, Any] = {}
+    show_progress: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, read once per process."""
+        return load_settings(Path(self.settings_file) if self.settings_file else None, **self.overrides)
+
+    @property
+    def folder(self) -> Path:
+        """Where this collection's warehouse, stores and checkpoints live; each BEIR folder has its own."""
+        return collection_folder(self.settings)
+
+    @cached_property
+    def source(self) -> Source:
+        """The collection that the settings name."""
+        return open_source(self.settings)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """The DuckDB warehouse."""
+        return Warehouse(self.folder / "distill.duckdb")
+
+    @cached_property
+    def pair_scores(self) -> PairScoreStore:
+        """Every pair that a teacher has ever scored."""
+        return PairScoreStore(self.warehouse)
+
+    @cached_property
+    def embeddings(self) -> EmbeddingStore:
+        """Every text that an encoder has ever embedded."""
+        return EmbeddingStore(self.folder / "embeddings")
+
+    @cached_property
+    def lexical(self) -> LexicalCache:
+        """BM25 indexes by corpus fingerprint."""
+        return LexicalCache(self.folder / "lexical")
+
+    @cached_property
+    def checkpoints(self) -> CheckpointStore:
+        """Model folders with manifests."""
+        return CheckpointStore(self.folder / "checkpoints")
+
+    @cached_property
+    def device(self) -> str:
+        """The torch device, picked once."""
+        from distill_assets.core.encoders import pick_device
+
+        return pick_device(self.settings.device)
+
+    @cached_property
+    def student_path(self) -> Path:
+        """Folder of the untouched student."""
+        return resolve_model(self.settings.student)
+
+    @property
+    def student_fingerprint(self) -> str:
+        """Content of the untouched student and how much of a text it reads."""
+        return self.encoder_fingerprint(self.student_path)
+
+    def encoder_fingerprint(self, path: Path) -> str:
+        """Content of a bi-encoder folder (weights, tokenizer, prompts) and how many tokens of a text it reads."""
+        return fingerprint(fingerprint_model(path), self.settings.student_max_length)
+
+    @property
+    def teacher_choice(self) -> str:
+        """`bundled`, a folder or a hub name; `auto` resolved."""
+        if self.settings.teacher != "auto":
+            return self.settings.teacher
+        return BUNDLED if self.settings.collection == "python_api" else self.settings.student
+
+    @property
+    def teacher_source_path(self) -> Path:
+        """Folder that the teacher is made from: the bundled adapter, or the chosen model."""
+        if self.teacher_choice == BUNDLED:
+            if not (BUNDLED_TEACHER / "adapter_config.json").is_file():
+                raise ModelError(f"the bundled teacher is missing at {BUNDLED_TEACHER}: reinstall the package or set teacher to a model")
+            return BUNDLED_TEACHER
+        return resolve_model(self.teacher_choice)
+
+    def load_student(self, path: Path) -> "SentenceTransformer":
+        """Load a bi-encoder at the length that the settings allow."""
+        from distill_assets.core.encoders import load_student
+
+        return load_student(path, device=self.device, max_length=self.settings.student_max_length)
+
+    def load_teacher(self, path: Path) -> "CrossEncoder":
+        """Load a cross-encoder at the length that the settings allow."""
+        from distill_assets.core.encoders import load_teacher
+
+        return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)
+
+    def embed(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[np.ndarray, int]":
+        """Unit vectors of `texts` in order, and how many had to be encoded: the embedding store answers the rest.
+
+        What is encoded is committed every few thousand texts, so that a killed run pays for none of them again.
+        """
+        from distill_assets.core.encoders import encode_texts
+
+        key = fingerprint(self.encoder_fingerprint(path), role)
+        hashes = [hash_text(text) for text in texts]
+        text_of = dict(zip(hashes, texts, strict=True))
+        missing = sorted(self.embeddings.missing(key, hashes), key=lambda h: (len(text_of[h]), h))  # least padding
+        if missing:
+            model = self.load_student(path)
+            step = 64 * self.settings.batch_size
+            for start in range(0, len(missing), step):
+                part = missing[start : start + step]
+                batch = [text_of[h] for h in part]
+                vectors = encode_texts(
+                    model, batch, role, batch_size=self.settings.batch_size, show_progress=self.show_progress
+                )
+                self.embeddings.append(key, part, vectors)
+        return self.embeddings.gather(key, hashes), len(missing)
+
+
+def collection_folder(settings: Settings) -> Path:
+    """`data/` for the embedded collection, a folder of its own below it for any other, so that two never mix."""
+    if settings.collection == "python_api":
+        return settings.data_folder
+    path = Path(settings.collection.removeprefix("beir:")).expanduser().resolve()
+    return settings.data_folder / f"beir-{path.name}-{hash_text(str(path))[:6]}"
+
+
+def open_source(settings: Settings) -> Source:
+    """The source that `settings.collection` names."""
+    if settings.collection == "python_api":
+        return PythonApiSource(settings.packages, body_words=settings.body_words)
+    path = Path(settings.collection.removeprefix("beir:")).expanduser()
+    return BeirSource(path, max_unknown_qrels=settings.max_unknown_qrels)

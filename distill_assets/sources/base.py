@@ -1,0 +1,110 @@
+"""The interface of a source, and the checks that every collection must pass whatever it comes from."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Protocol
+
+from distill_assets.core.errors import SourceError, UnknownBatchError, UnknownJudgementError
+from distill_assets.core.records import Collection, Document, Qrel, Query
+
+_BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Source(Protocol):
+    """A named collection that arrives in batches."""
+
+    @property
+    def name(self) -> str:
+        """What the leaderboard calls the collection."""
+        ...
+
+    def batches(self) -> list[str]:
+        """Names of the batches that can be read now, sorted."""
+        ...
+
+    def fingerprint(self, batch: str) -> str:
+        """Changes when, and only when, reading the batch would give something else. Cheap: it parses nothing."""
+        ...
+
+    def read(self, batch: str) -> Collection:
+        """Read one batch. Raises `SourceError` with what, where and the next step."""
+        ...
+
+
+def require_batch_name(name: str) -> str:
+    """Return `name` if it may name a batch, else raise `UnknownBatchError`.
+
+    Batch names become partition keys, folder names and SQL parameters; slashes, `..`, quotes and control
+    characters are refused so that none of those can be steered by a file name.
+    """
+    if not _BATCH_NAME.fullmatch(name) or ".." in name:
+        raise UnknownBatchError(
+            f"{name!r} cannot name a batch: expected 1 to 100 letters, digits, '.', '_' or '-', starting with a letter "
+            "or digit and without '..'; rename the folder or package"
+        )
+    return name
+
+
+def require_known_batch(name: str, known: Iterable[str]) -> str:
+    """Return `name` if the source has that batch, else raise `UnknownBatchError` that lists those it has."""
+    names = sorted(known)
+    if require_batch_name(name) not in names:
+        raise UnknownBatchError(f"no batch {name!r}: the source has {', '.join(names) or 'none'}")
+    return name
+
+
+def check_collection(
+    documents: list[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
+) -> Collection:
+    """Refuse duplicate ids and empty texts; drop judgements of unknown ids, up to `max_unknown_share` of them.
+
+    `qrels` are checked against the ids of this batch only when the batch has documents of its own: a batch that brings
+    queries alone is judged against the corpus that stands already.
+
+    Raises:
+        SourceError: an id occurs twice, or a text is empty.
+        UnknownJudgementError: the share of judgements that name an unknown id is above `max_unknown_share`.
+    """
+    _require_unique(where, "document", (document.doc_id for document in documents))
+    _require_unique(where, "query", (query.query_id for query in queries))
+    _require_text(where, "document", ((document.doc_id, document.content) for document in documents))
+    _require_text(where, "query", ((query.query_id, query.text) for query in queries))
+    kept = _drop_unknown(documents, queries, qrels, where=where, max_unknown_share=max_unknown_share)
+    return Collection(documents, queries, kept, num_dropped_qrels=len(qrels) - len(kept))
+
+
+def _require_unique(where: str, kind: str, ids: Iterable[str]) -> None:
+    repeated = sorted(key for key, count in Counter(ids).items() if count > 1)
+    if repeated:
+        raise SourceError(
+            f"{where}: {len(repeated)} {kind} ids occur more than once, first {repeated[0]!r}: "
+            "ids must be unique within a batch; remove or rename the repeats"
+        )
+
+
+def _require_text(where: str, kind: str, texts: Iterable[tuple[str, str]]) -> None:
+    empty = sorted(key for key, text in texts if not text.strip())
+    if empty:
+        raise SourceError(
+            f"{where}: {len(empty)} {kind} texts are empty, first id {empty[0]!r}: an encoder has nothing to read; "
+            "remove the record or give it text"
+        )
+
+
+def _drop_unknown(
+    documents: list[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
+) -> list[Qrel]:
+    doc_ids = {document.doc_id for document in documents}
+    query_ids = {query.query_id for query in queries}
+    kept = [q for q in qrels if q.query_id in query_ids and (not doc_ids or q.doc_id in doc_ids)]
+    num_unknown = len(qrels) - len(kept)
+    if qrels and num_unknown / len(qrels) > max_unknown_share:
+        kept_set = set(kept)
+        first = next(q for q in qrels if q not in kept_set)
+        raise UnknownJudgementError(
+            f"{where}: {num_unknown} of {len(qrels)} judgements name an unknown query or document, first "
+            f"({first.query_id!r}, {first.doc_id!r}); allowed is a share of {max_unknown_share:g} "
+            "(setting max_unknown_qrels). Check that corpus, queries and qrels belong together"
+        )
+    return kept

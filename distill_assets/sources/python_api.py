@@ -1,0 +1,180 @@
+"""The embedded collection: the documented functions and classes of installed Python packages.
+
+Source files are parsed with `ast`, nothing is imported, nothing is downloaded. A query is the first sentence of a public
+docstring, which a person wrote; its relevant document is that function or class: qualified name, signature, return
+annotation and the opening words of the docstring's body (never the first sentence itself).
+"""
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill_assets.core.errors import SourceError
+from distill_assets.core.records import Collection, Document, Qrel, Query, assign_split, fingerprint, hash_text
+from distill_assets.sources.base import check_collection, require_known_batch
+
+# Raised whenever the same files would give other documents or queries, so that stored batches count as stale.
+PARSER_VERSION = "1"
+_SKIPPED_PARTS = frozenset({"tests", "test", "testing", "_testing", "conftest", "setup", "externals", "_vendor", "vendored",
+                            "examples", "benchmarks", "array_api_compat", "array_api_extra", "typing", "f2py"})
+_MIN_QUERY_WORDS, _MAX_QUERY_WORDS = 4, 40
+# numpy's C functions open with their signature ("copyto(dst, src, ...)"), some with a placeholder in parentheses.
+_NOT_A_SENTENCE = re.compile(r"[\w.]+\(|\(this docstring", re.IGNORECASE)
+_SIGNATURE_LIMIT = 120  # characters; pandas.read_csv alone has 1,900, which no 128-token encoder would read
+
+
+@dataclass(frozen=True)
+class PythonApiSource:
+    """Each package is a batch.
+
+    Attributes:
+        packages: import names, for example ``("numpy", "pandas")``.
+        body_words: how many opening words of the docstring's body a document carries; 0 for none.
+        max_queries: at most this many queries per package, chosen by hash of their id; None for all. Documents stay.
+    """
+
+    packages: tuple[str, ...]
+    body_words: int = 0
+    max_queries: int | None = None
+    name: str = "python_api"
+
+    def batches(self) -> list[str]:
+        """The package names, sorted."""
+        return sorted(set(self.packages))
+
+    def fingerprint(self, batch: str) -> str:
+        """Version of the installed package and everything that shapes what is read from it."""
+        require_known_batch(batch, self.batches())
+        _package_folder(batch)
+        return fingerprint(PARSER_VERSION, batch, _package_version(batch), self.body_words, self.max_queries)
+
+    def read(self, batch: str) -> Collection:
+        """Parse one package."""
+        require_known_batch(batch, self.batches())
+        entries = _read_entries(_package_folder(batch), batch)
+        documents = [
+            Document(entry.qualified_name, "", entry.document_text(self.body_words)) for entry in entries.values()
+        ]
+        queries, qrels = _build_queries(batch, entries)
+        if self.max_queries is not None:
+            kept = {q.query_id for q in sorted(queries, key=lambda q: hash_text(q.query_id))[: self.max_queries]}
+            queries = [query for query in queries if query.query_id in kept]
+            qrels = [qrel for qrel in qrels if qrel.query_id in kept]
+        return check_collection(documents, queries, qrels, where=f"package {batch}", max_unknown_share=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    qualified_name: str
+    signature: str
+    summary: str
+    body: str
+
+    def document_text(self, body_words: int) -> str:
+        body = self.body.replace(self.summary, "")  # some bodies repeat the first sentence, which would give the answer away
+        opening = " ".join(body.split()[:body_words])
+        return f"{self.qualified_name}{self.signature} {opening}".strip()
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            f"package {package!r} is not installed: python_api reads installed packages by import name; "
+            f"pip install it or take it out of the setting packages"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _package_version(package: str) -> str:
+    distributions = importlib.metadata.packages_distributions().get(package)
+    if not distributions:
+        raise SourceError(f"package {package!r} has no installed version: python_api reads packages that pip installed")
+    return importlib.metadata.version(distributions[0])
+
+
+def _read_entries(folder: Path, package: str) -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if _SKIPPED_PARTS.intersection(parts):
+            continue
+        # Private modules hold much of the public API (numpy._core.fromnumeric), under names that nobody types.
+        public = [part for part in parts if not part.startswith("_")]
+        tree = _parse(path)
+        for entry in _walk(tree.body, ".".join([package, *public])):
+            entries.setdefault(entry.qualified_name, entry)
+    return entries
+
+
+def _parse(path: Path) -> ast.Module:
+    """Syntax tree of one file; empty for a file that this Python cannot parse (templates, other versions' syntax)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in other people's code
+        try:
+            return ast.parse(path.read_text(encoding="utf-8", errors="replace"))
+        except (SyntaxError, ValueError):
+            return ast.Module(body=[], type_ignores=[])
+
+
+def _walk(body: list[ast.stmt], prefix: str) -> Iterator[_Entry]:
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        name = f"{prefix}.{node.name}"
+        summary, rest = _split_docstring(ast.get_docstring(node) or "")
+        if _MIN_QUERY_WORDS <= len(summary.split()) <= _MAX_QUERY_WORDS and not _NOT_A_SENTENCE.match(summary):
+            yield _Entry(name, _signature(node), summary, rest)
+        if isinstance(node, ast.ClassDef):
+            yield from _walk(node.body, name)
+
+
+def _split_docstring(docstring: str) -> tuple[str, str]:
+    """First sentence, and what follows it with section rules, markup and doctests taken out."""
+    paragraph, _, rest = docstring.strip().partition("\n\n")
+    paragraph = " ".join(paragraph.split())
+    match = re.search(r"(?<=[a-z0-9)\]'\"`])\.(?=\s+[A-Z(])", paragraph)
+    summary, remainder = (paragraph[: match.end()], paragraph[match.end() :]) if match else (paragraph, "")
+    lines = [line for line in rest.splitlines() if not re.match(r"\s*(>>>|\.\.\s|[-=~^]{3,}\s*$)", line)]
+    return _plain(summary), _plain(f"{remainder} {' '.join(lines)}")
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r":[a-z:]+:`~?\.?([^`<]+)(?:<[^`]*>)?`", r"\1", text)
+    return " ".join(text.replace("`", "").split())
+
+
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
+    if isinstance(node, ast.ClassDef):
+        init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        return _signature(init) if init else ""
+    for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg):
+        if argument is not None:
+            argument.annotation = None  # three quarters of pandas' signature tokens, and no query speaks of them
+    arguments = re.sub(r"^(self|cls)(, |$)", "", ast.unparse(node.args))
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns and node.name != "__init__" else ""
+    return f"({arguments[:_SIGNATURE_LIMIT]}){returns}"
+
+
+def _build_queries(package: str, entries: dict[str, _Entry]) -> tuple[list[Query], list[Qrel]]:
+    """One query per distinct first sentence; every entry that opens with that sentence is relevant to it.
+
+    The split is hashed from the sentence, not from the id, so that the same sentence in two packages cannot be
+    trained on in one and tested in the other.
+    """
+    by_sentence: dict[str, list[_Entry]] = defaultdict(list)
+    for entry in entries.values():
+        by_sentence[entry.summary.rstrip(".").casefold()].append(entry)
+    queries: list[Query] = []
+    qrels: list[Qrel] = []
+    for sentence, sharing in sorted(by_sentence.items()):
+        query_id = f"{package}:{hash_text(sentence)[:12]}"
+        queries.append(Query(query_id, sharing[0].summary, assign_split(sentence)))
+        qrels.extend(Qrel(query_id, entry.qualified_name, 1) for entry in sharing)
+    return queries, qrels

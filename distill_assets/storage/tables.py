@@ -1,0 +1,283 @@
+"""The tables of the warehouse: columns with their meaning, keys, and what a frame must look like to be written.
+
+One specification serves the DDL, the checks before a write and the table schemas that the UI shows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_assets.core.errors import NonFiniteError, WarehouseError
+
+SCHEMA_VERSION: int = 1
+
+# Large strings: a chunk of document texts may pass the 2 GiB that 32-bit offsets can address.
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    "VARCHAR": pa.large_string(),
+    "INTEGER": pa.int32(),
+    "BIGINT": pa.int64(),
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "TIMESTAMP": pa.timestamp("us"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """One column: DuckDB type, meaning, and whether NULL is a value that it may hold."""
+
+    sql_type: str
+    description: str
+    is_nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSpec:
+    """One table.
+
+    Attributes:
+        asset: what to materialise when rows are missing.
+        columns: in the order of the DDL.
+        key_columns: unique together within what is written; also the order of every read.
+        slice_column: holds the partition key; None where the whole table is one slice, or is append only.
+        mode: `slices` are replaced whole, `append` only grows, `internal` is written by the warehouse itself.
+        has_primary_key: DuckDB itself keeps the key unique. Only where rows arrive in many commits: the index costs
+            memory, and a slice that is replaced whole is checked before it is inserted.
+    """
+
+    asset: str
+    columns: Mapping[str, ColumnSpec]
+    key_columns: tuple[str, ...]
+    slice_column: str | None = None
+    mode: Literal["slices", "append", "internal"] = "slices"
+    has_primary_key: bool = False
+
+    def ddl(self, table: str) -> str:
+        """The CREATE TABLE statement."""
+        lines = [f"{name} {c.sql_type}{'' if c.is_nullable else ' NOT NULL'}" for name, c in self.columns.items()]
+        if self.has_primary_key:
+            lines.append(f"PRIMARY KEY ({', '.join(self.key_columns)})")
+        return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(lines)})"
+
+
+def _text(description: str) -> ColumnSpec:
+    return ColumnSpec("VARCHAR", description)
+
+
+def _integer(description: str, *, is_nullable: bool = False) -> ColumnSpec:
+    return ColumnSpec("INTEGER", description, is_nullable)
+
+
+def _double(description: str, *, is_nullable: bool = False) -> ColumnSpec:
+    return ColumnSpec("DOUBLE", description, is_nullable)
+
+
+_BATCH = _text("What arrived together; the partition key.")
+_QUERY_ID = _text("Id of the query.")
+_DOC_ID = _text("Id of the document.")
+_SPLIT = _text("train, dev or test.")
+_NDCG = "nDCG@10, trec_eval's linear gains."
+_MRR = "Reciprocal rank of the first relevant document of the top 10."
+_RECALL = "Share of the relevant documents in the top 100."
+_MAP = "Average precision."
+
+TABLES: dict[str, TableSpec] = {
+    "corpus": TableSpec(
+        asset="corpus",
+        columns={
+            "batch": _BATCH,
+            "doc_id": _DOC_ID,
+            "title": _text("Title, may be empty."),
+            "text": _text("Text, never empty."),
+            "content_hash": _text("Hash of what encoders read: title and text."),
+        },
+        key_columns=("batch", "doc_id"),
+        slice_column="batch",
+    ),
+    "queries": TableSpec(
+        asset="queries",
+        columns={"batch": _BATCH, "query_id": _QUERY_ID, "text": _text("The query as typed."), "split": _SPLIT},
+        key_columns=("batch", "query_id"),
+        slice_column="batch",
+    ),
+    "qrels": TableSpec(
+        asset="qrels",
+        columns={
+            "batch": _BATCH,
+            "query_id": _QUERY_ID,
+            "doc_id": _DOC_ID,
+            "relevance": _integer("Human judgement; above 0 is relevant."),
+        },
+        key_columns=("batch", "query_id", "doc_id"),
+        slice_column="batch",
+    ),
+    "hard_negatives": TableSpec(
+        asset="hard_negatives",
+        columns={
+            "batch": _BATCH,
+            "query_id": _QUERY_ID,
+            "doc_id": _DOC_ID,
+            "rank": _integer("Final rank after fusion and filters, from 1."),
+            "source": _text("Who found it: bm25, dense or both."),
+            "bm25_rank": _integer("Rank in the BM25 list, from 1; NULL when not in it.", is_nullable=True),
+            "dense_rank": _integer("Rank in the dense list, from 1; NULL when not in it.", is_nullable=True),
+            "rrf_score": _double("Reciprocal-rank fusion score."),
+        },
+        key_columns=("batch", "query_id", "rank", "doc_id"),
+        slice_column="batch",
+    ),
+    "teacher_scores": TableSpec(
+        asset="teacher_scores",
+        columns={
+            "batch": _BATCH,
+            "query_id": _QUERY_ID,
+            "doc_id": _DOC_ID,
+            "label": _integer("Relevance of a positive, 0 of a hard negative."),
+            "teacher_logit": ColumnSpec("FLOAT", "Raw logit of the teacher."),
+        },
+        key_columns=("batch", "query_id", "doc_id"),
+        slice_column="batch",
+    ),
+    "checkpoints": TableSpec(
+        asset="teacher_checkpoint or student_checkpoint",
+        columns={
+            "kind": _text("teacher or student."),
+            "name": _text("`teacher`, or the recipe of a student."),
+            "path": _text("Folder of the model."),
+            "model_fingerprint": _text("Content of the folder."),
+            "manifest_json": _text("The folder's manifest.json."),
+        },
+        key_columns=("kind", "name"),
+        slice_column="name",
+    ),
+    "eval_metrics": TableSpec(
+        asset="eval_metrics",
+        columns={
+            "recipe": _text("Recipe; the partition key."),
+            "system": _text("Ranking system."),
+            "split": _SPLIT,
+            "query_id": _QUERY_ID,
+            "ndcg_at_10": _double(_NDCG),
+            "mrr_at_10": _double(_MRR),
+            "recall_at_100": _double(_RECALL),
+            "map": _double(_MAP),
+        },
+        key_columns=("recipe", "system", "split", "query_id"),
+        slice_column="recipe",
+    ),
+    "leaderboard": TableSpec(
+        asset="leaderboard",
+        columns={
+            "split": _SPLIT,
+            "system": _text("Ranking system."),
+            "ndcg_at_10": _double("Mean of " + _NDCG),
+            "ndcg_at_10_low": _double("Lower end of the 95 % bootstrap interval."),
+            "ndcg_at_10_high": _double("Upper end of the 95 % bootstrap interval."),
+            "mrr_at_10": _double("Mean MRR@10."),
+            "recall_at_100": _double("Mean recall@100."),
+            "map": _double("Mean average precision."),
+            "gap_closed": _double("Share of the way from untouched student to teacher.", is_nullable=True),
+            "query_ms_p50": _double("Median time of a query; NULL when not timed.", is_nullable=True),
+            "query_ms_p95": _double("95th percentile of the time of a query.", is_nullable=True),
+            "documents_per_s": _double("Documents encoded per second; NULL without an encoder.", is_nullable=True),
+            "model_mb": _double("Size of the model; NULL without one.", is_nullable=True),
+            "num_queries": _integer("Judged queries behind the means."),
+        },
+        key_columns=("split", "system"),
+    ),
+    "champion_history": TableSpec(
+        asset="champion",
+        columns={
+            "decided_at": ColumnSpec("TIMESTAMP", "When the gate decided, UTC."),
+            "recipe": _text("Recipe of the candidate, or of the champion rolled back to."),
+            "model_fingerprint": _text("Content of its folder."),
+            "checkpoint_path": _text("Folder of its model."),
+            "verdict": _text("promoted, kept or rolled_back."),
+            "reason": _text("Why, in words."),
+            "dev_ndcg_at_10": _double("Mean nDCG@10 on dev."),
+            "p_value": _double("One-sided p-value of the gate; NULL when nothing was tested.", is_nullable=True),
+        },
+        key_columns=("decided_at", "recipe"),
+        mode="append",
+    ),
+    "pair_scores": TableSpec(
+        asset="teacher_scores",
+        columns={
+            "teacher_fingerprint": _text("Content of the teacher."),
+            "query_hash": _text("Hash of the query's text."),
+            "doc_hash": _text("Hash of the document's content."),
+            "teacher_logit": ColumnSpec("FLOAT", "Raw logit of the teacher."),
+        },
+        key_columns=("teacher_fingerprint", "query_hash", "doc_hash"),
+        mode="append",
+        has_primary_key=True,
+    ),
+    "slices": TableSpec(
+        asset="any",
+        columns={
+            "table_name": _text("Table."),
+            "slice_key": _text("Partition key; empty where the table is not partitioned."),
+            "num_rows": ColumnSpec("BIGINT", "Rows of the slice; 0 where empty was meant."),
+            "input_fingerprint": _text("What the slice was made from."),
+            "data_version": _text("Content of the slice."),
+            "written_at": ColumnSpec("TIMESTAMP", "When it was committed, UTC."),
+        },
+        key_columns=("table_name", "slice_key"),
+        mode="internal",
+        has_primary_key=True,
+    ),
+    "schema_info": TableSpec(
+        asset="any",
+        columns={"version": _integer("SCHEMA_VERSION of the package that made the file.")},
+        key_columns=("version",),
+        mode="internal",
+    ),
+}
+
+
+def table_spec(table: str) -> TableSpec:
+    """The specification of a table. Raises `WarehouseError` for a name that is not in `TABLES`."""
+    if table not in TABLES:
+        raise WarehouseError(f"no table {table!r}: the warehouse has {', '.join(sorted(TABLES))}")
+    return TABLES[table]
+
+
+def conform(table: str, rows: pa.Table) -> pa.Table:
+    """Return `rows` with exactly the table's columns and types, whatever order they came in.
+
+    Casts are safe ones: a relevance of 0.5 is refused, not rounded to 0.
+
+    Raises:
+        WarehouseError: columns are missing, extra or repeated, or a value does not fit its type.
+        NonFiniteError: a NaN or an infinity; a mean over it would be NaN and look like a measurement.
+    """
+    spec = table_spec(table)
+    missing = sorted(set(spec.columns) - set(rows.column_names))
+    extra = sorted(set(rows.column_names) - set(spec.columns))
+    if missing or extra or len(set(rows.column_names)) != rows.num_columns:
+        raise WarehouseError(
+            f"{table}: missing columns {missing}, extra columns {extra}, got {rows.column_names}; "
+            f"expected each of {list(spec.columns)} once, in any order"
+        )
+    schema = pa.schema([(name, _ARROW_TYPES[column.sql_type]) for name, column in spec.columns.items()])
+    try:
+        conformed = rows.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise WarehouseError(f"{table}: a value does not fit its column: {error}; expected {schema}") from error
+    for name in schema.names:
+        if pa.types.is_floating(schema.field(name).type):
+            require_finite(f"{table}.{name}", conformed[name])
+    return conformed
+
+
+def require_finite(where: str, values: pa.ChunkedArray) -> None:
+    """Raise `NonFiniteError` when a value is NaN or infinite; NULLs are for the schema to judge."""
+    num_bad = pc.sum(pc.invert(pc.is_finite(values))).as_py() or 0
+    if num_bad:
+        raise NonFiniteError(
+            f"{where}: {num_bad} of {len(values)} values are NaN or infinite, expected finite numbers; "
+            "nothing was written; find the model or step that made them"
+        )

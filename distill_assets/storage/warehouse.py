@@ -1,0 +1,342 @@
+"""The DuckDB warehouse: one file, short-lived connections, one transaction per write.
+
+DuckDB lets one process at a time hold a file for writing. A connection is therefore opened for one transaction and
+closed again; who finds the file held waits with jittered back-off. Never keep a connection open over a model's forward
+pass.
+"""
+
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import ipc
+
+from distill_assets.core.errors import (
+    EmptyFrameError,
+    MissingPartitionError,
+    NewerWarehouseError,
+    WarehouseError,
+)
+from distill_assets.storage.tables import SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
+
+__all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "TableSpec", "Warehouse"]
+
+# DuckDB's wording on POSIX and on Windows; every other IOException (no permission, not a database) is final.
+_LOCK_MESSAGES = ("could not set lock", "being used by another process")
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5
+# Threads of one process share one DuckDB instance, where two transactions on the same slice would conflict, not wait.
+_WRITE_LOCKS: dict[Path, threading.RLock] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class SliceInfo:
+    """What is materialised: one slice of one table."""
+
+    table_name: str
+    slice_key: str
+    num_rows: int
+    input_fingerprint: str
+    data_version: str
+    written_at: datetime
+
+
+class Warehouse:
+    """Reads and writes the tables of `storage/tables.py` in one DuckDB file."""
+
+    def __init__(self, path: Path, *, lock_timeout_s: float = 120.0) -> None:
+        """Name the file and how long to wait while another process holds it; nothing is opened or made yet."""
+        self.path = Path(path)
+        self.lock_timeout_s = lock_timeout_s
+        self._write_lock = _WRITE_LOCKS.setdefault(self.path.resolve(), threading.RLock())
+
+    def exists(self) -> bool:
+        """Whether the file is there. Ask before reading where a read must not create a warehouse."""
+        return self.path.is_file()
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with all tables in place, closed at the end of the block.
+
+        Raises:
+            NewerWarehouseError: the file was made by a newer version of this package.
+            WarehouseError: another process held the file for all of `lock_timeout_s`, or the file is not a warehouse.
+        """
+        connection = self._open()
+        try:
+            self._prepare(connection)
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection in one write transaction: committed at the end of the block, rolled back on any error."""
+        with self._write_lock, self._duckdb_errors(), self.connect() as connection:
+            connection.begin()
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                with suppress(duckdb.Error):  # a failed commit has rolled back already; its error is the one to show
+                    connection.rollback()
+                raise
+
+    def replace_slice(
+        self,
+        table: str,
+        rows: pa.Table,
+        *,
+        slice_key: str = "",
+        input_fingerprint: str = "",
+        data_version: str = "",
+        allow_empty: bool = False,
+    ) -> int:
+        """Replace one slice in one transaction and return its number of rows. A failure keeps the old slice.
+
+        `rows` has the table's columns in any order; the slice column is added, or holds `slice_key` throughout.
+
+        Raises:
+            EmptyFrameError: no rows, and `allow_empty` does not say that this is meant.
+            NonFiniteError: a NaN or an infinity.
+            WarehouseError: wrong columns, wrong types, NULL where none may be, or a key that occurs twice.
+        """
+        spec = _require_mode(table, "slices")
+        rows = conform(table, _with_slice_column(table, spec, rows, slice_key))
+        if rows.num_rows == 0 and not allow_empty:
+            raise EmptyFrameError(
+                f"{table}[{slice_key}]: got no rows, expected at least one; the old slice is kept. "
+                "Check what the asset read, or pass allow_empty where empty is meant"
+            )
+        with self.transaction() as connection:
+            connection.register("incoming", rows)
+            _refuse_repeated_keys(connection, table, spec)
+            _delete_slice(connection, table, spec, slice_key)
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+            _record_slice(connection, table, slice_key, rows.num_rows, input_fingerprint, data_version)
+        return int(rows.num_rows)
+
+    def append(self, table: str, rows: pa.Table, *, input_fingerprint: str = "", data_version: str = "") -> int:
+        """Add rows to an append-only table in one transaction and return how many.
+
+        With an `input_fingerprint` the table counts as materialised from those inputs, as one slice.
+        """
+        spec = _require_mode(table, "append")
+        rows = conform(table, rows)
+        with self.transaction() as connection:
+            connection.register("incoming", rows)
+            _refuse_repeated_keys(connection, table, spec)
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+            if input_fingerprint:
+                _record_slice(connection, table, "", rows.num_rows, input_fingerprint, data_version)
+        return int(rows.num_rows)
+
+    def drop_slice(self, table: str, slice_key: str) -> None:
+        """Delete one slice and the record that it was materialised. Nothing happens when it is not there."""
+        spec = _require_mode(table, "slices")
+        with self.transaction() as connection:
+            _delete_slice(connection, table, spec, slice_key)
+            connection.execute("DELETE FROM slices WHERE table_name = ? AND slice_key = ?", [table, slice_key])
+
+    def read(
+        self, table: str, *, slice_keys: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Rows of a table, or of the named slices only, ordered by the table's key columns.
+
+        Raises:
+            MissingPartitionError: some of `slice_keys` were never materialised; all of them are named. (A fan-in that
+                loads what happens to be there would train on part of the data at a plausible loss.)
+        """
+        spec = table_spec(table)
+        unknown = sorted(set(columns or ()) - set(spec.columns))
+        if unknown:
+            raise WarehouseError(f"{table} has no columns {unknown}: it has {', '.join(spec.columns)}")
+        chosen = ", ".join(spec.columns if columns is None else columns)
+        order = ", ".join(spec.key_columns)
+        where, parameters = "", []
+        if slice_keys is not None and spec.slice_column:
+            where, parameters = f"WHERE {spec.slice_column} IN (SELECT unnest(?::VARCHAR[]))", [list(slice_keys)]
+        with self._duckdb_errors(), self.connect() as connection:
+            connection.begin()  # the check and the read see the same snapshot
+            if slice_keys is not None:
+                _require_slices(connection, table, spec, slice_keys)
+            sql = f"SELECT {chosen} FROM {table} {where} ORDER BY {order}"
+            return connection.sql(sql, params=parameters).to_arrow_table()
+
+    def query(self, sql: str, parameters: Sequence[Any] = (), *, incoming: pa.Table | None = None) -> pa.Table:
+        """The result of one SELECT as one table; `iter_batches` is for results that may be large.
+
+        `incoming`, where given, can be selected from under that name.
+        """
+        with self._duckdb_errors(), self.connect() as connection:
+            if incoming is not None:
+                connection.register("incoming", incoming)
+            return connection.sql(sql, params=list(parameters)).to_arrow_table()
+
+    def iter_batches(
+        self, sql: str, parameters: Sequence[Any] = (), *, rows_per_batch: int = 50_000
+    ) -> Iterator[pa.RecordBatch]:
+        """The result of one SELECT in batches, in bounded memory.
+
+        The result is first spooled to a temporary file beside the warehouse: a slow consumer (a model, say) would
+        otherwise hold the file's lock, and every other process would run into its timeout.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.path.parent) as spool:
+            with self._duckdb_errors(), self.connect() as connection:
+                result = connection.sql(sql, params=list(parameters))
+                reader: pa.RecordBatchReader = result.to_arrow_reader(rows_per_batch)
+                with ipc.new_stream(spool, reader.schema) as writer:
+                    for batch in reader:
+                        writer.write_batch(batch)
+            spool.seek(0)
+            yield from ipc.open_stream(spool)
+
+    def slice_info(self, table: str, slice_key: str = "") -> SliceInfo | None:
+        """What is recorded about one slice, or None when it was never materialised."""
+        table_spec(table)
+        sql = f"SELECT {', '.join(TABLES['slices'].columns)} FROM slices WHERE table_name = ? AND slice_key = ?"
+        found = self.query(sql, [table, slice_key]).to_pylist()
+        return SliceInfo(**found[0]) if found else None
+
+    def slice_keys(self, table: str) -> list[str]:
+        """Keys of the materialised slices of a table, sorted."""
+        table_spec(table)
+        sql = "SELECT slice_key FROM slices WHERE table_name = ? ORDER BY slice_key"
+        keys: list[str] = self.query(sql, [table])["slice_key"].to_pylist()
+        return keys
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self.lock_timeout_s
+        wait_s, jitter = _FIRST_WAIT_S, random.SystemRandom()
+        while True:
+            try:
+                return duckdb.connect(str(self.path))
+            except duckdb.Error as error:
+                if not any(message in str(error).lower() for message in _LOCK_MESSAGES):
+                    raise WarehouseError(
+                        f"cannot open {self.path}: {error}; expected a DuckDB file of this package that can be written"
+                    ) from error
+                if time.monotonic() >= deadline:
+                    raise WarehouseError(
+                        f"{self.path} was held by another process for {self.lock_timeout_s:g} s: {error}; "
+                        "wait for that process or end it, then run again"
+                    ) from error
+            time.sleep(wait_s * jitter.uniform(0.5, 1.5))
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        if not _has_schema(connection):
+            with self._write_lock:
+                if not _has_schema(connection):
+                    self._create_tables(connection)
+        # fetchall, always: DuckDB 2 keeps a connection busy until a result is read to its end.
+        found = connection.execute("SELECT max(version) FROM schema_info").fetchall()[0][0]
+        if found is not None and found > SCHEMA_VERSION:
+            raise NewerWarehouseError(
+                f"{self.path} has schema version {found}, this package reads version {SCHEMA_VERSION}: "
+                "upgrade the package (pip install --upgrade distill-assets); nothing was changed"
+            )
+        if found != SCHEMA_VERSION:
+            raise WarehouseError(
+                f"{self.path} has schema version {found}, expected {SCHEMA_VERSION}: set another data_folder"
+            )
+
+    def _create_tables(self, connection: duckdb.DuckDBPyConnection) -> None:
+        others = [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        if others:
+            raise WarehouseError(
+                f"{self.path} is a DuckDB file with other tables ({', '.join(sorted(others)[:5])}): "
+                "expected an empty one or a warehouse of this package; set another data_folder"
+            )
+        connection.begin()
+        for table, spec in TABLES.items():
+            connection.execute(spec.ddl(table))
+        connection.execute("INSERT INTO schema_info VALUES (?)", [SCHEMA_VERSION])
+        connection.commit()
+
+    @contextmanager
+    def _duckdb_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self.path}: {error}; nothing was changed") from error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)  # TIMESTAMP columns hold UTC without a zone
+
+
+def _has_schema(connection: duckdb.DuckDBPyConnection) -> bool:
+    sql = "SELECT table_name FROM duckdb_tables() WHERE table_name = 'schema_info'"
+    return bool(connection.execute(sql).fetchall())
+
+
+def _require_mode(table: str, mode: str) -> TableSpec:
+    spec = table_spec(table)
+    if spec.mode != mode:
+        raise WarehouseError(f"{table} is written by {spec.mode}, not by {mode}: see mode in storage/tables.py")
+    return spec
+
+
+def _with_slice_column(table: str, spec: TableSpec, rows: pa.Table, slice_key: str) -> pa.Table:
+    if spec.slice_column is None:
+        if slice_key:
+            raise WarehouseError(f"{table} is not partitioned, got slice key {slice_key!r}: leave it empty")
+        return rows
+    if not slice_key:
+        raise WarehouseError(f"{table} is cut by {spec.slice_column}: a slice key is required, got none")
+    if spec.slice_column not in rows.column_names:
+        return rows.append_column(spec.slice_column, pa.repeat(pa.scalar(slice_key, pa.large_string()), rows.num_rows))
+    others = set(pc.unique(rows[spec.slice_column]).to_pylist()) - {slice_key}
+    if others:
+        raise WarehouseError(
+            f"{table}[{slice_key}]: rows carry other values of {spec.slice_column}, first {min(others, key=repr)!r}; "
+            "write each slice on its own, or leave the column out"
+        )
+    return rows
+
+
+def _refuse_repeated_keys(connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec) -> None:
+    keys = ", ".join(spec.key_columns)
+    sql = f"SELECT {keys} FROM incoming GROUP BY {keys} HAVING count(*) > 1 ORDER BY {keys}"
+    repeated = connection.execute(sql).fetchall()
+    if repeated:
+        raise WarehouseError(
+            f"{table}: {len(repeated)} keys ({keys}) occur more than once, first {repeated[0]}; "
+            "expected each once; nothing was written"
+        )
+
+
+def _delete_slice(connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec, slice_key: str) -> None:
+    if spec.slice_column is None:
+        connection.execute(f"DELETE FROM {table}")
+    else:
+        connection.execute(f"DELETE FROM {table} WHERE {spec.slice_column} = ?", [slice_key])
+
+
+def _record_slice(connection: duckdb.DuckDBPyConnection, table: str, slice_key: str, *values: int | str) -> None:
+    """Say that a slice is materialised: its number of rows, the fingerprint of its inputs, the version of its content."""
+    connection.execute("INSERT OR REPLACE INTO slices VALUES (?, ?, ?, ?, ?, ?)", [table, slice_key, *values, _now()])
+
+
+def _require_slices(
+    connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec, slice_keys: Sequence[str]
+) -> None:
+    found = connection.execute("SELECT slice_key FROM slices WHERE table_name = ?", [table]).fetchall()
+    missing = sorted(set(slice_keys) - {row[0] for row in found})
+    if missing:
+        raise MissingPartitionError(
+            f"{table}: {len(missing)} of {len(set(slice_keys))} slices are not materialised: "
+            f"{', '.join(repr(key) for key in missing)}; materialise {spec.asset} for them first"
+        )

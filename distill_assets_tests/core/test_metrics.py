@@ -1,0 +1,138 @@
+"""The measures, against hand-worked numbers and a naive implementation of each."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_assets.core.errors import NonFiniteError
+from distill_assets.core.metrics import (
+    METRIC_NAMES,
+    QueryMetrics,
+    evaluate_run,
+    mean_metrics,
+    mean_of,
+    values_of,
+)
+
+
+def ranked(*doc_ids: str) -> list[tuple[str, float]]:
+    """A ranking with falling scores."""
+    return [(doc_id, float(-place)) for place, doc_id in enumerate(doc_ids)]
+
+
+def naive_metrics(ranking: list[tuple[str, float]], judgements: dict[str, int]) -> QueryMetrics:
+    """Each measure by its textbook definition."""
+    order = [d for d, _ in sorted(ranking, key=lambda p: (p[1], p[0]), reverse=True)]
+    gains = [max(0, judgements.get(d, 0)) for d in order]
+    ideal = sorted((g for g in judgements.values() if g > 0), reverse=True)
+
+    def dcg(values: list[int]) -> float:
+        return sum(g / math.log2(place + 1) for place, g in enumerate(values[:10], start=1))
+
+    hits = [place for place, gain in enumerate(gains, start=1) if gain > 0]
+    return QueryMetrics(
+        ndcg_at_10=dcg(gains) / dcg(ideal),
+        mrr_at_10=1 / hits[0] if hits and hits[0] <= 10 else 0.0,
+        recall_at_100=sum(place <= 100 for place in hits) / len(ideal),
+        map=sum(n / place for n, place in enumerate(hits, start=1)) / len(ideal),
+    )
+
+
+def test_ndcg_at_10_uses_graded_linear_gains() -> None:
+    """[grade 0, 1, 2]: (1/log2 3 + 2/log2 4) / (2 + 1/log2 3) = 0.6199; binary gains: 0.693, exponential: 0.587."""
+    found = evaluate_run({"q": ranked("d7", "d2", "d9")}, {"q": {"d2": 1, "d9": 2}})["q"]
+    assert found.ndcg_at_10 == pytest.approx(0.6199, abs=1e-4)
+    assert found.mrr_at_10 == pytest.approx(1 / 2)
+    assert found.recall_at_100 == 1.0
+    assert found.map == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_cut_offs() -> None:
+    """One relevant document at place 11: nDCG@10 and MRR@10 are 0, MAP 1/11; at place 101 recall@100 is 0."""
+    noise = [f"n{i:03}" for i in range(100)]
+    at_11 = evaluate_run({"q": ranked(*noise[:10], "d")}, {"q": {"d": 1}})["q"]
+    assert at_11 == QueryMetrics(ndcg_at_10=0.0, mrr_at_10=0.0, recall_at_100=1.0, map=1 / 11)
+    at_10 = evaluate_run({"q": ranked(*noise[:9], "d")}, {"q": {"d": 1}})["q"]
+    assert at_10.mrr_at_10 == pytest.approx(1 / 10)
+    assert at_10.ndcg_at_10 == pytest.approx(1 / math.log2(11))
+    at_101 = evaluate_run({"q": ranked(*noise, "d")}, {"q": {"d": 1}})["q"]
+    assert at_101.recall_at_100 == 0.0
+
+
+def test_judged_queries_that_return_nothing_score_zero() -> None:
+    """A mean over answered queries would reward a system for staying silent: here 1.0 instead of 1/3."""
+    found = evaluate_run({"q1": ranked("d"), "q2": []}, {"q1": {"d": 1}, "q2": {"d": 1}, "q3": {"d": 1}})
+    assert list(found) == ["q1", "q2", "q3"]
+    assert found["q2"] == found["q3"] == QueryMetrics(0.0, 0.0, 0.0, 0.0)
+    assert mean_of(found, "ndcg_at_10") == pytest.approx(1 / 3)
+
+
+def test_no_query_is_answered() -> None:
+    """The judge must not fall over, or return nothing, when a run is empty."""
+    assert evaluate_run({}, {"q": {"d": 1}}) == {"q": QueryMetrics(0.0, 0.0, 0.0, 0.0)}
+
+
+def test_queries_without_a_relevant_document_are_left_out() -> None:
+    """Their measures are 0 / 0; counted as 0 they would pull every system down alike."""
+    qrels = {"q1": {"d": 1}, "q2": {"d": 0}, "q3": {"d": -1}, "q4": {}}
+    assert list(evaluate_run({q: ranked("d") for q in [*qrels, "unjudged"]}, qrels)) == ["q1"]
+    assert evaluate_run({"q2": ranked("d")}, {"q2": {"d": 0}}) == {}
+
+
+def test_ties_are_ordered_as_trec_eval_does() -> None:
+    """Both documents score 0.5: trec_eval lists d2 before d1, so the relevant d1 is second, in every measure."""
+    for ranking in ([("d1", 0.5), ("d2", 0.5)], [("d2", 0.5), ("d1", 0.5)]):
+        found = evaluate_run({"q": ranking}, {"q": {"d1": 1}})["q"]
+        assert (found.mrr_at_10, found.map) == (0.5, 0.5)
+        assert found.ndcg_at_10 == pytest.approx(1 / math.log2(3))
+
+
+def test_scores_that_differ_beyond_float32_keep_their_order() -> None:
+    """trec_eval keeps float32: 1 + 1e-12 and 1 collapse there, and b would come first by its id."""
+    found = evaluate_run({"q": [("a", 1 + 1e-12), ("b", 1.0)]}, {"q": {"a": 1}})["q"]
+    assert (found.mrr_at_10, found.ndcg_at_10) == (1.0, 1.0)
+
+
+def test_negative_relevance_is_not_relevant() -> None:
+    """Some collections judge spam as -2: it must neither lower the ideal ranking nor count as found."""
+    found = evaluate_run({"q": ranked("spam", "d")}, {"q": {"spam": -2, "d": 1}})["q"]
+    assert found.ndcg_at_10 == pytest.approx(1 / math.log2(3))
+    assert (found.mrr_at_10, found.recall_at_100, found.map) == (0.5, 1.0, 0.5)
+
+
+def test_bad_rankings_are_refused() -> None:
+    """A relevant document listed twice would count twice, and a NaN has no place in an order."""
+    with pytest.raises(ValueError, match="'q' holds 1 documents twice"):
+        evaluate_run({"q": [("d", 1.0), ("d", 0.5)]}, {"q": {"d": 1}})
+    with pytest.raises(NonFiniteError, match="'q' has a score that is not finite"):
+        evaluate_run({"q": [("d", float("nan"))]}, {"q": {"d": 1}})
+
+
+def test_means_and_columns() -> None:
+    """Means are over queries, and a mistyped column is an error, not a 0."""
+    per_query = {"q1": QueryMetrics(1.0, 0.5, 0.25, 0.0), "q2": QueryMetrics(0.0, 0.5, 0.75, 1.0)}
+    assert mean_metrics(per_query) == QueryMetrics(0.5, 0.5, 0.5, 0.5)
+    assert values_of(per_query, "recall_at_100") == {"q1": 0.25, "q2": 0.75}
+    with pytest.raises(ValueError, match="expected one of ndcg_at_10, mrr_at_10, recall_at_100, map"):
+        values_of(per_query, "ndcg")
+    with pytest.raises(ValueError, match="no judged query"):
+        mean_metrics({})
+
+
+doc_ids = st.sampled_from([f"d{i}" for i in range(25)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(doc_ids, st.integers(-3, 3).map(float), max_size=25),
+    st.dictionaries(doc_ids, st.integers(-1, 4), min_size=1, max_size=12).filter(lambda j: max(j.values()) > 0),
+)
+def test_measures_equal_the_textbook(scores: dict[str, float], judgements: dict[str, int]) -> None:
+    """Three tools sit behind one call: each must agree with the plain definition on ties, grades and short runs."""
+    ranking = list(scores.items())
+    found = evaluate_run({"q": ranking}, {"q": judgements})["q"]
+    expected = naive_metrics(ranking, judgements)
+    for name in METRIC_NAMES:
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-9), name

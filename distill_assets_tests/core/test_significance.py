@@ -1,0 +1,168 @@
+"""Intervals and tests, against enumeration by hand and known distributions."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_assets.core import significance
+from distill_assets.core.errors import NonFiniteError, ShapeError
+from distill_assets.core.significance import bootstrap_interval, non_inferiority_test, paired_randomisation_test
+
+small = settings(max_examples=50, deadline=None)
+measures = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=25)
+
+
+def test_bootstrap_interval_agrees_with_the_normal_approximation() -> None:
+    """200 zeros and 200 ones: mean 0.5, standard error 0.5 / 20 = 0.025, so 0.5 -/+ 1.96 x 0.025 = (0.451, 0.549).
+
+    Resampling without replacement would give an interval of width 0.
+    """
+    low, high = bootstrap_interval([0.0] * 200 + [1.0] * 200, seed=1)
+    assert low == pytest.approx(0.451, abs=0.004)
+    assert high == pytest.approx(0.549, abs=0.004)
+
+
+def test_bootstrap_interval_widens_with_its_level() -> None:
+    """A level taken as the tail (0.05 for 0.95) would give a sliver around the mean."""
+    values = np.linspace(0, 1, 50)
+    wide, narrow = (bootstrap_interval(values, seed=1, level=level) for level in (0.99, 0.5))
+    assert wide[0] < narrow[0] < 0.5 < narrow[1] < wide[1]
+
+
+@small
+@given(measures, st.integers(0, 2**32 - 1))
+def test_bootstrap_interval_contains_the_mean(values: list[float], seed: int) -> None:
+    """An interval beside its own point estimate would be drawn on the leaderboard all the same."""
+    low, high = bootstrap_interval(values, seed=seed, num_resamples=2000)
+    assert low - 1e-12 <= np.mean(values) <= high + 1e-12
+    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+
+
+def test_seeds_decide_and_only_they() -> None:
+    """A global generator would make a second, unchanged run print other intervals."""
+    values = np.random.default_rng(0).random(40)
+    np.random.default_rng(9).random(5)
+    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
+    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+    p_values = [paired_randomisation_test(values, values[::-1] + 0.01, seed=s) for s in (3, 3, 4)]
+    assert p_values[0] == p_values[1] != p_values[2]
+
+
+def test_chunks_bound_memory_without_losing_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 draws in chunks of 3 rows are 3 + 3 + 3 + 1; a lost last chunk would bias every p-value."""
+    monkeypatch.setattr(significance, "_DRAWS_PER_CHUNK", 60)
+    assert list(significance._chunk_rows(10, 20)) == [3, 3, 3, 1]
+    assert list(significance._chunk_rows(2, 1000)) == [1, 1]
+
+
+def test_paired_test_by_hand() -> None:
+    """Differences 1, 2, 3: of 8 sign patterns only +++ and --- reach |sum| = 6, so p = 2/8."""
+    assert paired_randomisation_test([1, 2, 3], [0, 0, 0], seed=0) == 0.25
+    # Differences 3, -1: |sum| 4, 2, 2, 4 against 2: every pattern is as extreme.
+    assert paired_randomisation_test([3, 0], [0, 1], seed=0) == 1.0
+
+
+def test_non_inferiority_by_hand() -> None:
+    """Differences -0.01, 0.02, 0.03 with margin 0.02 become 0.01, 0.04, 0.05.
+
+    Sums of the 8 patterns reach 0.10 only as +++: p = 1/8. With margin 0 they stay -0.01, 0.02, 0.03 (sum 0.04):
+    the patterns that reach it are (-0.01, .02, .03) and (0.01, .02, .03): p = 2/8.
+    """
+    candidate, baseline = [0.49, 0.52, 0.53], [0.5, 0.5, 0.5]
+    assert non_inferiority_test(candidate, baseline, margin=0.02, seed=0) == 0.125
+    assert non_inferiority_test(candidate, baseline, margin=0.0, seed=0) == 0.25
+
+
+def test_non_inferiority_has_the_right_direction() -> None:
+    """With candidate and baseline swapped, a worse model would be promoted."""
+    rng = np.random.default_rng(5)
+    baseline = rng.random(100)
+    better = baseline + rng.normal(0.05, 0.05, 100)
+    assert non_inferiority_test(better, baseline, margin=0.01, seed=0) < 0.001
+    assert non_inferiority_test(baseline, better, margin=0.01, seed=0) > 0.999
+
+
+def test_ties_of_sums_count_despite_float_rounding() -> None:
+    """0.1 + 0.2 - 0.3 is 5.6e-17 and 0.3 - 0.2 - 0.1 is -2.8e-17: without a tolerance p would be 1/2 or so, not 1."""
+    assert paired_randomisation_test([0.1, 0.2, 0.0], [0.0, 0.0, 0.3], seed=0) == 1.0
+
+
+def test_equal_systems_differ_by_nothing() -> None:
+    """All differences 0: p is 1, not 0 / 0."""
+    assert paired_randomisation_test([0.5] * 30, [0.5] * 30, seed=0) == 1.0
+    assert non_inferiority_test([0.5] * 30, [0.5] * 30, margin=0.0, seed=0) == 1.0
+
+
+def test_sampled_p_value_is_near_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 differences, exact by 4,096 patterns and by 50,000 drawn ones: signs with a bias would part them."""
+    rng = np.random.default_rng(12)
+    a, b = rng.random(12) + 0.25, rng.random(12)
+    exact = paired_randomisation_test(a, b, seed=0)
+    monkeypatch.setattr(significance, "_MAX_EXACT", 0)
+    sampled = paired_randomisation_test(a, b, seed=0, num_permutations=50_000)
+    assert 0.02 < exact < 0.9
+    assert sampled != exact
+    assert sampled == pytest.approx(exact, abs=0.01)
+
+
+def test_p_values_are_uniform_under_the_null_hypothesis() -> None:
+    """The gate's alpha is a promise: of 400 pairs of equal systems about 5 % (20, standard deviation 4.4) differ."""
+    rng = np.random.default_rng(2)
+    pairs = [(rng.random(40), rng.random(40)) for _ in range(400)]
+    p_values = np.array([paired_randomisation_test(a, b, seed=7, num_permutations=499) for a, b in pairs])
+    assert 7 <= (p_values <= 0.05).sum() <= 34
+    assert p_values.mean() == pytest.approx(0.5, abs=0.06)
+
+
+@small
+@given(
+    st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)), min_size=1, max_size=20),
+    st.integers(0, 99),
+)
+def test_p_values_are_bounded_and_symmetric(pairs: list[tuple[float, float]], seed: int) -> None:
+    """A p-value of 0 would call a finite sample proof; the two-sided test must not care which system is called a."""
+    a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    num_differences = sum(x != y for x, y in pairs)
+    p_value = paired_randomisation_test(a, b, seed=seed, num_permutations=199)
+    # The observed pattern, and its mirror image, are among those enumerated; sampled, the 1 added stands for it.
+    smallest = 2 / 2**num_differences if 0 < num_differences <= 12 else 1 / 200
+    assert smallest <= p_value <= 1
+    assert p_value == paired_randomisation_test(b, a, seed=seed, num_permutations=199)
+    assert 0 < non_inferiority_test(a, b, margin=0.01, seed=seed, num_permutations=199) <= 1
+
+
+def test_sampled_p_value_is_never_zero() -> None:
+    """30 queries, all better: no sampled pattern gets there, and (0 + 1) / (999 + 1) is what may be claimed."""
+    assert paired_randomisation_test([0.9] * 30, [0.1] * 30, seed=0, num_permutations=999) == 0.001
+
+
+@small
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=8))
+def test_exact_p_value_equals_enumeration(differences: list[int]) -> None:
+    """Tenths are not exact in binary: sums that tie on paper differ in the last bit and must still count as ties."""
+    sums = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
+    expected = sum(abs(total) >= abs(sum(differences)) for total in sums) / len(sums)
+    tenths = [d / 10 for d in differences]
+    assert paired_randomisation_test(tenths, [0] * len(differences), seed=0) == expected
+
+
+def test_bad_input_is_refused() -> None:
+    """Broadcasting would compare every query with one value; NaN would make every comparison false and p tiny."""
+    with pytest.raises(ShapeError, match="got 3 and 1"):
+        paired_randomisation_test([1, 2, 3], [1], seed=0)
+    with pytest.raises(ShapeError, match=r"got shape \(0,\)"):
+        bootstrap_interval([], seed=0)
+    with pytest.raises(NonFiniteError, match="1 of 2 values"):
+        paired_randomisation_test([1, float("nan")], [1, 2], seed=0)
+    with pytest.raises(ValueError, match="margin must be at least 0"):
+        non_inferiority_test([1], [1], margin=-0.1, seed=0)
+    with pytest.raises(ValueError, match="level must be above 0 and below 1, got 95"):
+        bootstrap_interval([1.0], seed=0, level=95)
+    with pytest.raises(ValueError, match="num_permutations must be at least 1"):
+        paired_randomisation_test([1], [2], seed=0, num_permutations=0)

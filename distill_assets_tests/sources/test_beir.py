@@ -1,0 +1,371 @@
+"""BEIR folders: format, splits, inboxes, and every bad input with file and line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill_assets.core.errors import MalformedRecordError, SourceError, UnknownBatchError, UnknownJudgementError
+from distill_assets.core.records import Document, Qrel, assign_split
+from distill_assets.sources.beir import BeirSource, given_splits
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+HEADER = "query-id\tcorpus-id\tscore\n"
+# Buckets of the hash split, checked in test_base: where these ids fall when no file decides.
+HASHED = {"1": "train", "2": "train", "11": "dev", "6": "test"}
+
+
+def write_batch(
+    folder: Path,
+    documents: dict[str, str] | None = None,
+    queries: dict[str, str] | None = None,
+    **qrels: str,
+) -> Path:
+    """Write a BEIR folder; each of `qrels` is the content of one file below the header, spaces standing for tabs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, texts in (("corpus.jsonl", documents), ("queries.jsonl", queries)):
+        if texts is not None:
+            lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for stem, rows in qrels.items():
+        (folder / "qrels").mkdir(exist_ok=True)
+        (folder / "qrels" / f"{stem}.tsv").write_text(HEADER + rows.replace(" ", "\t"), encoding="utf-8")
+    return folder
+
+
+def read_splits(folder: Path) -> dict[str, str]:
+    """Split of every query of the folder's only batch."""
+    source = BeirSource(folder)
+    return {query.query_id: query.split for query in source.read(source.batches()[0]).queries}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound collection of two documents and four queries, one for each bucket of the hash split and one more."""
+    return write_batch(
+        tmp_path / "tiny",
+        {"d1": "one", "d2": "two"},
+        dict.fromkeys(HASHED, "what"),
+        train="1 d1 1\n11 d2 1\n",
+        test="6 d1 2\n",
+    )
+
+
+def test_a_folder_is_one_batch_named_after_it(folder: Path) -> None:
+    """A collection read as an inbox would find no batch; its sub-folder `qrels` must not become one either."""
+    source = BeirSource(folder)
+    assert source.name == "beir:tiny"
+    assert source.batches() == ["tiny"]
+    assert BeirSource(folder, name="mine").name == "mine"
+    collection = source.read("tiny")
+    assert collection.documents == [Document("d1", "", "one"), Document("d2", "", "two")]
+    assert sorted(collection.qrels, key=str) == [Qrel("1", "d1", 1), Qrel("11", "d2", 1), Qrel("6", "d1", 2)]
+    assert collection.num_dropped_qrels == 0
+
+
+def test_a_relative_root_is_named_after_the_real_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`beir:.` has no folder name of its own, so that every collection would share one name on the leaderboard."""
+    monkeypatch.chdir(folder)
+    source = BeirSource(Path())
+    assert (source.name, source.batches()) == ("beir:tiny", ["tiny"])
+
+
+def test_titles_integer_ids_blank_lines_bom_and_metadata_are_tolerated(tmp_path: Path) -> None:
+    """All five occur in published BEIR folders; a BOM kept in the first id would orphan its judgements."""
+    (tmp_path / "b").mkdir()
+    lines = [
+        '{"_id": 7, "title": "T", "text": "x", "metadata": {}}',
+        "",
+        " \r",
+        '{"_id": "k", "title": null, "text": "y"}\r',
+    ]
+    (tmp_path / "b" / "corpus.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
+    collection = BeirSource(tmp_path).read("b")
+    assert collection.documents == [Document("7", "T", "x"), Document("k", "", "y")]
+    assert collection.documents[0].content == "T x"
+
+
+def test_unicode_line_separators_do_not_split_a_record(tmp_path: Path) -> None:
+    """`str.splitlines` cuts at U+2028 and U+0085, which raw JSON texts may hold: half a record, wrong line numbers."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "corpus.jsonl").write_text(
+        '{"_id": "d", "text": "a\u2028b\x85c"}\n', encoding="utf-8", newline="\n"
+    )
+    assert BeirSource(tmp_path).read("b").documents == [Document("d", "", "a\u2028b\x85c")]
+
+
+# Inboxes.
+
+
+def test_an_inbox_lists_its_batches_sorted_and_skips_the_rest(tmp_path: Path) -> None:
+    """A half-copied hidden folder or a stray one would be ingested as a batch, or stop all others."""
+    write_batch(tmp_path / "b2", queries={"1": "what"}, train="1 standing 1\n")
+    write_batch(tmp_path / "b1", {"d1": "one"})
+    write_batch(tmp_path / ".incoming", {"d9": "nine"})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "SOURCE.md").write_text("x", encoding="utf-8")
+    source = BeirSource(tmp_path)
+    assert source.batches() == ["b1", "b2"]
+    assert source.read("b1").queries == []
+    only_queries = source.read("b2")
+    assert only_queries.documents == []
+    assert only_queries.qrels == [Qrel("1", "standing", 1)]
+
+
+@pytest.mark.parametrize("name", ["it's", 'say"so', "a b", "a..b", "tab\there", "line\nfeed", "-x"])
+def test_folder_names_that_no_batch_may_have_are_refused(tmp_path: Path, name: str) -> None:
+    """The name would become a partition key and a folder of checkpoints; skipping it would lose the data silently."""
+    write_batch(tmp_path / name, {"d1": "one"})
+    with pytest.raises(UnknownBatchError, match="cannot name a batch"):
+        BeirSource(tmp_path).batches()
+    with pytest.raises(UnknownBatchError, match="cannot name a batch"):
+        BeirSource(tmp_path / name).batches()
+
+
+@pytest.mark.parametrize("name", ["../tiny", "tiny/../tiny", "/etc", "nope"])
+def test_only_listed_batches_are_read(folder: Path, name: str) -> None:
+    """A partition key from the UI must not reach a folder outside the inbox."""
+    source = BeirSource(folder)
+    with pytest.raises(UnknownBatchError):
+        source.read(name)
+    with pytest.raises(UnknownBatchError):
+        source.fingerprint(name)
+
+
+def test_a_missing_or_empty_root_says_what_was_expected(tmp_path: Path) -> None:
+    """A mistyped path would otherwise look like a collection without batches: nothing to do, run succeeded."""
+    for root in (tmp_path / "nope", tmp_path):
+        with pytest.raises(SourceError) as caught:
+            BeirSource(root).batches()
+        for part in (str(root), "corpus.jsonl", "queries.jsonl", "qrels/*.tsv", "correct the path"):
+            assert part in str(caught.value)
+
+
+# Fingerprints.
+
+
+def test_the_fingerprint_changes_with_every_file_that_is_read_and_with_no_other(folder: Path) -> None:
+    """A file left out of the hash could change without its batch becoming stale; the time of a copy must not count."""
+    source = BeirSource(folder)
+    seen = [source.fingerprint("tiny")]
+    (folder / "SOURCE.md").write_text("not read", encoding="utf-8")
+    (folder / "qrels" / "._test.tsv").write_bytes(b"\x00\x05")
+    for path in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / "test.tsv"):
+        path.write_bytes(path.read_bytes())
+    assert source.fingerprint("tiny") == seen[0]
+    for path in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / "test.tsv"):
+        path.write_bytes(path.read_bytes() + b"\n")
+        seen.append(source.fingerprint("tiny"))
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "dev.tsv")
+    seen.append(source.fingerprint("tiny"))
+    seen.append(BeirSource(folder, max_unknown_qrels=0.5).fingerprint("tiny"))
+    assert len(set(seen)) == len(seen) == 6
+
+
+# Splits.
+
+
+def test_files_decide_the_split_and_test_wins_over_dev_over_train(tmp_path: Path) -> None:
+    """A query judged in train and test would be trained on and tested. The hash would split otherwise here."""
+    folder = write_batch(
+        tmp_path / "t",
+        {"d1": "one"},
+        dict.fromkeys(("1", "2", "11", "6"), "what"),
+        train="1 d1 1\n2 d1 1\n11 d1 1\n6 d1 1\n",
+        validation="1 d1 1\n2 d1 1\n",
+        test="1 d1 1\n",
+    )
+    assert read_splits(folder) == {"1": "test", "2": "dev", "11": "train", "6": "train"}
+
+
+def test_without_a_dev_file_the_dev_bucket_of_train_becomes_dev(folder: Path) -> None:
+    """Steps and champions would be chosen on nothing, or on test. Train queries never enter test."""
+    assert assign_split("6") == "test"
+    assert read_splits(folder) == {"1": "train", "11": "dev", "6": "test", "2": "train"}
+    assert given_splits([("train", {"6", "11"}), ("test", {"2"})]) == {"6": "train", "11": "dev", "2": "test"}
+
+
+@pytest.mark.parametrize("stem", ["test", "train", "dev"])
+def test_a_single_file_falls_back_to_the_hash_split(tmp_path: Path, stem: str) -> None:
+    """SQuAD's only file is test.tsv: all queries in test would leave nothing to train on."""
+    rows = "".join(f"{query_id} d1 1\n" for query_id in HASHED)
+    folder = write_batch(tmp_path / "t", {"d1": "one"}, dict.fromkeys(HASHED, "what"), **{stem: rows})
+    assert read_splits(folder) == HASHED
+
+
+def test_a_file_with_a_header_alone_does_not_count(tmp_path: Path) -> None:
+    """An empty dev.tsv would otherwise switch off both rules above: no dev query, and no word about it."""
+    folder = write_batch(tmp_path / "t", {"d1": "one"}, dict.fromkeys(HASHED, "what"), dev="", test="1 d1 1\n6 d1 1\n")
+    assert read_splits(folder) == HASHED
+
+
+def test_unjudged_queries_and_other_files_get_the_hash_split() -> None:
+    """A file called `holdout` decides nothing; guessing train would train on it."""
+    assert given_splits([("holdout", {"6"})]) == {}
+    assert given_splits([("holdout", {"6", "1"}), ("Train", {"1"}), ("VAL", {"2"})]) == {"1": "train", "2": "dev"}
+    assert given_splits([]) == {}
+
+
+def test_a_split_does_not_move_when_the_batch_grows(folder: Path) -> None:
+    """A query that moves from test to train on the next ingestion has been tested on what it now trains on."""
+    before = read_splits(folder)
+    assert read_splits(folder) == before
+    write_batch(
+        folder,
+        {"d1": "one", "d2": "two", "d3": "three"},
+        dict.fromkeys((*HASHED, "30", "31"), "what"),
+        train="30 d3 1\n1 d1 1\n11 d2 1\n",
+        test="31 d3 1\n6 d1 2\n",
+    )
+    assert {key: split for key, split in read_splits(folder).items() if key in before} == before
+
+
+# Judgement files.
+
+
+def read_qrels(tmp_path: Path, content: str) -> list[Qrel]:
+    """Judgements of a batch of queries 1 and 2 with this one file."""
+    folder = write_batch(tmp_path / "t", queries={"1": "what", "2": "why"})
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text(content, encoding="utf-8")
+    return BeirSource(folder).read("t").qrels
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "query-id\tcorpus-id\tscore\n1\td1\t1\n\n2\td2\t0\n",
+        "1\td1\t1\r\n2\td2\t0",
+        "1 0 d1 1\n2 0 d2 0\n",
+        "qid\titer\tdocid\trel\n1\t0\td1\t1\n2\t0\td2\t0\n",
+        "1\td1\t1\n2\td2\t0\n1\td1\t1\n",
+    ],
+)
+def test_beir_and_trec_rows_are_read_alike(tmp_path: Path, content: str) -> None:
+    """Dropping the first row as a header, or TREC's iteration read as a document, loses judgements silently."""
+    assert read_qrels(tmp_path, content) == [Qrel("1", "d1", 1), Qrel("2", "d2", 0)]
+
+
+def test_a_query_named_like_a_header_keeps_its_judgement(tmp_path: Path) -> None:
+    """A header is told by its first cell and its wordy last one; by the first alone, this row would vanish."""
+    folder = write_batch(tmp_path / "t", queries={"qid": "what"})
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("qid\td1\t1\n", encoding="utf-8")
+    assert BeirSource(folder).read("t").qrels == [Qrel("qid", "d1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "expected"),
+    [
+        ("query-id\tcorpus-id\tscore\n1\td1\t1\n2\td2\n", 3, "query-id corpus-id score"),
+        ("1\td1\t1\n2\td2\t0.5\n", 2, "an integer score"),
+        ("1\td1\thigh\n", 1, "an integer score"),
+        ("1\td1\t1\nqid\td2\thigh\n", 2, "an integer score"),
+        ("1\td1\t1\n2\t\t1\n", 2, "query-id corpus-id score"),
+        ("1\td1\t1\n\t2\td2\t1\n", 2, "query-id corpus-id score"),
+        ("1\td1\t1\n2\t0\td2\t1\n", 2, "3 columns as in the lines before"),
+        ("1\td1\t1\n1\td1\t2\n", 2, r"score 1 for \('1', 'd1'\) as judged before"),
+        ("1\td1\t12345678901\n", 1, "an integer score"),
+    ],
+)
+def test_bad_judgements_are_named_by_file_and_line(tmp_path: Path, content: str, line: int, expected: str) -> None:
+    """A row that is skipped or rounded is a judgement that counts as not relevant."""
+    with pytest.raises(
+        MalformedRecordError, match=rf"test\.tsv, line {line}: expected .*{expected}.*; correct or remove"
+    ):
+        read_qrels(tmp_path, content)
+
+
+def test_unknown_judgements_are_counted_below_and_refused_above_the_threshold(tmp_path: Path) -> None:
+    """Qrels of another version of the corpus would train and score on a part of the judgements unnoticed."""
+    rows = "".join(f"1 d{number} 1\n" for number in range(9)) + "1 gone 1\n"
+    folder = write_batch(tmp_path / "t", {f"d{n}": "text" for n in range(9)}, {"1": "what"}, test=rows)
+    collection = BeirSource(folder, max_unknown_qrels=0.1).read("t")
+    assert (len(collection.qrels), collection.num_dropped_qrels) == (9, 1)
+    with pytest.raises(
+        UnknownJudgementError, match=r"1 of 10 judgements .*\('1', 'gone'\).*0\.05 \(setting max_unknown_qrels"
+    ):
+        BeirSource(folder).read("t")
+
+
+# Bad records.
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"_id": "x", "text": "cut', "one JSON object"),
+        (b'["x", "text"]', "one JSON object"),
+        (b"null", "one JSON object"),
+        (b"[" * 100_000, "one JSON object"),
+        (b'{"text": "no id"}', '"_id"'),
+        (b'{"_id": "", "text": "x"}', '"_id"'),
+        (b'{"_id": true, "text": "x"}', '"_id"'),
+        (b'{"_id": 1.5, "text": "x"}', '"_id"'),
+        (b'{"_id": "x"}', '"text"'),
+        (b'{"_id": "x", "text": null}', '"text"'),
+        (b'{"_id": "x", "text": ["a"]}', '"text"'),
+        (b'{"_id": "x", "title": 3, "text": "a"}', '"title"'),
+        (b'{"_id": "x", "text": "\\ud800"}', "surrogate"),
+        (b'{"_id": "x", "text": "caf\xe9"}', "UTF-8"),
+    ],
+)
+def test_a_malformed_line_is_named_by_file_and_line(tmp_path: Path, name: str, line: bytes, expected: str) -> None:
+    """A reader that skips bad lines loses documents; one that raises JSONDecodeError says `line 1` of every line."""
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / name).write_bytes(b'{"_id": "a", "text": "sound"}\n\n' + line + b"\n")
+    with pytest.raises(MalformedRecordError) as caught:
+        BeirSource(tmp_path).read("t")
+    message = str(caught.value)
+    assert f"{name}, line 3: expected" in message
+    assert expected in message.partition("found")[0]
+    assert len(message) < 600
+
+
+def test_duplicate_ids_and_empty_texts_are_refused(tmp_path: Path) -> None:
+    """`1` and `"1"` are one id: the warehouse would keep one of the two documents."""
+    folder = write_batch(tmp_path / "t", {"1": "one"})
+    with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": 1, "text": "other"}\n')
+    with pytest.raises(SourceError, match=r"1 document ids occur more than once, first '1'"):
+        BeirSource(folder).read("t")
+    write_batch(folder, {"1": "one", "2": " "})
+    with pytest.raises(SourceError, match=r"1 document texts are empty, first id '2'"):
+        BeirSource(folder).read("t")
+
+
+def test_a_file_without_records_is_refused(tmp_path: Path) -> None:
+    """An interrupted download leaves an empty corpus.jsonl; with queries beside it the batch would pass unchecked."""
+    folder = write_batch(tmp_path / "t", queries={"1": "what"}, test="1 d1 1\n")
+    (folder / "corpus.jsonl").write_bytes(b"\n")
+    with pytest.raises(SourceError, match=r"corpus\.jsonl holds no record: fill it, or delete it"):
+        BeirSource(folder).read("t")
+
+
+# Real data.
+
+
+@pytest.mark.skipif(not (DATA / "scifact").is_dir(), reason="shared/data/scifact is not here")
+def test_scifact_has_its_published_counts() -> None:
+    """5,183 documents, 300 test queries, 339 test judgements; any other count is a reader that loses data."""
+    collection = BeirSource(DATA / "scifact").read("scifact")
+    splits = [query.split for query in collection.queries]
+    assert (len(collection.documents), len(splits), len(collection.qrels)) == (5183, 1109, 919 + 339)
+    assert splits.count("test") == 300
+    assert splits.count("train") + splits.count("dev") == 809
+    assert 50 < splits.count("dev") < 115  # a tenth of 809, give or take four standard deviations
+    assert collection.num_dropped_qrels == 0
+    test_ids = {query.query_id for query in collection.queries if query.split == "test"}
+    assert sum(qrel.query_id in test_ids for qrel in collection.qrels) == 339
+
+
+@pytest.mark.skipif(not (DATA / "squad-dev").is_dir(), reason="shared/data/squad-dev is not here")
+def test_squad_dev_gets_train_and_dev_queries_from_its_only_file() -> None:
+    """2,910 queries, all in test.tsv: without the hash split there is no query to train on."""
+    collection = BeirSource(DATA).read("squad-dev")
+    splits = [query.split for query in collection.queries]
+    assert (len(collection.documents), len(splits)) == (1216, 2910)
+    assert 2200 < splits.count("train") < 2450
+    assert splits.count("dev") > 200
+    assert splits.count("test") > 200

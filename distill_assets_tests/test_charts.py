@@ -1,0 +1,155 @@
+"""Charts are PNG files of a bounded size, and refuse what they cannot draw."""
+
+import io
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from PIL import Image
+
+from distill_assets.charts import (
+    DARK,
+    MAX_BARS,
+    _most_telling,
+    _spread,
+    as_markdown_image,
+    leaderboard_chart,
+    quality_latency_chart,
+    score_histogram_chart,
+    training_curve_chart,
+)
+from distill_assets.core.errors import DistillError, NonFiniteError, ShapeError
+from distill_assets.core.leaderboard import LeaderboardRow
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+MAX_BYTES = 60_000
+
+
+def make_row(system: str, ndcg_at_10: float, query_ms_p50: float | None = 5.0) -> LeaderboardRow:
+    """A row whose interval is 0.02 to either side."""
+    return LeaderboardRow(
+        system=system,
+        ndcg_at_10=ndcg_at_10,
+        ndcg_at_10_low=ndcg_at_10 - 0.02,
+        ndcg_at_10_high=ndcg_at_10 + 0.02,
+        mrr_at_10=0.5,
+        recall_at_100=0.9,
+        map=0.4,
+        query_ms_p50=query_ms_p50,
+        num_queries=500,
+    )
+
+
+ROWS = [make_row("bm25", 0.37, 1.0), make_row("untouched_student", 0.5), make_row("teacher", 0.63, 300.0)]
+MANY_ROWS = ROWS + [make_row(f"recipe_{number:02d}_{'x' * 40}", 0.4 + number / 500) for number in range(60)]
+CURVE = [(step, 2.0 / (1 + step / 50)) for step in range(2000)]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: leaderboard_chart(ROWS, "untouched_student"),
+        lambda: leaderboard_chart(MANY_ROWS, "recipe_00"),
+        lambda: leaderboard_chart([row.__dict__ for row in ROWS], theme=DARK),
+        lambda: quality_latency_chart(MANY_ROWS),
+        lambda: training_curve_chart(CURVE, [(100, 0.5), (200, 0.6)]),
+        lambda: training_curve_chart([(1, 0.7)], []),
+        lambda: score_histogram_chart([4.0, 5.5, 6.0], [-1.0, 0.5] * 5000),
+        lambda: score_histogram_chart([1.0], [1.0]),
+    ],
+)
+def test_chart_is_a_small_png(draw: Callable[[], bytes]) -> None:
+    """Metadata above 60 kB makes the event log and the UI slow; many recipes and long names make figures grow."""
+    png = draw()
+    assert png.startswith(PNG_MAGIC)
+    assert len(png) < MAX_BYTES
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.width > 600
+        assert len(image.convert("RGB").getcolors(maxcolors=1 << 20)) > 8  # a blank page has one colour
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: leaderboard_chart([]),
+        lambda: quality_latency_chart([]),
+        lambda: quality_latency_chart([make_row("bm25", 0.4, None)]),
+        lambda: training_curve_chart([], [(1, 0.5)]),
+        lambda: score_histogram_chart([], [1.0]),
+        lambda: score_histogram_chart([1.0], []),
+    ],
+)
+def test_empty_input_is_refused(draw: Callable[[], bytes]) -> None:
+    """An empty chart in the UI looks like a result."""
+    with pytest.raises(ShapeError, match="empty") as caught:
+        draw()
+    assert isinstance(caught.value, DistillError)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: leaderboard_chart([make_row("bm25", math.nan)]),
+        lambda: quality_latency_chart([make_row("bm25", 0.4, math.inf)]),
+        lambda: training_curve_chart([(1, math.nan)], []),
+        lambda: training_curve_chart([(1, 1.0)], [(1, math.nan)]),
+        lambda: score_histogram_chart([math.inf], [1.0]),
+    ],
+)
+def test_non_finite_values_are_refused(draw: Callable[[], bytes]) -> None:
+    """A NaN is left out of a plot without a word: a diverged loss would look like a short run."""
+    with pytest.raises(NonFiniteError):
+        draw()
+
+
+def test_interval_that_rounds_past_its_mean_is_drawn() -> None:
+    """A bootstrap of equal values can end at mean + 1e-17 below; matplotlib refuses negative error bars."""
+    row = make_row("bm25", 0.3)
+    odd = LeaderboardRow(**{**row.__dict__, "ndcg_at_10_low": 0.3 + 1e-16, "ndcg_at_10_high": 0.3 - 1e-16})
+    assert leaderboard_chart([odd]).startswith(PNG_MAGIC)
+
+
+def test_equal_numbers_give_equal_bytes() -> None:
+    """A time inside the file would make every materialisation look changed."""
+    assert leaderboard_chart(ROWS) == leaderboard_chart(ROWS)
+
+
+def test_champion_changes_the_leaderboard_picture() -> None:
+    """A champion that is not marked cannot be told from any other recipe."""
+    rows = [*ROWS, make_row("margin_mse", 0.6)]
+    assert leaderboard_chart(rows, "margin_mse") != leaderboard_chart(rows, None)
+
+
+def test_weak_references_stay_when_recipes_are_left_out() -> None:
+    """BM25 and a weak champion are last of 63: cutting by rank alone would drop what the others are compared with."""
+    rows = sorted(MANY_ROWS, key=lambda row: -row.ndcg_at_10)
+    champion = min(MANY_ROWS[3:], key=lambda row: row.ndcg_at_10).system
+    kept = [row.system for row in _most_telling(rows, champion, MAX_BARS)]
+    assert len(kept) == MAX_BARS
+    assert {"bm25", "untouched_student", "teacher", champion} <= set(kept)
+
+
+def test_names_of_near_points_are_moved_apart() -> None:
+    """0.50 and 0.49 with a gap of 0.10 move to 0.545 and 0.445 (centre kept); 0.9 and 0.1 stay."""
+    assert _spread([0.9, 0.50, 0.49, 0.1], 0.1) == pytest.approx([0.9, 0.545, 0.445, 0.1])
+
+
+def test_markdown_alt_text_cannot_break_out() -> None:
+    """A bracket in a collection name would end the alt text and start a link of its own."""
+    markdown = as_markdown_image(b"abc", "a](http://x) <b>\nb")
+    assert markdown == "![a\\](http://x) \\<b\\> b](data:image/png;base64,YWJj)"
+
+
+def test_charts_load_without_matplotlib_and_never_load_pyplot() -> None:
+    """Definitions import this module on every start of the code server; pyplot keeps figures alive for ever."""
+    program = (
+        "import sys, distill_assets.charts as charts\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "charts.training_curve_chart([(1, 1.0)], [])\n"
+        "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,214 @@
+"""The report page: what it says, what it escapes, and how it is written."""
+
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from distill_assets.core.errors import ShapeError
+from distill_assets.core.leaderboard import LeaderboardRow
+from distill_assets.report import (
+    Example,
+    Picture,
+    ReportContext,
+    describe_speed,
+    format_seconds,
+    render_report,
+    write_report,
+)
+from distill_assets.report import _pictures as draw_pictures
+
+HOSTILE = '<script>alert("x")</script>'
+FINDING = "Finding: the teacher is weaker than a student"
+
+
+@pytest.fixture(autouse=True)
+def _draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real charts, but drawn once for equal rows: drawing is the only slow part of a page."""
+    monkeypatch.setattr("distill_assets.report._pictures", lambda rows, champion: _drawn(tuple(rows), champion))
+
+
+@cache
+def _drawn(rows: tuple[LeaderboardRow, ...], champion: str | None) -> list[Picture]:
+    return draw_pictures(rows, champion)
+
+
+def make_row(system: str, ndcg_at_10: float, query_ms_p50: float | None, gap: float | None = None) -> LeaderboardRow:
+    """A row whose interval is 0.02 to either side."""
+    return LeaderboardRow(
+        system=system,
+        ndcg_at_10=ndcg_at_10,
+        ndcg_at_10_low=ndcg_at_10 - 0.02,
+        ndcg_at_10_high=ndcg_at_10 + 0.02,
+        mrr_at_10=0.5,
+        recall_at_100=0.9,
+        map=0.4,
+        gap_closed=gap,
+        query_ms_p50=query_ms_p50,
+        num_queries=1500,
+    )
+
+
+def make_context(student: float = 0.55) -> ReportContext:
+    """Untouched student 0.50, teacher 0.60, one recipe."""
+    rows = [
+        make_row("bm25", 0.37, 1.0),
+        make_row("untouched_student", 0.50, 5.0),
+        make_row("teacher", 0.60, 300.0),
+        make_row("margin_mse", student, 6.0, gap=0.5),
+    ]
+    return ReportContext(collection="python_api", split="test", rows=rows, champion="margin_mse")
+
+
+def make_example(text: str) -> Example:
+    """One query whose texts are all `text`."""
+    return Example(
+        query=text,
+        outcome="win",
+        relevant=text,
+        champion_best=text,
+        untouched_best=text,
+        champion_ndcg_at_10=1.0,
+        untouched_ndcg_at_10=0.43,
+    )
+
+
+def test_first_screen_says_what_how_good_and_how_fast() -> None:
+    """The page opens before the tables: 300 ms / 6 ms = 50, gap closed 50 %, interval 0.530 to 0.570."""
+    html = render_report(make_context())
+    first_screen = html[html.index("<main>") : html.index("Leaderboard</h2>")]
+    for expected in ("python_api", "margin_mse", "0.550", "0.530 to 0.570", "50 %", "50x faster", "1,500 test queries"):
+        assert expected in first_screen, expected
+
+
+def test_hostile_texts_are_escaped_everywhere() -> None:
+    """Queries come from logs and documents from anyone: one unescaped text runs in the reader's browser."""
+    context = replace(
+        make_context(),
+        collection=HOSTILE,
+        champion=HOSTILE,
+        facts={HOSTILE: HOSTILE},
+        steps=[(HOSTILE, 1.0)],
+        examples=[make_example(HOSTILE)],
+        champion_history=[
+            {
+                "decided_at": datetime(2025, 1, 1, 12, 0),
+                "recipe": HOSTILE,
+                "verdict": "kept",
+                "reason": HOSTILE,
+                "dev_ndcg_at_10": 0.5,
+                "p_value": None,
+            }
+        ],
+    )
+    html = render_report(context)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;") >= 9
+
+
+def test_page_is_self_contained() -> None:
+    """A style sheet or picture from elsewhere is missing when the page is mailed, and tells others that it was read."""
+    html = render_report(make_context())
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "<link" not in html
+    assert html.count('src="data:image/png;base64,') == 2
+    assert html.count('srcset="data:image/png;base64,') == 2
+
+
+@pytest.mark.parametrize(("student", "found"), [(0.59, False), (0.60, False), (0.61, True)])
+def test_finding_box_exactly_when_a_student_beats_the_teacher(student: float, found: bool) -> None:
+    """A teacher weaker than its student is a finding to act on; the teacher here has 0.60."""
+    html = render_report(make_context(student))
+    assert (FINDING in html) is found
+    assert ('class="finding"' in html) is found
+
+
+def test_page_before_any_champion_and_without_times() -> None:
+    """The first leaderboard may have BM25 alone: StrictUndefined or None must not fail the asset."""
+    context = ReportContext(collection="x", split="dev", rows=[make_row("bm25", 0.4, None)], champion=None)
+    html = render_report(context)
+    assert "No champion yet" in html
+    assert html.count("<picture>") == 1
+
+
+def test_champion_that_is_not_on_the_leaderboard_is_said() -> None:
+    """After a recipe is removed the page must not show another system's numbers as the champion's."""
+    html = render_report(replace(make_context(), champion="removed"))
+    assert "which is not on this leaderboard" in html
+    assert "faster" not in html
+    assert 'class="champion"' not in html
+
+
+def test_newest_decision_comes_first() -> None:
+    """The history is append only, so its last row is what holds now."""
+    entry = {"verdict": "promoted", "reason": "r", "dev_ndcg_at_10": 0.5, "p_value": 0.01}
+    history = [
+        {**entry, "recipe": "older_recipe", "decided_at": datetime(2025, 1, 1)},
+        {**entry, "recipe": "newer_recipe", "decided_at": datetime(2025, 2, 1)},
+    ]
+    html = render_report(replace(make_context(), champion_history=history))
+    assert html.index("newer_recipe") < html.index("older_recipe")
+
+
+def test_equal_contexts_give_equal_pages() -> None:
+    """A clock in the page would make it differ on every materialisation."""
+    assert render_report(make_context()) == render_report(make_context())
+
+
+def test_write_creates_the_folder_and_leaves_one_file(tmp_path: Path) -> None:
+    """A temporary file that stays behind is served and kept for ever."""
+    path = tmp_path / "report" / "index.html"
+    write_report(path, make_context())
+    write_report(path, make_context(0.58))
+    assert "0.580" in path.read_text(encoding="utf-8")
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+
+
+def test_failed_render_keeps_the_old_report(tmp_path: Path) -> None:
+    """Opening the target before rendering would leave an empty page after an error."""
+    path = tmp_path / "index.html"
+    write_report(path, make_context())
+    before = path.read_bytes()
+    with pytest.raises(ShapeError, match="rows is empty"):
+        write_report(path, replace(make_context(), rows=[]))
+    assert path.read_bytes() == before
+
+
+def test_failed_write_keeps_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk shows at fsync: the page must still be the old one and the temporary file gone."""
+    path = tmp_path / "index.html"
+    write_report(path, make_context())
+    before = path.read_bytes()
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("distill_assets.report.os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(path, make_context(0.58))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("student_ms", "said"), [(6.0, "50x faster"), (100.0, "3.0x faster"), (600.0, "2.0x slower")])
+def test_speed_is_the_ratio_of_medians(student_ms: float, said: str) -> None:
+    """300 ms against each; a ratio the wrong way round would call the slower one faster."""
+    assert describe_speed(make_row("s", 0.5, student_ms), make_row("teacher", 0.6, 300.0)) == said
+
+
+def test_speed_is_left_open_without_both_times() -> None:
+    """A missing time must not become a division by zero or a made-up ratio."""
+    assert describe_speed(make_row("s", 0.5, None), make_row("teacher", 0.6, 300.0)) == "-"
+    assert describe_speed(make_row("s", 0.5, 0.0), make_row("teacher", 0.6, 300.0)) == "-"
+    assert describe_speed(None, None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.42, "0.4 s"), (12.3, "12 s"), (59.7, "1 min 0 s"), (125, "2 min 5 s"), (3725, "1 h 2 min")]
+)
+def test_seconds_are_written_in_two_units(seconds: float, said: str) -> None:
+    """59.7 s must not print as 60 s."""
+    assert format_seconds(seconds) == said
