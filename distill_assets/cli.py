@@ -31,13 +31,25 @@ app = typer.Typer(
     ),
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-_LEADERBOARD_FIELDS = ("ndcg_at_10", "ndcg_at_10_low", "ndcg_at_10_high", "mrr_at_10", "recall_at_100", "query_ms_p50", "query_ms_p95")
+_LEADERBOARD_FIELDS = (
+    "ndcg_at_10",
+    "ndcg_at_10_low",
+    "ndcg_at_10_high",
+    "mrr_at_10",
+    "recall_at_100",
+    "query_ms_p50",
+    "query_ms_p95",
+)
 
 
 @app.command()
 def run(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Four packages and every query: for a fast machine, or a night.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Four packages and every query: for a fast machine, or a night.")
+    ] = False,
     until: Annotated[str, typer.Option(help="Stop after this asset.")] = "champion",
 ) -> None:
     """Materialise what is missing or stale, in order, and print the leaderboard.
@@ -50,7 +62,9 @@ def run(
     project = _open_project(QUICK if quick else FULL if full else {}, show_progress=sys.stderr.isatty())
     steps = _run_steps(project, until)
     worked = [step for step in steps if not step.was_fresh]
-    typer.echo(f"\n{len(worked)} steps run, {len(steps) - len(worked)} up to date, {sum(s.seconds for s in steps):.0f} s")
+    typer.echo(
+        f"\n{len(worked)} steps run, {len(steps) - len(worked)} up to date, {sum(s.seconds for s in steps):.0f} s"
+    )
     if not worked:
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
     if until == "champion":
@@ -107,7 +121,9 @@ def batches(as_json: Json = False) -> None:
         _print_json({"collection": project.source.name, "batches": found})
         return
     for row in found:
-        counts = ", ".join(f"{name} {'-' if count is None else format(count, ',')}" for name, count in row.items() if name != "batch")
+        counts = ", ".join(
+            f"{name} {'-' if count is None else format(count, ',')}" for name, count in row.items() if name != "batch"
+        )
         typer.echo(f"{row['batch']}: {counts}")
 
 

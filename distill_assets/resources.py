@@ -111,7 +111,9 @@ class Project(dg.ConfigurableResource):
         """Folder that the teacher is made from: the bundled adapter, or the chosen model."""
         if self.teacher_choice == BUNDLED:
             if not (BUNDLED_TEACHER / "adapter_config.json").is_file():
-                raise ModelError(f"the bundled teacher is missing at {BUNDLED_TEACHER}: reinstall the package or set teacher to a model")
+                raise ModelError(
+                    f"the bundled teacher is missing at {BUNDLED_TEACHER}: reinstall the package or set teacher to a model"
+                )
             return BUNDLED_TEACHER
         return resolve_model(self.teacher_choice)
 

@@ -69,7 +69,9 @@ def run_line(
             return
 
 
-def _materialise(definitions: dg.Definitions, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str) -> None:
+def _materialise(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str
+) -> None:
     job = definitions.resolve_implicit_global_asset_job_def()
     keys = [dg.AssetKey(asset) for asset in assets]
     tags = {"distill/command": "run"}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_assets.assets.reading import read_corpus, search_vectors
 from distill_assets.assets.publishing import current_champion
+from distill_assets.assets.reading import read_corpus, search_vectors
 from distill_assets.core.errors import PromotionError
 from distill_assets.core.records import Query
 from distill_assets.resources import Project

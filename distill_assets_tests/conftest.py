@@ -38,7 +38,9 @@ def write_beir(folder: Path, topics: tuple[str, ...] = TOPICS, actions: tuple[st
     for i, topic in enumerate(topics):
         for j, action in enumerate(actions):
             key = f"{topic}-{action}"
-            documents.append({"_id": key, "title": topic, "text": f"{action} every value of the {topic} along one axis"})
+            documents.append(
+                {"_id": key, "title": topic, "text": f"{action} every value of the {topic} along one axis"}
+            )
             queries.append({"_id": f"q-{key}", "text": f"how to {action} a {topic}"})
             split = "dev" if (i + j) % 6 == 4 else "test" if (i + j) % 6 == 5 else "train"
             judged[split].append(f"q-{key}\t{key}\t1")
@@ -152,5 +154,3 @@ def _save_bert(path: Path, num_labels: int | None) -> Path:
     model.save_pretrained(str(path))
     fast.save_pretrained(str(path))
     return path
-
-

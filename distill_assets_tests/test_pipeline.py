@@ -43,23 +43,31 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(project: Any, ins
     assert project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py() == num_pairs
 
 
-def test_changed_document_rescores_only_its_pairs(project: Any, instance: dg.DagsterInstance, beir_folder: Path) -> None:
+def test_changed_document_rescores_only_its_pairs(
+    project: Any, instance: dg.DagsterInstance, beir_folder: Path
+) -> None:
     """Re-scoring everything for one changed document is what every peer does and nobody notices but the bill."""
     _run(project, instance, until="teacher_scores")
     before = project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py()
     corpus = beir_folder / "corpus.jsonl"
     text = corpus.read_text(encoding="utf-8")
-    corpus.write_text(text.replace("sum every value of the array along", "sum up every value of the array along"), encoding="utf-8")
+    corpus.write_text(
+        text.replace("sum every value of the array along", "sum up every value of the array along"), encoding="utf-8"
+    )
     steps = _run(project, instance, until="teacher_scores")
     assert not steps[0].was_fresh
     added = project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py() - before
-    new_hash = {row["content_hash"] for row in project.warehouse.read("corpus").to_pylist() if row["doc_id"] == "array-sum"}
+    new_hash = {
+        row["content_hash"] for row in project.warehouse.read("corpus").to_pylist() if row["doc_id"] == "array-sum"
+    }
     rescored = project.warehouse.query("SELECT doc_hash, count(*) AS n FROM pair_scores GROUP BY ALL").to_pylist()
     assert 0 < added < before / 4
     assert any(row["doc_hash"] in new_hash for row in rescored)
 
 
-def test_killed_scoring_keeps_what_was_paid_for(project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_scoring_keeps_what_was_paid_for(
+    project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A teacher that dies in its third chunk must not take the first two with it."""
     from distill_assets.core.encoders import CrossEncoderScorer
 
@@ -73,11 +81,13 @@ def test_killed_scoring_keeps_what_was_paid_for(project: Any, instance: dg.Dagst
         return original(self, pairs)
 
     monkeypatch.setattr(CrossEncoderScorer, "__call__", dying)
-    with pytest.raises(BaseException):  # noqa: B017, PT011 - Dagster wraps an interrupt in its own type
+    with pytest.raises(BaseException):  # noqa: B017 - Dagster wraps an interrupt in its own type
         _run(project, instance, until="teacher_scores")
     assert project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py() == 128
     monkeypatch.undo()
-    monkeypatch.setattr(CrossEncoderScorer, "__call__", lambda self, pairs: (calls.append(len(pairs)), original(self, pairs))[1])
+    monkeypatch.setattr(
+        CrossEncoderScorer, "__call__", lambda self, pairs: (calls.append(len(pairs)), original(self, pairs))[1]
+    )
     del calls[:]
     _run(project, instance, until="teacher_scores")
     total = project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py()
@@ -90,7 +100,10 @@ def test_missing_upstream_batch_is_named(project: Any, instance: dg.DagsterInsta
     job = build_definitions(project).resolve_implicit_global_asset_job_def()
     with pytest.raises(MissingPartitionError, match=r"corpus.*tiny"):
         job.execute_in_process(
-            instance=instance, asset_selection=[dg.AssetKey("hard_negatives")], partition_key="tiny", raise_on_error=True
+            instance=instance,
+            asset_selection=[dg.AssetKey("hard_negatives")],
+            partition_key="tiny",
+            raise_on_error=True,
         )
 
 
@@ -99,7 +112,10 @@ def test_teacher_is_grown_from_an_encoder(project: Any, instance: dg.DagsterInst
     from distill_assets_tests.conftest import make_project
 
     grown = make_project(
-        Path(project.settings.collection.removeprefix("beir:")), tiny_encoder, tiny_encoder, project.settings.data_folder
+        Path(project.settings.collection.removeprefix("beir:")),
+        tiny_encoder,
+        tiny_encoder,
+        project.settings.data_folder,
     )
     _run(grown, instance, until="teacher_scores")
     row = grown.warehouse.read("checkpoints", slice_keys=["teacher"]).to_pylist()[0]

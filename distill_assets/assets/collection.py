@@ -70,7 +70,9 @@ def qrels(context: dg.AssetExecutionContext, project: Project) -> dg.Materialize
 def _read_once(source: Source, batch: str, _: str) -> Collection:
     collection = source.read(batch)
     if not (collection.documents or collection.queries):
-        raise SourceError(f"batch {batch!r} of {source.name} has neither documents nor queries: check the source, or remove it")
+        raise SourceError(
+            f"batch {batch!r} of {source.name} has neither documents nor queries: check the source, or remove it"
+        )
     return collection
 
 
@@ -80,7 +82,11 @@ def _read(project: Project, batch: str) -> Collection:
 
 
 def _write(
-    context: dg.AssetExecutionContext, project: Project, table: str, rows: pa.Table, metadata: dict[str, Any] | None = None
+    context: dg.AssetExecutionContext,
+    project: Project,
+    table: str,
+    rows: pa.Table,
+    metadata: dict[str, Any] | None = None,
 ) -> dg.MaterializeResult:
     batch, version = context.partition_key, content_version(rows)
     # A batch may bring queries alone, or documents alone: an empty table is then what it says.
@@ -92,4 +98,6 @@ def _write(
         data_version=version,
         allow_empty=True,
     )
-    return materialised(version, rows.num_rows, {"sample": markdown_table(rows.slice(0, 5).to_pylist()), **(metadata or {})})
+    return materialised(
+        version, rows.num_rows, {"sample": markdown_table(rows.slice(0, 5).to_pylist()), **(metadata or {})}
+    )

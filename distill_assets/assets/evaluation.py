@@ -20,7 +20,6 @@ from distill_assets.assets.reading import (
     read_queries,
     search_bm25,
     search_student,
-    search_vectors,
 )
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.assets.teacher import score_pairs
@@ -28,7 +27,7 @@ from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_
 from distill_assets.core.leaderboard import LeaderboardRow, gap_closed
 from distill_assets.core.metrics import QueryMetrics, evaluate_run
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.records import Query, fingerprint
+from distill_assets.core.records import Query
 from distill_assets.core.retrieval import rank
 from distill_assets.core.significance import bootstrap_interval
 from distill_assets.resources import Project
@@ -65,7 +64,9 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             queries, qrels = judged_queries(project, split)
             for system, search in searches.items():
                 rows += _metric_rows(name, system, split, evaluate_run(search(queries), qrels))
-        table = pa.Table.from_pylist([{k: v for k, v in row.items() if k != "recipe"} for row in rows], schema=_METRIC_SCHEMA)
+        table = pa.Table.from_pylist(
+            [{k: v for k, v in row.items() if k != "recipe"} for row in rows], schema=_METRIC_SCHEMA
+        )
         version = content_version(table)
         project.warehouse.replace_slice(
             "eval_metrics",
@@ -75,7 +76,9 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             data_version=version,
         )
         means = _means(rows)
-        metadata: dict[str, Any] = {f"{split}_ndcg_at_10": means[split, name]["ndcg_at_10"] for split in ("dev", "test")}
+        metadata: dict[str, Any] = {
+            f"{split}_ndcg_at_10": means[split, name]["ndcg_at_10"] for split in ("dev", "test")
+        }
         metadata["means"] = markdown_table([{"split": s, "system": n, **v} for (s, n), v in means.items()])
         return materialised(version, table.num_rows, metadata)
 
@@ -109,8 +112,12 @@ def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
     shown = [_row_dict(row) for row in rows]
     metadata: dict[str, Any] = {
         "leaderboard": markdown_table(shown),
-        "ndcg_at_10": dg.MetadataValue.md(as_markdown_image(leaderboard_chart(shown), "nDCG@10 per system with 95 % intervals")),
-        "quality_and_latency": dg.MetadataValue.md(as_markdown_image(quality_latency_chart(shown), "nDCG@10 against query latency")),
+        "ndcg_at_10": dg.MetadataValue.md(
+            as_markdown_image(leaderboard_chart(shown), "nDCG@10 per system with 95 % intervals")
+        ),
+        "quality_and_latency": dg.MetadataValue.md(
+            as_markdown_image(quality_latency_chart(shown), "nDCG@10 against query latency")
+        ),
         "num_teacher_forward_passes": num_scored,
         "pool_recall": _pool_recall(runs, qrels, project.settings.pool_depth),
     }
@@ -143,9 +150,7 @@ def first_stage_runs(project: Project, queries: Sequence[Query], names: Sequence
     return runs | {name: search_student(project, student_path(project, name), queries, _DEPTH) for name in names}
 
 
-def _rerank_pool(
-    project: Project, context: Any, queries: Sequence[Query], runs: dict[str, Run]
-) -> tuple[Run, int]:
+def _rerank_pool(project: Project, context: Any, queries: Sequence[Query], runs: dict[str, Run]) -> tuple[Run, int]:
     """The teacher's ranking of each query's pool: the top `pool_depth` of every first-stage system, united."""
     content_of, depth = read_corpus(project).content_of, project.settings.pool_depth
     pools = {q.query_id: sorted({d for run in runs.values() for d, _ in run[q.query_id][:depth]}) for q in queries}
@@ -168,7 +173,9 @@ def _pool_recall(runs: dict[str, Run], qrels: Qrels, depth: int) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
-def _measure_speeds(project: Project, queries: Sequence[Query], runs: dict[str, Run], names: Sequence[str]) -> dict[str, dict[str, float]]:
+def _measure_speeds(
+    project: Project, queries: Sequence[Query], runs: dict[str, Run], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Per system: query latency in ms (p50, p95), documents encoded per second, size in MB. One query at a time."""
     corpus = read_corpus(project)
     timed = list(queries[:_TIMED_QUERIES])
@@ -207,7 +214,9 @@ def _student_speed(
     return speed | {"model_mb": _weights_mb(path)}
 
 
-def _teacher_speed(project: Project, queries: Sequence[Query], run: Run, content_of: dict[str, str]) -> dict[str, float]:
+def _teacher_speed(
+    project: Project, queries: Sequence[Query], run: Run, content_of: dict[str, str]
+) -> dict[str, float]:
     from distill_assets.core.encoders import CrossEncoderScorer
 
     path = student_path(project, "teacher")
@@ -281,7 +290,12 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, fl
 
 _FLOATS = ("ndcg_at_10", "mrr_at_10", "recall_at_100", "map")
 _METRIC_SCHEMA = pa.schema(
-    [("system", pa.string()), ("split", pa.string()), ("query_id", pa.string()), *((name, pa.float64()) for name in _FLOATS)]
+    [
+        ("system", pa.string()),
+        ("split", pa.string()),
+        ("query_id", pa.string()),
+        *((name, pa.float64()) for name in _FLOATS),
+    ]
 )
 _LEADERBOARD_SCHEMA = pa.schema(
     [

@@ -8,8 +8,8 @@ nothing downstream.
 from collections.abc import Callable, Sequence
 
 from distill_assets.core.errors import MissingPartitionError
-from distill_assets.core.records import fingerprint
 from distill_assets.core.recipes import Recipe
+from distill_assets.core.records import fingerprint
 from distill_assets.resources import Project
 from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import fingerprint_model
@@ -67,7 +67,9 @@ def of_teacher_checkpoint(project: Project, _: str = "") -> str:
         return fingerprint(base, project.student_fingerprint if project.teacher_choice == BUNDLED else "")
     batches = project.source.batches()
     tables = ("queries", "qrels", "hard_negatives")
-    return fingerprint(base, settings.teacher_recipe.fingerprint, *(_versions(project, table, batches) for table in tables))
+    return fingerprint(
+        base, settings.teacher_recipe.fingerprint, *(_versions(project, table, batches) for table in tables)
+    )
 
 
 def is_teacher_trained(project: Project) -> bool:
@@ -94,7 +96,9 @@ def of_teacher_scores(project: Project, batch: str) -> str:
 def of_student_checkpoint(project: Project, name: str) -> str:
     """The recipe, the untouched student, and the labels that the recipe reads: soft ones, or hard ones alone."""
     recipe = project.settings.recipe(name)
-    return fingerprint(recipe.fingerprint, project.student_fingerprint, project.settings.step_queries, _label_versions(project, recipe))
+    return fingerprint(
+        recipe.fingerprint, project.student_fingerprint, project.settings.step_queries, _label_versions(project, recipe)
+    )
 
 
 def _label_versions(project: Project, recipe: Recipe) -> str:
@@ -120,7 +124,9 @@ def of_leaderboard(project: Project, _: str = "") -> str:
     """Every recipe's metrics and the teacher."""
     names = sorted(project.settings.all_recipes)
     return fingerprint(
-        _versions(project, "eval_metrics", names), data_version(project, "checkpoints", "teacher"), project.settings.pool_depth
+        _versions(project, "eval_metrics", names),
+        data_version(project, "checkpoints", "teacher"),
+        project.settings.pool_depth,
     )
 
 

@@ -12,7 +12,16 @@ from distill_assets.assets.reporting import materialised
 from distill_assets.resources import Project
 from distill_assets.storage.models import fingerprint_model
 
-_PACKAGES = ("distill_assets", "torch", "transformers", "sentence-transformers", "tokenizers", "dagster", "duckdb", "bm25s")
+_PACKAGES = (
+    "distill_assets",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+    "dagster",
+    "duckdb",
+    "bm25s",
+)
 
 
 def package_versions() -> dict[str, str]:
@@ -40,7 +49,11 @@ def record_checkpoint(
         "manifest_json": [manifest],
     }
     project.warehouse.replace_slice(
-        "checkpoints", pa.table(row), slice_key=name, input_fingerprint=input_fingerprint, data_version=model_fingerprint
+        "checkpoints",
+        pa.table(row),
+        slice_key=name,
+        input_fingerprint=input_fingerprint,
+        data_version=model_fingerprint,
     )
     shown = {
         "path": dg.MetadataValue.path(str(path)),

@@ -6,7 +6,14 @@ import dagster as dg
 import pyarrow as pa
 
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
-from distill_assets.assets.reading import choose_queries, read_corpus, read_qrels, read_queries, search_bm25, search_student
+from distill_assets.assets.reading import (
+    choose_queries,
+    read_corpus,
+    read_qrels,
+    read_queries,
+    search_bm25,
+    search_student,
+)
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.core.mining import MiningRules, mine_hard_negatives
 from distill_assets.partitions import batches

@@ -26,7 +26,10 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
     settings = project.settings
     champion = current_champion(project)
     rows = project.warehouse.read("leaderboard").to_pylist()
-    count = {table: sum(_num_rows(project, table, b) for b in project.source.batches()) for table in ("corpus", "queries", "qrels")}
+    count = {
+        table: sum(_num_rows(project, table, b) for b in project.source.batches())
+        for table in ("corpus", "queries", "qrels")
+    }
     context = ReportContext(
         collection=project.source.name,
         split="test",

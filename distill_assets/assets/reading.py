@@ -53,7 +53,9 @@ def _read_corpus(project: Project, batches: tuple[str, ...], version: str) -> Co
         table = project.warehouse.read("corpus", slice_keys=batches, columns=["doc_id", "title", "text"])
         documents = sorted((Document(**row) for row in table.to_pylist()), key=lambda d: d.doc_id)
         if not documents:
-            raise SourceError(f"the batches {', '.join(batches) or '(none)'} bring no document: there is nothing to search")
+            raise SourceError(
+                f"the batches {', '.join(batches) or '(none)'} bring no document: there is nothing to search"
+            )
         repeated = [doc_id for doc_id, count in Counter(d.doc_id for d in documents).items() if count > 1]
         if repeated:
             raise SourceError(
@@ -64,7 +66,9 @@ def _read_corpus(project: Project, batches: tuple[str, ...], version: str) -> Co
     return _corpus_cache[key]
 
 
-def read_queries(project: Project, batches: Sequence[str] | None = None, splits: Sequence[str] = ("train", "dev", "test")) -> list[Query]:
+def read_queries(
+    project: Project, batches: Sequence[str] | None = None, splits: Sequence[str] = ("train", "dev", "test")
+) -> list[Query]:
     """Queries of the given batches (all by default) and splits, sorted by id."""
     keys = list(batches) if batches is not None else project.source.batches()
     rows = project.warehouse.read("queries", slice_keys=keys, columns=["query_id", "text", "split"]).to_pylist()
@@ -76,7 +80,9 @@ def read_qrels(project: Project, batches: Sequence[str] | None = None) -> Qrels:
     known = set(read_corpus(project).doc_ids)
     found: Qrels = {}
     keys = list(batches) if batches is not None else project.source.batches()
-    for row in project.warehouse.read("qrels", slice_keys=keys, columns=["query_id", "doc_id", "relevance"]).to_pylist():
+    for row in project.warehouse.read(
+        "qrels", slice_keys=keys, columns=["query_id", "doc_id", "relevance"]
+    ).to_pylist():
         if row["relevance"] > 0 and row["doc_id"] in known:
             found.setdefault(row["query_id"], {})[row["doc_id"]] = row["relevance"]
     return found

@@ -39,7 +39,7 @@ def champion(context: dg.AssetExecutionContext, project: Project) -> dg.Material
     present = current_champion(project)
     row = _history_row(project, candidate, means[candidate])
     if present is not None and present["model_fingerprint"] == row["model_fingerprint"]:
-        verdict = {"verdict": "kept", "reason": f"{candidate} is the champion already", "p_value": None}
+        verdict: dict[str, Any] = {"verdict": "kept", "reason": f"{candidate} is the champion already", "p_value": None}
     else:
         decision = decide_promotion(
             per_recipe[candidate],
@@ -95,7 +95,9 @@ def roll_back(project: Project) -> dict[str, Any]:
         raise PromotionError(f"{present['recipe']} is the first champion: there is none before it to roll back to")
     earlier = stack[-2]
     if not Path(earlier["checkpoint_path"]).is_dir():
-        raise PromotionError(f"the earlier champion's folder {earlier['checkpoint_path']} is gone: restore it, or run again")
+        raise PromotionError(
+            f"the earlier champion's folder {earlier['checkpoint_path']} is gone: restore it, or run again"
+        )
     row = {
         **earlier,
         "decided_at": datetime.now(UTC).replace(tzinfo=None),
@@ -108,10 +110,14 @@ def roll_back(project: Project) -> dict[str, Any]:
 
 
 def _dev_ndcg(project: Project, name: str) -> dict[str, float]:
-    table = project.warehouse.read("eval_metrics", slice_keys=[name], columns=["system", "split", "query_id", "ndcg_at_10"])
+    table = project.warehouse.read(
+        "eval_metrics", slice_keys=[name], columns=["system", "split", "query_id", "ndcg_at_10"]
+    )
     found = {r["query_id"]: r["ndcg_at_10"] for r in table.to_pylist() if r["system"] == name and r["split"] == "dev"}
     if not found:
-        raise MissingPartitionError(f"eval_metrics[{name}] has no dev query: the champion is chosen on dev; add dev queries")
+        raise MissingPartitionError(
+            f"eval_metrics[{name}] has no dev query: the champion is chosen on dev; add dev queries"
+        )
     return found
 
 

@@ -12,8 +12,8 @@ from distill_assets.assets.reading import read_labels, read_step_groups, read_tr
 from distill_assets.assets.reporting import OWNERS, table_schema
 from distill_assets.charts import as_markdown_image, training_curve_chart
 from distill_assets.core.groups import TrainingGroup, build_student_groups
-from distill_assets.core.records import hash_text
 from distill_assets.core.recipes import Recipe
+from distill_assets.core.records import hash_text
 from distill_assets.resources import Project
 
 
@@ -33,7 +33,11 @@ def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.Assets
     def student_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
         """A bi-encoder trained by one recipe; loads with `SentenceTransformer(path)`."""
         name = context.partition_key
-        recipe, key, store = project.settings.recipe(name), input_fingerprint(project, "student_checkpoint", name), project.checkpoints
+        recipe, key, store = (
+            project.settings.recipe(name),
+            input_fingerprint(project, "student_checkpoint", name),
+            project.checkpoints,
+        )
         if store.has("student", name, key):
             context.log.info(f"{name}: a checkpoint from exactly these inputs is there already; nothing is trained")
         else:
@@ -88,7 +92,9 @@ def _training_groups(project: Project, recipe: Recipe) -> list[TrainingGroup]:
             "teacher_scores", slice_keys=project.source.batches(), columns=["query_id", "doc_id", "teacher_logit"]
         )
         logit_of = {(row["query_id"], row["doc_id"]): row["teacher_logit"] for row in table.to_pylist()}
-    return build_student_groups(queries, labels, num_negatives=recipe.num_negatives, seed=recipe.seed, logit_of=logit_of)
+    return build_student_groups(
+        queries, labels, num_negatives=recipe.num_negatives, seed=recipe.seed, logit_of=logit_of
+    )
 
 
 def _input_versions(project: Project, recipe: Recipe) -> dict[str, Any]:

@@ -131,12 +131,18 @@ def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         data_version=version,
         allow_empty=True,  # a batch without train queries has nothing to score
     )
-    metadata: dict[str, Any] = {"num_pairs": len(pairs), "num_forward_passes": num_scored, "num_known": len(pairs) - num_scored}
+    metadata: dict[str, Any] = {
+        "num_pairs": len(pairs),
+        "num_forward_passes": num_scored,
+        "num_known": len(pairs) - num_scored,
+    }
     positive = [logit for p, logit in zip(pairs, logits, strict=True) if p[4] > 0]
     negative = [logit for p, logit in zip(pairs, logits, strict=True) if p[4] == 0]
     if positive and negative:
         image = score_histogram_chart(positive, negative)
-        metadata["score_histogram"] = dg.MetadataValue.md(as_markdown_image(image, "teacher logits of positives and negatives"))
+        metadata["score_histogram"] = dg.MetadataValue.md(
+            as_markdown_image(image, "teacher logits of positives and negatives")
+        )
         metadata["sample"] = markdown_table(rows.slice(0, 6).to_pylist())
     return materialised(version, rows.num_rows, metadata)
 
@@ -191,9 +197,7 @@ def _score_missing(
             f"{progress.seconds_left:.0f} s left"
         )
 
-    chunks = score_in_chunks(
-        [text_of[k] for k in missing], scorer, chunk_size=settings.chunk_size, on_progress=report
-    )
+    chunks = score_in_chunks([text_of[k] for k in missing], scorer, chunk_size=settings.chunk_size, on_progress=report)
     for start, logits in chunks:
         part = missing[start : start + len(logits)]
         table = {"query_hash": [k[0] for k in part], "doc_hash": [k[1] for k in part]}

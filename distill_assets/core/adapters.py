@@ -4,6 +4,7 @@ Hu et al. 2021, arXiv 2106.09685; peft's implementation. An adapter folder holds
 `adapter_config.json` and `head.safetensors` (the `JointInteraction` weights).
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,22 @@ _HEAD_FILE = "head.safetensors"
 def add_adapter(model: CrossEncoder, rank: int) -> PeftModel:
     """Put trainable low-rank adapters on every linear layer of the encoder, in place; the head stays trainable."""
     encoder = model[0].auto_model
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", lora_dropout=0.0)
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", exclude_modules=["pooler.dense"], lora_dropout=0.0
+    )
     return get_peft_model(encoder, config)
 
 
 def save_adapter(adapted: PeftModel, model: CrossEncoder, folder: Path) -> None:
     """Write adapter and head as half-precision safetensors."""
     head = _head(model)
-    config = adapted.peft_config["default"]
-    config.base_model_name_or_path = None  # a path of the machine that trained it means nothing elsewhere
     adapted.half().save_pretrained(str(folder), safe_serialization=True)
+    config_path = folder / "adapter_config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = None  # a path of the machine that trained it means nothing elsewhere
+    config["target_modules"] = sorted(config["target_modules"])  # peft writes a set, in another order each time
+    config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     save_file({name: value.half().contiguous() for name, value in head.state_dict().items()}, str(folder / _HEAD_FILE))
 
 

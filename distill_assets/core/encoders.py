@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from sentence_transformers.base.modules import Transformer
+from sentence_transformers.base.modules import Module, Transformer
 
 from distill_assets.core.errors import ModelError, NonFiniteError
 from distill_assets.core.interaction import JointInteraction
@@ -66,13 +66,11 @@ def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> C
             "CrossEncoder); set teacher.finetune = true to grow one from it"
         )
     try:
-        model = CrossEncoder(
-            str(path),
-            device=device,
-            local_files_only=True,
-            trust_remote_code=_has_own_head(path),
-            activation_fn=torch.nn.Identity(),
-        )
+        modules = _modules_with_own_head(path)
+        if modules is None:
+            model = CrossEncoder(str(path), device=device, local_files_only=True, activation_fn=torch.nn.Identity())
+        else:
+            model = CrossEncoder(modules=modules, device=device, activation_fn=torch.nn.Identity())
     except Exception as error:
         raise _unreadable(path, "a cross-encoder", error) from error
     if model.num_labels != 1:
@@ -102,7 +100,9 @@ def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> C
     if types is not None and types.num_embeddings > 1:
         with torch.no_grad():
             types.weight[1] = types.weight[0]
-    special = sorted({i for i in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id) if i is not None})
+    special = sorted(
+        {i for i in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id) if i is not None}
+    )
     head = JointInteraction(encoder.config.hidden_size, tokenizer.sep_token_id, special)
     return CrossEncoder(modules=[transformer, head], device=device, activation_fn=torch.nn.Identity())
 
@@ -117,26 +117,38 @@ def require_model_folder(path: Path) -> None:
 
 def is_cross_encoder(path: Path) -> bool:
     """Whether a model folder holds a cross-encoder (saved `CrossEncoder`, or a sequence-classification checkpoint)."""
-    modules = path / "modules.json"
-    if modules.is_file():
-        kinds = [entry["type"] for entry in json.loads(modules.read_text(encoding="utf-8"))]
-        return not any(kind.endswith((".Pooling", ".StaticEmbedding")) for kind in kinds)
-    architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
-    return str(architectures[0]).endswith(("ForSequenceClassification", "ForCausalLM"))
+    try:
+        if (path / "modules.json").is_file():
+            kinds = [entry["type"] for entry in _read_json(path / "modules.json")]
+            return not any(kind.endswith((".Pooling", ".StaticEmbedding")) for kind in kinds)
+        architectures = _read_json(path / "config.json").get("architectures") or [""]
+        return str(architectures[0]).endswith(("ForSequenceClassification", "ForCausalLM"))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # no JSON, or JSON of another shape
+        raise _unreadable(path, "a model", error) from error
 
 
-def _has_own_head(path: Path) -> bool:
-    """Whether the only code outside sentence-transformers that this folder names is this package's own head.
+def _modules_with_own_head(path: Path) -> list[Module] | None:
+    """The modules of a folder that holds exactly a transformer and this package's head; None for any other folder.
 
-    sentence-transformers 6 asks for trust_remote_code even for classes of installed packages; a folder that names any
-    other class, or brings modelling code of its own, is not trusted.
+    sentence-transformers 6 asks for trust_remote_code even for classes of installed packages, and that trust would reach
+    modelling code that config.json or tokenizer_config.json name. Loaded one by one, the two modules need none.
     """
-    modules = path / "modules.json"
-    if not modules.is_file() or "auto_map" in (path / "config.json").read_text(encoding="utf-8"):
-        return False
-    kinds = {entry["type"] for entry in json.loads(modules.read_text(encoding="utf-8"))}
+    if not (path / "modules.json").is_file():
+        return None
+    entries = _read_json(path / "modules.json")
     own = f"{JointInteraction.__module__}.{JointInteraction.__qualname__}"
-    return own in kinds and all(kind == own or kind.startswith("sentence_transformers.") for kind in kinds)
+    is_own = len(entries) == 2 and entries[0]["type"].startswith("sentence_transformers.") and entries[1]["type"] == own
+    folders = [(path / entry["path"]).resolve() for entry in entries]
+    if not is_own or not all(folder.is_relative_to(path.resolve()) for folder in folders):
+        return None
+    transformer = Transformer.load(
+        str(path), subfolder=entries[0]["path"], local_files_only=True, trust_remote_code=False
+    )
+    return [transformer, JointInteraction.load(str(path), subfolder=entries[1]["path"], local_files_only=True)]
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def encode_texts(
@@ -151,7 +163,8 @@ def encode_texts(
     """
     encode = model.encode_query if role == "query" else model.encode_document
     vectors = np.asarray(
-        encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=show_progress), dtype=np.float32
+        encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=show_progress),
+        dtype=np.float32,
     )
     num_bad = int((~np.isfinite(vectors).all(axis=1)).sum())
     if num_bad:

@@ -50,7 +50,9 @@ class Recipe:
     def __post_init__(self) -> None:
         require_recipe_name(self.name)
         if self.loss not in get_args(StudentLoss):
-            raise SettingsError(f"recipe {self.name!r}: loss {self.loss!r} is not one of {', '.join(get_args(StudentLoss))}")
+            raise SettingsError(
+                f"recipe {self.name!r}: loss {self.loss!r} is not one of {', '.join(get_args(StudentLoss))}"
+            )
         require_positive(
             f"recipe {self.name!r}",
             num_negatives=self.num_negatives,
@@ -62,9 +64,13 @@ class Recipe:
             max_queries=1 if self.max_queries is None else self.max_queries,
         )
         if not 0.0 <= self.warmup_share < 1.0:
-            raise SettingsError(f"recipe {self.name!r}: warmup_share is {self.warmup_share:g}, expected 0 up to below 1")
-        if self.in_batch_weight < 0:
-            raise SettingsError(f"recipe {self.name!r}: in_batch_weight is {self.in_batch_weight:g}, expected 0 or more")
+            raise SettingsError(
+                f"recipe {self.name!r}: warmup_share is {self.warmup_share:g}, expected 0 up to below 1"
+            )
+        if not self.in_batch_weight >= 0:  # refuses NaN too
+            raise SettingsError(
+                f"recipe {self.name!r}: in_batch_weight is {self.in_batch_weight:g}, expected 0 or more"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -129,7 +135,9 @@ def require_positive(owner: str, **values: float) -> None:
 def require_recipe_name(name: str) -> str:
     """Return `name` if it may name a recipe (a partition key and a folder), else raise `SettingsError`."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name):
-        raise SettingsError(f"{name!r} cannot name a recipe: expected 1 to 50 of a-z, 0-9 and _, starting with a letter")
+        raise SettingsError(
+            f"{name!r} cannot name a recipe: expected 1 to 50 of a-z, 0-9 and _, starting with a letter"
+        )
     if name in RESERVED_SYSTEMS:
         raise SettingsError(f"{name!r} cannot name a recipe: the leaderboard uses {', '.join(RESERVED_SYSTEMS)} itself")
     return name
@@ -138,7 +146,9 @@ def require_recipe_name(name: str) -> str:
 def find_recipe(recipes: dict[str, Recipe], name: str) -> Recipe:
     """Return the recipe of that name. Raises `UnknownRecipeError` that lists those there are."""
     if name not in recipes:
-        raise UnknownRecipeError(f"no recipe {name!r}: there are {', '.join(sorted(recipes)) or 'none'}; see distill.toml")
+        raise UnknownRecipeError(
+            f"no recipe {name!r}: there are {', '.join(sorted(recipes)) or 'none'}; see distill.toml"
+        )
     return recipes[name]
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from distill_assets.core.errors import NonFiniteError
+from distill_assets.core.errors import NonFiniteError, ShapeError
 
 
 class PairScorer(Protocol):
@@ -43,11 +43,16 @@ def score_in_chunks(
 
     Raises:
         NonFiniteError: a logit is NaN or infinite; nothing of its chunk is yielded.
+        ShapeError: the scorer gave another number of logits than it got pairs.
     """
     started = time.perf_counter()
     for start in range(0, len(pairs), chunk_size):
         chunk = pairs[start : start + chunk_size]
         logits = np.asarray(scorer(chunk), dtype=np.float32)
+        if logits.shape != (len(chunk),):
+            raise ShapeError(
+                f"the teacher gave logits of shape {logits.shape} for {len(chunk)} pairs: expected ({len(chunk)},)"
+            )
         if not np.isfinite(logits).all():
             first = chunk[int(np.flatnonzero(~np.isfinite(logits))[0])]
             raise NonFiniteError(

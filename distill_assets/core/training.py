@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from sentence_transformers import (
     CrossEncoder,
     SentenceTransformer,
@@ -76,7 +77,9 @@ def train_student(
     rows = _student_rows(groups, recipe)
     evaluator = _DevEvaluator(dev_groups, _student_scores)
     arguments = SentenceTransformerTrainingArguments(
-        batch_sampler=BatchSamplers.NO_DUPLICATES, prompts=_prompts(model, rows[0]), **_arguments(run, recipe, len(rows))
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        prompts=_prompts(model, rows[0]),
+        **_arguments(run, recipe, len(rows)),
     )
     trainer = SentenceTransformerTrainer(
         model=model,
@@ -104,7 +107,8 @@ def train_teacher(
     set_seed(recipe.seed)
     rows = [_columns(group.query, group.documents) for group in _same_width(groups)]
     arguments = CrossEncoderTrainingArguments(**_arguments(run, recipe, len(rows)))
-    trainer = CrossEncoderTrainer(
+    is_whole = all(parameter.requires_grad for parameter in model.parameters())
+    trainer = (CrossEncoderTrainer if is_whole else _AdapterTrainer)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
@@ -174,6 +178,7 @@ def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_rows: int) 
         "metric_for_best_model": _DEV_METRIC,
         "greater_is_better": True,
         "logging_steps": max(1, num_steps // 20),
+        "logging_nan_inf_filter": False,  # on, it writes the average of the other losses for a NaN, and `_FiniteLoss` sees none
         "disable_tqdm": not run.show_progress,
         "report_to": "none",
         "dataloader_drop_last": num_rows > recipe.batch_size,
@@ -186,6 +191,11 @@ def _train(trainer: Any, run: TrainingRun, num_groups: int) -> TrainingReport:
     trainer.train(resume_from_checkpoint=last)
     history = trainer.state.log_history
     dev_curve = [(entry["step"], entry[f"eval_{_DEV_METRIC}"]) for entry in history if f"eval_{_DEV_METRIC}" in entry]
+    if not dev_curve:
+        raise TrainingError(
+            f"training ended after {trainer.state.global_step} of {trainer.state.max_steps} steps, before its first dev "
+            "evaluation: too many queries share their documents, which no batch may hold twice; lower batch_size"
+        )
     best_step, best = max(dev_curve, key=lambda point: (point[1], -point[0]))
     return TrainingReport(
         num_groups=num_groups,
@@ -219,16 +229,43 @@ def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[lis
     return scores
 
 
+class _AdapterTrainer(CrossEncoderTrainer):
+    """Saves and loads what is trained, where that is a part of the model.
+
+    The stock trainer loads a checkpoint by building a plain model from it, in which adapter layers have no place: it logs
+    an error and goes on with the weights of the last step as if they were the best (sentence-transformers 6.2).
+    """
+
+    _file_name = "trained.safetensors"
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        trained = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+        save_file(trained, str(Path(output_dir or self.args.output_dir) / self._file_name))
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        trained = load_file(str(Path(checkpoint_path) / self._file_name))
+        unknown = self.model.load_state_dict(trained, strict=False).unexpected_keys
+        if unknown:
+            raise TrainingError(
+                f"{checkpoint_path} holds {len(unknown)} weights that the model has not: clear the work folder"
+            )
+
+
 class _DevEvaluator(BaseEvaluator):
     """nDCG@10 of reranking each dev query's candidates; what decides the best step."""
 
-    def __init__(self, groups: Sequence[DevGroup], score: Callable[[Any, Sequence[DevGroup]], list[list[float]]]) -> None:
+    def __init__(
+        self, groups: Sequence[DevGroup], score: Callable[[Any, Sequence[DevGroup]], list[list[float]]]
+    ) -> None:
         super().__init__()
         self.primary_metric = _DEV_METRIC
         self.groups = list(groups)
         self.score = score
 
-    def __call__(self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1) -> dict[str, float]:
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
         """Score the dev groups with the model as it stands."""
         run, qrels = {}, {}
         for group, scores in zip(self.groups, self.score(model, self.groups), strict=True):

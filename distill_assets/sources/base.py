@@ -12,7 +12,11 @@ _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Source(Protocol):
-    """A named collection that arrives in batches."""
+    """A named collection that arrives in batches. Hashable: equal sources read the same things."""
+
+    def __hash__(self) -> int:
+        """Sources are frozen values."""
+        ...
 
     @property
     def name(self) -> str:

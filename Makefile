@@ -1,0 +1,50 @@
+# Two commands on a fresh machine: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help install run quick ui test check bench clean
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## install the project into .venv, versions as pinned in constraints.txt
+
+# --no-compile: bytecode is written when a module is first imported, not for 20,000 files that no run imports.
+PIP_INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) torch==2.13.0
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(PIP_INSTALL) --editable '.[dev]'
+	touch $@
+
+run: install ## the whole line on the embedded collection: corpus to champion, then the leaderboard
+	$(BIN)/distill-assets run
+
+quick: install ## the same on one package and fewer queries
+	$(BIN)/distill-assets run --quick
+
+ui: install ## the Dagster UI on 127.0.0.1:3000, over what `make run` recorded
+	$(BIN)/distill-assets ui
+
+test: $(DEV_STAMP) ## all tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+check: $(DEV_STAMP) ## lint, format, types, definitions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/dg check defs
+
+bench: install ## nDCG@10 of the untouched student, BM25 and their fusion by length of the document text
+	$(BIN)/python benchmarks/document_text.py
+
+clean: ## remove the environment and everything that runs made
+	rm -rf $(VENV) data/*.duckdb* data/embeddings data/lexical data/checkpoints data/report data/dagster_home data/beir-*

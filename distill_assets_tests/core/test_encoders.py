@@ -1,0 +1,267 @@
+"""Loading models: every wrong folder is one `ModelError` with its path, and code from a model folder is never run."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill_assets.core.encoders import (
+    CrossEncoderScorer,
+    encode_texts,
+    grow_cross_encoder,
+    has_fast_bf16,
+    is_cross_encoder,
+    load_student,
+    load_teacher,
+    pick_device,
+)
+from distill_assets.core.errors import ModelError, NonFiniteError
+
+TEXTS = ["sum every value of the array", "sort", "merge the frame along one axis", "sum every value of the matrix", "a"]
+
+
+def grow(path: Path, **arguments: Any) -> Any:
+    """`grow_cross_encoder` with a length."""
+    return grow_cross_encoder(path, max_length=32, **arguments)
+
+
+@pytest.mark.parametrize("load", [load_student, load_teacher, grow])
+def test_not_a_folder(load: Callable[..., Any], tmp_path: Path) -> None:
+    """A typo in the path would be taken for a hub name and end in a message about internet access."""
+    with pytest.raises(ModelError, match="no model at .*nowhere"):
+        load(tmp_path / "nowhere", device="cpu")
+
+
+@pytest.mark.parametrize("load", [load_student, load_teacher, grow])
+def test_folder_without_a_model(load: Callable[..., Any], tmp_path: Path) -> None:
+    """sentence-transformers builds a fresh untrained model around some folders it does not know."""
+    (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
+    with pytest.raises(ModelError, match="is not a model: neither"):
+        load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("load", [load_student, load_teacher, grow])
+def test_truncated_weights(
+    load: Callable[..., Any], tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path
+) -> None:
+    """A copy that was cut off must name its folder, not an offset inside safetensors."""
+    source = tiny_cross_encoder if load is load_teacher else tiny_encoder
+    copy = Path(shutil.copytree(source, tmp_path / "cut"))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelError, match="/cut could not be loaded.*copy the model again"):
+        load(copy, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["modules.json", "config.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}', "\x00"])
+def test_damaged_json(name: str, content: str, tiny_encoder: Path, tmp_path: Path) -> None:
+    """Half a JSON file came out as a JSONDecodeError or KeyError without any path."""
+    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "damaged"))
+    (copy / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match="/damaged"):
+        load_teacher(copy, device="cpu")
+
+
+def test_encoder_given_as_teacher(tiny_encoder: Path) -> None:
+    """Transformers would add a scoring head of random weights and score at random with one warning."""
+    with pytest.raises(ModelError, match=r"without a scoring head.*finetune"):
+        load_teacher(tiny_encoder, device="cpu")
+
+
+def test_bare_encoder_given_as_teacher(tiny_encoder: Path, tmp_path: Path) -> None:
+    """The same for a plain transformers checkpoint, which has no modules.json to tell."""
+    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "bare"))
+    (copy / "modules.json").unlink()
+    assert not is_cross_encoder(copy)
+    with pytest.raises(ModelError, match="without a scoring head"):
+        load_teacher(copy, device="cpu")
+
+
+def test_cross_encoder_with_two_outputs(tmp_path: Path) -> None:
+    """Of two logits one would be taken, or both be flattened into the wrong pairs."""
+    from distill_assets_tests.conftest import _save_bert
+
+    path = _save_bert(tmp_path / "two", num_labels=2)
+    with pytest.raises(ModelError, match="/two has 2 outputs"):
+        load_teacher(path, device="cpu")
+
+
+def test_is_cross_encoder(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    """All three ways in which a cross-encoder or an encoder is saved."""
+    grow(tiny_encoder, device="cpu").save_pretrained(str(tmp_path / "grown"))
+    assert is_cross_encoder(tiny_cross_encoder)
+    assert is_cross_encoder(tmp_path / "grown")
+    assert not is_cross_encoder(tiny_encoder)
+
+
+EVIL = "from pathlib import Path\nPath({marker!r}).write_text('ran')\nraise RuntimeError('evil code ran')\n"
+
+
+@pytest.fixture
+def grown(tiny_encoder: Path, tmp_path: Path) -> Path:
+    """A saved cross-encoder with this package's own head, which needs a little trust to load."""
+    grow(tiny_encoder, device="cpu").save_pretrained(str(tmp_path / "grown"))
+    return tmp_path / "grown"
+
+
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    """Rewrite a JSON file, as escaped as JSON allows for the letter u."""
+    value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(change(value)).replace("auto_map", "a\\u0075to_map"), encoding="utf-8")
+
+
+def name_foreign_class(folder: Path) -> None:
+    """modules.json names a class of a file that the folder brings."""
+    edit_json(folder / "modules.json", lambda v: [*v, {"idx": 2, "name": "2", "path": "", "type": "evil.Head"}])
+
+
+def map_config(folder: Path) -> None:
+    """config.json asks transformers for modelling code of the folder."""
+    edit_json(
+        folder / "config.json",
+        lambda v: {**v, "model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M"}},
+    )
+
+
+def map_tokenizer(folder: Path) -> None:
+    """tokenizer_config.json asks transformers for a tokenizer class of the folder."""
+    auto_map = {"AutoTokenizer": ["evil.T", "evil.T"]}
+    edit_json(folder / "tokenizer_config.json", lambda v: {**v, "tokenizer_class": "Evil", "auto_map": auto_map})
+
+
+def map_subfolder(folder: Path) -> None:
+    """The same in a subfolder that modules.json points at, beside an innocent config.json."""
+    shutil.copytree(folder, folder / "inner", ignore=shutil.ignore_patterns("inner"))
+    map_config(folder / "inner")
+    shutil.copy(folder / "evil.py", folder / "inner" / "evil.py")
+    edit_json(folder / "modules.json", lambda v: [{**v[0], "path": "inner"}, *v[1:]])
+
+
+def map_outside(folder: Path) -> None:
+    """The same in a folder outside the model's own."""
+    outside = Path(shutil.copytree(folder, folder.parent / "outside"))
+    map_config(outside)
+    edit_json(folder / "modules.json", lambda v: [{**v[0], "path": "../outside"}, *v[1:]])
+    (folder / "evil.py").unlink()
+
+
+@pytest.mark.parametrize("attack", [name_foreign_class, map_config, map_tokenizer, map_subfolder, map_outside])
+def test_code_of_a_model_folder_is_never_run(attack: Callable[[Path], None], grown: Path, tmp_path: Path) -> None:
+    """sentence-transformers wants trust_remote_code for this package's head: given, all five of these would run."""
+    marker = tmp_path / "marker"
+    (grown / "evil.py").write_text(EVIL.format(marker=str(marker)), encoding="utf-8")
+    attack(grown)
+    # A tokenizer class that nobody knows is no obstacle: transformers reads tokenizer.json without it.
+    expectation = nullcontext() if attack is map_tokenizer else pytest.raises(ModelError, match="/grown")
+    with expectation:
+        load_teacher(grown, device="cpu")
+    assert not marker.exists()
+
+
+def test_own_head_loads(grown: Path) -> None:
+    """The refusals above would be worth nothing if nothing loaded."""
+    assert load_teacher(grown, device="cpu", max_length=16).max_length == 16
+
+
+def test_modules_without_config(grown: Path) -> None:
+    """A folder whose config.json was forgotten came out as FileNotFoundError of another file."""
+    (grown / "config.json").unlink()
+    with pytest.raises(ModelError, match="/grown"):
+        load_teacher(grown, device="cpu")
+
+
+def test_lengths_never_grow(tiny_encoder: Path, tiny_cross_encoder: Path) -> None:
+    """Beyond the positions of a model its embedding lookup fails in the middle of a run: the shorter limit wins."""
+    assert load_student(tiny_encoder, device="cpu", max_length=512).max_seq_length == 32
+    assert load_student(tiny_encoder, device="cpu", max_length=8).max_seq_length == 8
+    assert load_student(tiny_encoder, device="cpu").max_seq_length == 32
+    assert load_teacher(tiny_cross_encoder, device="cpu", max_length=512).max_length == 64
+    assert load_teacher(tiny_cross_encoder, device="cpu", max_length=24).max_length == 24
+
+
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_encode_texts_keeps_the_order_at_unit_length(role: Any, tiny_encoder: Path) -> None:
+    """The encoder sorts by length inside: vectors in that order would belong to other texts."""
+    model = load_student(tiny_encoder, device="cpu")
+    vectors = encode_texts(model, TEXTS, role, batch_size=2)
+    assert vectors.dtype == np.float32 and vectors.shape == (5, 32)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        assert encode_texts(model, [text], role)[0] == pytest.approx(vector, abs=1e-5)
+    assert len({tuple(vector.round(4)) for vector in vectors}) == 5
+
+
+def test_encode_texts_uses_the_prompt_of_the_role(tiny_encoder: Path) -> None:
+    """E5 and BGE lose several points of nDCG without their prompts, silently."""
+    model = load_student(tiny_encoder, device="cpu")
+    plain = encode_texts(model, ["sum of a array"], "query")
+    model.prompts = {"query": "how to ", "document": ""}
+    assert encode_texts(model, ["sum of a array"], "query") != pytest.approx(plain, abs=1e-4)
+    assert encode_texts(model, ["sum of a array"], "document") == pytest.approx(plain, abs=1e-5)
+    assert encode_texts(model, ["how to sum of a array"], "document") == pytest.approx(
+        encode_texts(model, ["sum of a array"], "query"), abs=1e-5
+    )
+
+
+def test_encode_texts_refuses_damaged_weights(tiny_encoder: Path) -> None:
+    """NaN vectors compare as false with everything: such a model ranks in file order."""
+    model = load_student(tiny_encoder, device="cpu")
+    with torch.no_grad():
+        model[0].auto_model.embeddings.word_embeddings.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="5 of 5"):
+        encode_texts(model, TEXTS, "document")
+
+
+@pytest.mark.parametrize("path_fixture", ["tiny_cross_encoder", "grown"])
+def test_scorer_gives_raw_logits_in_order(path_fixture: str, request: pytest.FixtureRequest) -> None:
+    """A sigmoid squeezes 13 and 27 into 0.99 both; length sorting inside `predict` must be undone."""
+    model = load_teacher(request.getfixturevalue(path_fixture), device="cpu")
+    if path_fixture == "tiny_cross_encoder":
+        with torch.no_grad():
+            model[0].auto_model.classifier.bias.fill_(50.0)
+    pairs = [("how to sum a array", text) for text in TEXTS]
+    together = CrossEncoderScorer(model, batch_size=2)(pairs)
+    assert together.dtype == np.float32 and together.shape == (5,)
+    assert together == pytest.approx([CrossEncoderScorer(model)([pair])[0] for pair in pairs], abs=1e-4)
+    assert together.max() > 1.0
+    assert len(set(together.tolist())) == 5
+
+
+def test_second_token_type_is_made_equal_to_the_first(tiny_encoder: Path) -> None:
+    """Sentence encoders were never trained on type 1: its noise would be added to every document token."""
+    before = load_student(tiny_encoder, device="cpu")[0].auto_model.embeddings.token_type_embeddings.weight
+    after = grow(tiny_encoder, device="cpu")[0].auto_model.embeddings.token_type_embeddings.weight
+    assert not torch.equal(before[0], before[1])
+    assert torch.equal(after[0], before[0]) and torch.equal(after[1], before[0])
+
+
+def test_growing_needs_a_separator(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Without one the whole pair would count as query and every document score the same."""
+    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "unseparated"))
+    edit_json(copy / "tokenizer_config.json", lambda v: {k: x for k, x in v.items() if k != "sep_token"})
+    (copy / "special_tokens_map.json").unlink(missing_ok=True)
+    with pytest.raises(ModelError, match="no separator token"):
+        grow(copy, device="cpu")
+
+
+def test_pick_device_keeps_what_was_asked_for() -> None:
+    """`cpu` on a machine with a GPU is a wish, not a default."""
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") in ("cpu", "cuda", "mps")
+
+
+def test_bf16_needs_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emulated bf16 is 45 times slower: with no such instruction, and on MPS, the answer is no."""
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+    assert not has_fast_bf16("cpu")
+    assert not has_fast_bf16("mps")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert has_fast_bf16("cpu")

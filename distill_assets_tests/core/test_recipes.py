@@ -1,0 +1,117 @@
+"""Recipes: refused at birth when wrong, and told apart by every field."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from distill_assets.core.errors import SettingsError, UnknownRecipeError
+from distill_assets.core.recipes import (
+    BUILT_IN_RECIPES,
+    RESERVED_SYSTEMS,
+    Recipe,
+    TeacherRecipe,
+    find_recipe,
+    require_positive,
+    require_recipe_name,
+)
+
+RECIPE = Recipe(name="mine", loss="margin_mse")
+
+
+def other_value(value: Any) -> Any:
+    """A valid value that differs."""
+    if isinstance(value, str):
+        return "hard_labels" if value == "margin_mse" else value + "_x"
+    return 7 if value is None else value / 2 if isinstance(value, float) and value else value + 1
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, TeacherRecipe()], ids=["student", "teacher"])
+def test_every_field_changes_the_fingerprint(recipe: Any) -> None:
+    """A field left out of the fingerprint would let an old checkpoint stand for a changed recipe."""
+    changed = {f.name: replace(recipe, **{f.name: other_value(getattr(recipe, f.name))}) for f in fields(recipe)}
+    prints = {name: other.fingerprint for name, other in changed.items()}
+    assert len(set(prints.values())) == len(prints)
+    assert recipe.fingerprint not in prints.values()
+
+
+def test_equal_recipes_have_equal_fingerprints() -> None:
+    """An unstable fingerprint would train every recipe again on every run."""
+    assert Recipe(loss="margin_mse", name="mine").fingerprint == RECIPE.fingerprint == replace(RECIPE).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_negatives", 0),
+        ("epochs", 0),
+        ("batch_size", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("cosine_scale", -20.0),
+        ("margin_scale", 0.0),
+        ("max_queries", 0),
+        ("warmup_share", 1.0),
+        ("warmup_share", -0.1),
+        ("warmup_share", float("nan")),
+        ("in_batch_weight", -0.5),
+        ("in_batch_weight", float("nan")),
+        ("loss", "margin"),
+    ],
+)
+def test_bad_fields_are_refused_by_name(field: str, value: Any) -> None:
+    """Most of these train without an error and give a model that is quietly worse."""
+    with pytest.raises(SettingsError, match=field):
+        replace(RECIPE, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("num_queries", 0),
+        ("num_hard", 0),
+        ("learning_rate", -1.0),
+        ("num_random", -1),
+        ("lora_rank", -1),
+        ("warmup_share", 1.0),
+    ],
+)
+def test_bad_teacher_fields_are_refused_by_name(field: str, value: Any) -> None:
+    """A teacher takes the longest to train: its recipe must fail before, not after."""
+    with pytest.raises(SettingsError, match=field):
+        replace(TeacherRecipe(), **{field: value})
+
+
+def test_require_positive_names_all_at_once() -> None:
+    """Naming one per run makes the user run once per mistake."""
+    with pytest.raises(SettingsError, match=r"here: b = 0, c = -1: expected"):
+        require_positive("here", a=1, b=0, c=-1)
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "1st", "a-b", "a/b", "..", "ä", "a" * 51, "two\n", *RESERVED_SYSTEMS])
+def test_names_that_break_folders_or_the_leaderboard_are_refused(name: str) -> None:
+    """A recipe named like a system of the leaderboard would overwrite that row; one with a slash would leave its folder."""
+    with pytest.raises(SettingsError, match="cannot name a recipe"):
+        require_recipe_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "margin_mse_2", "a" * 50])
+def test_good_names_pass(name: str) -> None:
+    """The limits themselves are allowed."""
+    assert require_recipe_name(name) == name
+
+
+def test_find_recipe_lists_those_there_are() -> None:
+    """A typo must show the right spelling."""
+    assert find_recipe(BUILT_IN_RECIPES, "margin_mse").uses_teacher
+    with pytest.raises(UnknownRecipeError, match="hard_labels, margin_mse"):
+        find_recipe(BUILT_IN_RECIPES, "margin")
+
+
+def test_only_hard_labels_trains_without_a_teacher() -> None:
+    """A baseline marked as distilled would wait for teacher scores, and a distilled one without would skip them."""
+    assert {name: recipe.uses_teacher for name, recipe in BUILT_IN_RECIPES.items()} == {
+        "hard_labels": False,
+        "margin_mse": True,
+    }

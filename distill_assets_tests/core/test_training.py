@@ -1,0 +1,313 @@
+"""Training on tiny models: it learns, it repeats, it resumes, it keeps the best step, and it refuses what cannot work."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill_assets.core import training
+from distill_assets.core.encoders import grow_cross_encoder, load_student, load_teacher
+from distill_assets.core.errors import TrainingError
+from distill_assets.core.groups import DevGroup, TrainingGroup
+from distill_assets.core.recipes import Recipe, TeacherRecipe
+from distill_assets.core.training import TrainingReport, TrainingRun, train_student, train_teacher
+from distill_assets_tests.conftest import ACTIONS, TOPICS
+
+RECIPE = Recipe(name="tiny", loss="margin_mse", num_negatives=2, epochs=2, batch_size=8, learning_rate=3e-3, in_batch_weight=1.0)
+TEACHER_RECIPE = TeacherRecipe(epochs=2, batch_size=8, learning_rate=3e-3)
+
+
+def text_of(topic: str, action: str) -> str:
+    """One document."""
+    return f"{topic} {action} every value of the {topic} along one axis"
+
+
+def make_groups(count: int = 48) -> list[TrainingGroup]:
+    """Query (topic, action); negatives have the same topic or the same action; the teacher gives 6 to the positive."""
+    groups = []
+    for i in range(count):
+        topic, action = TOPICS[i % 10], ACTIONS[(i // 10 + i) % 12]
+        other_topic, other_action = TOPICS[(i + 3) % 10], ACTIONS[(i // 10 + i + 5) % 12]
+        documents = (text_of(topic, action), text_of(topic, other_action), text_of(other_topic, action))
+        groups.append(TrainingGroup(f"q{i}", f"how to {action} a {topic}", documents, (6.0, -2.0, -3.0)))
+    return groups
+
+
+GROUPS = make_groups()
+DEV_GROUPS = [DevGroup(g.query_id, g.query, g.documents, (1, 0, 0)) for g in make_groups(60)[48:]]
+
+
+def student(path: Path, groups: list[TrainingGroup], run: TrainingRun, recipe: Recipe = RECIPE) -> tuple[Any, TrainingReport]:
+    """A fresh student, trained."""
+    model = load_student(path, device="cpu")
+    return model, train_student(model, groups, DEV_GROUPS, recipe, run)
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of all weights."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> TrainingRun:
+    """A work folder of its own."""
+    return TrainingRun(tmp_path / "work", "cpu")
+
+
+class ScriptedDev:
+    """Gives the dev evaluations in turn from a list and keeps the weights at each; an exception in it is raised."""
+
+    def __init__(self, values: list[float | Exception]) -> None:
+        self.values = values
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def __call__(self, evaluator: Any, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Stand in for `_DevEvaluator.__call__`."""
+        self.seen.append(weights(model))
+        value = self.values[len(self.seen) - 1]
+        if isinstance(value, Exception):
+            raise value
+        return {"dev_ndcg_at_10": value}
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> "ScriptedDev":
+        """Replace the evaluator's call."""
+        monkeypatch.setattr(training._DevEvaluator, "__call__", lambda *args, **kwargs: self(*args, **kwargs))
+        return self
+
+
+def test_student_learns(tiny_encoder: Path, run: TrainingRun) -> None:
+    """A detached loss trains without an error and changes nothing: the loss falls and the unseen dev queries rank better.
+
+    48 groups in batches of 8 for 2 epochs are 12 steps.
+    """
+    _, report = student(tiny_encoder, GROUPS, run)
+    assert report.num_steps == 12 and report.num_groups == 48 and report.resumed_from_step == 0
+    losses = [loss for _, loss in report.losses]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert [step for step, _ in report.dev_curve] == [6, 12]
+    assert report.best_dev_ndcg_at_10 == max(value for _, value in report.dev_curve)
+    assert 0.0 < report.best_dev_ndcg_at_10 <= 1.0
+
+
+def test_hard_labels_need_no_logits(tiny_encoder: Path, run: TrainingRun) -> None:
+    """The baseline must run where no teacher ever did, and must not read logits where one did."""
+    recipe = replace(RECIPE, loss="hard_labels")
+    model, _ = student(tiny_encoder, [replace(g, teacher_logits=None) for g in GROUPS], run, recipe)
+    other, _ = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder / "other"), recipe)
+    assert same(weights(model), weights(other))
+
+
+def test_teacher_learns(tiny_encoder: Path, run: TrainingRun) -> None:
+    """The same for the cross-encoder that is grown from the student's encoder."""
+    model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
+    before = weights(model)
+    report = train_teacher(model, GROUPS, DEV_GROUPS, TEACHER_RECIPE, run)
+    losses = [loss for _, loss in report.losses]
+    assert report.num_steps == 12
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert not torch.equal(before["1.linear.weight"], model.state_dict()["1.linear.weight"])
+
+
+def test_a_published_cross_encoder_can_be_fine_tuned(tiny_cross_encoder: Path, run: TrainingRun) -> None:
+    """teacher_finetune trains a classification head, which another code path saves and loads again."""
+    model = load_teacher(tiny_cross_encoder, device="cpu", max_length=48)
+    before = weights(model)
+    assert train_teacher(model, GROUPS[:16], DEV_GROUPS, TEACHER_RECIPE, run).num_steps == 4
+    assert not same(before, weights(model))
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_encoder: Path, run: TrainingRun) -> None:
+    """Without it no two recipes can be compared. Another seed must differ, or the seed reaches nothing."""
+    first, _ = student(tiny_encoder, GROUPS, run)
+    torch.rand(17)  # the state that a caller leaves must not matter
+    second, _ = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder / "b"))
+    third, _ = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder / "c"), replace(RECIPE, seed=99))
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(third))
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [([0.9, 0.1], 0), ([0.1, 0.9], 1), ([0.5, 0.5], 0)], ids=["first", "last", "tie goes to the first"]
+)
+def test_the_best_dev_step_is_kept(
+    values: list[float], best: int, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step is what a trainer leaves by default: over-trained weights would be saved as the best ones."""
+    dev = ScriptedDev([*values]).install(monkeypatch)
+    model, report = student(tiny_encoder, GROUPS, run)
+    assert same(weights(model), dev.seen[best])
+    assert not same(dev.seen[0], dev.seen[1])
+    assert (report.best_step, report.best_dev_ndcg_at_10) == ([6, 12][best], max(values))
+
+
+def test_the_best_dev_step_of_a_teacher_is_kept(
+    tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The own head must come back from the checkpoint too, although the trainer has to import its class by name."""
+    dev = ScriptedDev([0.9, 0.1]).install(monkeypatch)
+    model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
+    train_teacher(model, GROUPS, DEV_GROUPS, TEACHER_RECIPE, run)
+    assert same(weights(model), dev.seen[0])
+    assert not torch.equal(dev.seen[0]["1.linear.weight"], dev.seen[1]["1.linear.weight"])
+
+
+class Killed(Exception):
+    """What interrupts training in these tests."""
+
+
+@pytest.fixture(params=["student", "teacher"])
+def train(request: pytest.FixtureRequest, tiny_encoder: Path) -> Iterator[Any]:
+    """Train either kind of model, fresh, in a work folder."""
+
+    def train_fresh(work_folder: Path, num_evaluations: int) -> tuple[Any, TrainingReport]:
+        run = TrainingRun(work_folder, "cpu", num_evaluations=num_evaluations)
+        if request.param == "student":
+            return student(tiny_encoder, GROUPS, run)
+        model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
+        return model, train_teacher(model, GROUPS, DEV_GROUPS, TEACHER_RECIPE, run)
+
+    yield train_fresh
+
+
+@pytest.mark.parametrize(
+    ("num_evaluations", "killed_at"), [(3, 1), (3, 2), (2, 1)], ids=["in epoch 1", "in epoch 2", "between epochs"]
+)
+def test_resuming_ends_where_an_uninterrupted_run_does(
+    num_evaluations: int, killed_at: int, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resume that draws other batches, other dropout or a fresh optimiser gives a model that nobody can repeat.
+
+    12 steps, 6 an epoch: 3 saves are at 4, 8 and 12, 2 at 6 and 12. Killed in the evaluation after the given save.
+    """
+    values = [0.1, 0.2, 0.3][:num_evaluations]
+    with monkeypatch.context() as patch:
+        ScriptedDev([*values]).install(patch)
+        expected, expected_report = train(tmp_path / "whole", num_evaluations)
+    with monkeypatch.context() as patch:
+        ScriptedDev([*values[:killed_at], Killed()]).install(patch)
+        with pytest.raises(Killed):
+            train(tmp_path / "work", num_evaluations)
+    with monkeypatch.context() as patch:
+        rest = ScriptedDev([*values[killed_at:]]).install(patch)
+        model, report = train(tmp_path / "work", num_evaluations)
+    assert report.resumed_from_step == 12 // num_evaluations * killed_at
+    assert len(rest.seen) == num_evaluations - killed_at
+    assert (report.dev_curve, report.losses) == (expected_report.dev_curve, expected_report.losses)
+    assert same(weights(model), weights(expected))
+
+
+def test_resuming_keeps_a_best_step_from_before_the_kill(
+    tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best step may lie before the kill: its score and its weights must both survive."""
+    before = ScriptedDev([0.9, Killed()]).install(monkeypatch)
+    with pytest.raises(Killed):
+        student(tiny_encoder, GROUPS, run)
+    ScriptedDev([0.2]).install(monkeypatch)
+    model, report = student(tiny_encoder, GROUPS, run)
+    assert (report.best_step, report.best_dev_ndcg_at_10) == (6, 0.9)
+    assert same(weights(model), before.seen[0])
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_a_loss_that_is_not_finite_is_refused(
+    kind: str, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers replaces NaN losses by the average of the others in its log: the curve looks fine, the model is noise."""
+    ScriptedDev([0.5, 0.5]).install(monkeypatch)
+    target = "margin_mse" if kind == "student" else "listwise_softmax"
+    monkeypatch.setattr(f"distill_assets.core.losses.{target}", lambda scores, *logits: scores.sum() * float("nan"))
+    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+        if kind == "student":
+            student(tiny_encoder, GROUPS, run)
+        else:
+            model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
+            train_teacher(model, GROUPS, DEV_GROUPS, TEACHER_RECIPE, run)
+    assert not list(run.work_folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("logits", [None, (1.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
+def test_groups_without_their_logits_are_refused(logits: Any, tiny_encoder: Path, run: TrainingRun) -> None:
+    """The batch would train without the teacher, or pair each logit with another document."""
+    groups = [*GROUPS[:7], replace(GROUPS[7], teacher_logits=logits)]
+    with pytest.raises(TrainingError, match="query 'q7' has"):
+        student(tiny_encoder, groups, run)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [[], [replace(g, documents=g.documents[:1]) for g in GROUPS], [GROUPS[0], replace(GROUPS[1], documents=GROUPS[1].documents[:2])]],
+    ids=["none", "no negative", "ragged"],
+)
+def test_groups_that_make_no_table_are_refused(groups: list[TrainingGroup], tiny_encoder: Path, run: TrainingRun) -> None:
+    """An empty list was an IndexError deep inside; a ragged one lost columns."""
+    recipe = replace(RECIPE, loss="hard_labels")
+    with pytest.raises(TrainingError, match="expected at least one group"):
+        student(tiny_encoder, groups, run, recipe)
+    with pytest.raises(TrainingError, match="expected at least one group"):
+        train_teacher(grow_cross_encoder(tiny_encoder, device="cpu", max_length=48), groups, DEV_GROUPS, TEACHER_RECIPE, run)
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 9])
+def test_fewer_groups_than_a_batch_still_train(count: int, tiny_encoder: Path, run: TrainingRun) -> None:
+    """A dropped incomplete batch would leave no step at all, and a report without a dev score."""
+    _, report = student(tiny_encoder, GROUPS[:count], run)
+    assert report.num_steps == 2 and len(report.dev_curve) == 2
+
+
+def test_groups_that_share_their_positive(tiny_encoder: Path, run: TrainingRun) -> None:
+    """No text may meet itself as in-batch negative: where all share one, no full batch exists; that must be said or solved."""
+    shared = [replace(g, documents=(GROUPS[0].documents[0], *g.documents[1:])) for g in GROUPS]
+    with pytest.raises(TrainingError, match="after 0 of 12 steps.*lower batch_size"):
+        student(tiny_encoder, shared, run)
+
+
+def test_warm_up_is_a_share_of_the_steps(run: TrainingRun) -> None:
+    """Read as a number of steps, 0.1 is no warm-up at all: AdamW's first steps at full rate undo what the encoder knows."""
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    arguments = SentenceTransformerTrainingArguments(**training._arguments(run, RECIPE, 1000))
+    assert arguments.get_warmup_steps(200) == 20
+
+
+def test_columns_meet_the_prompts_of_the_model(tiny_encoder: Path) -> None:
+    """A query prompt on documents, or none while inference uses one, trains vectors that are never asked for."""
+    model = load_student(tiny_encoder, device="cpu")
+    row = training._columns("q", ["p", "n", "m"])
+    assert row == {"query": "q", "positive": "p", "negative_1": "n", "negative_2": "m"}
+    assert training._prompts(model, row) is None
+    model.prompts = {"query": "query: ", "document": "passage: "}
+    assert training._prompts(model, {**row, "label": [1.0]}) == {
+        "query": "query: ",
+        "positive": "passage: ",
+        "negative_1": "passage: ",
+        "negative_2": "passage: ",
+    }
+
+
+def test_dev_score_by_hand(tiny_encoder: Path) -> None:
+    """What decides the best step. Relevant at rank 2: 1 / log2(3) = 0.6309; at rank 1: 1; mean 0.8155."""
+    groups = [DevGroup("a", "qa", ("x", "y", "z"), (0, 1, 0)), DevGroup("b", "qb", ("x", "y"), (1, 0))]
+    evaluator = training._DevEvaluator(groups, lambda model, groups: [[3.0, 2.0, 1.0], [5.0, 4.0]])
+    assert evaluator(None)["dev_ndcg_at_10"] == pytest.approx((0.63093 + 1) / 2, abs=1e-5)
+
+
+def test_dev_scores_belong_to_their_documents(tiny_encoder: Path) -> None:
+    """Scores are computed for all texts at once and cut apart again; groups of unequal width show a cut that is off."""
+    groups = [DevGroup("a", "sum", ("sum", "sort", "rank"), (1, 0, 0)), DevGroup("b", "sort", ("sum", "sort"), (0, 1))]
+    model = load_student(tiny_encoder, device="cpu")
+    assert [len(scores) for scores in training._student_scores(model, groups)] == [3, 2]
+    assert training._student_scores(model, groups)[1][1] == pytest.approx(1.0, abs=1e-5)
+    assert training._student_scores(model, groups)[0][0] == pytest.approx(1.0, abs=1e-5)
+    teacher = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
+    scores = training._teacher_scores(teacher, groups)
+    assert [len(s) for s in scores] == [3, 2]
+    assert scores[1] == pytest.approx(teacher.predict([("sort", "sum"), ("sort", "sort")], show_progress_bar=False).tolist(), abs=1e-4)

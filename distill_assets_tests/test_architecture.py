@@ -1,0 +1,190 @@
+"""The shape of the package: who imports whom, what the code server loads, and the graph as it stands."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import distill_assets
+
+ROOT = Path(distill_assets.__file__).parent
+MODULES = sorted(".".join(("distill_assets", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py"))
+HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
+HEAVY_CORE = {f"distill_assets.core.{name}" for name in ("adapters", "encoders", "interaction", "losses", "training")}
+# What a layer may import of this package, itself aside; entry points (cli, definitions, running, search, ...) may all.
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "storage": {"core"},
+    "sources": {"core"},
+    "settings": {"core"},
+    "partitions": {"settings"},
+    "charts": {"core"},
+    "report": {"charts", "core"},
+    "resources": {"core", "settings", "sources", "storage"},
+    "automation": {"core", "settings", "partitions", "resources"},
+    "assets": {"core", "settings", "sources", "storage", "partitions", "resources", "charts", "report"},
+}
+FORBIDDEN_IN: dict[str, set[str]] = {
+    "core": {"dagster", "duckdb", "pyarrow", "typer", "jinja2", "pydantic_settings"},
+    "storage": {"dagster", *HEAVY},
+    "sources": {"dagster", "duckdb", *HEAVY},
+    "settings": {"dagster", "duckdb", *HEAVY},
+    "assets": {"duckdb", *HEAVY},
+}
+
+
+def source_of(module: str) -> str:
+    """Text of a module."""
+    return (ROOT.parent / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
+
+
+def imports_of(module: str) -> Iterator[tuple[str, bool]]:
+    """(imported module, whether at import time) of every import, nested ones too; those for type checkers left out."""
+    yield from _walk(ast.parse(source_of(module)), module, at_import_time=True)
+
+
+def _walk(node: ast.AST, module: str, at_import_time: bool) -> Iterator[tuple[str, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, at_import_time) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"{module}: relative import"
+            yield str(child.module), at_import_time
+            if child.module == "distill_assets":
+                yield from ((f"distill_assets.{alias.name}", at_import_time) for alias in child.names)
+        else:
+            is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _walk(child, module, at_import_time and not is_function)
+
+
+def layer_of(module: str) -> str:
+    """First name below the package."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_the_walk_sees_nested_imports_and_skips_types() -> None:
+    """A walk that sees nothing lets every other test here pass."""
+    assert len(MODULES) > 40 and "distill_assets.core.losses" in MODULES
+    found = dict(imports_of("distill_assets.resources"))
+    assert found["dagster"] and found["distill_assets.storage.warehouse"]
+    assert found["distill_assets.core.encoders"] is False
+    assert "sentence_transformers" not in found
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if layer_of(m) in ALLOWED])
+def test_layers_import_downwards(module: str) -> None:
+    """Core that reaches for the warehouse cannot be used or tested alone; a circle breaks on the first reordering."""
+    layer = layer_of(module)
+    found = {layer_of(name) for name, _ in imports_of(module) if name.startswith("distill_assets.")}
+    assert found - {layer, ""} <= ALLOWED[layer]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if layer_of(m) in FORBIDDEN_IN])
+def test_layers_know_only_their_own_libraries(module: str) -> None:
+    """A framework that leaks into a layer drags its start-up time and its versions along."""
+    found = {name.split(".")[0] for name, _ in imports_of(module)}
+    assert not found & (FORBIDDEN_IN[layer_of(module)] - (set() if module not in HEAVY_CORE else HEAVY))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in HEAVY_CORE])
+def test_heavy_libraries_and_their_modules_are_imported_late(module: str) -> None:
+    """torch at the top of any module on the way to definitions costs the code server seconds and 500 MB per process."""
+    early = {name for name, at_import_time in imports_of(module) if at_import_time}
+    assert not {name.split(".")[0] for name in early} & {*HEAVY, "matplotlib"}
+    assert not early & HEAVY_CORE
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_five_core_modules_know_torch(module: str) -> None:
+    """Model code outside the core cannot be tested without the graph."""
+    if module not in HEAVY_CORE:
+        assert not {name.split(".")[0] for name, _ in imports_of(module)} & HEAVY
+
+
+def test_definitions_load_light(tmp_path: Path) -> None:
+    """Dagster loads definitions in each process it starts: seconds of torch are paid per step, per sensor tick.
+
+    Under 5 s is the aim and printed; 10 s is refused, because test machines are noisy.
+    """
+    code = (
+        "import sys, time\n"
+        "start = time.perf_counter()\n"
+        "import distill_assets.definitions\n"
+        "heavy = ['torch', 'transformers', 'sentence_transformers', 'datasets', 'peft', 'matplotlib']\n"
+        "print(time.perf_counter() - start, *[name for name in heavy if name in sys.modules])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=True, timeout=120
+    )
+    seconds, *heavy = result.stdout.split()
+    print(f"definitions loaded in {seconds} s")  # noqa: T201
+    assert heavy == []
+    assert float(seconds) < 10
+    assert list(tmp_path.iterdir()) == [], "loading definitions must write nothing"
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+Row = tuple[list[str], str | None, str, list[str], str]
+# key: upstream, partitions, group, kinds, code version
+GRAPH: dict[str, Row] = {
+    "corpus": ([], "batches", "collection", ["duckdb", "python"], "1"),
+    "queries": ([], "batches", "collection", ["duckdb", "python"], "1"),
+    "qrels": ([], "batches", "collection", ["duckdb", "python"], "1"),
+    "hard_negatives": (["corpus", "qrels", "queries"], "batches", "negatives", ["duckdb", "python"], "1"),
+    "teacher_checkpoint": (["hard_negatives", "qrels", "queries"], None, "teacher", ["huggingface", "pytorch"], "1"),
+    "teacher_scores": (["hard_negatives", "qrels", "teacher_checkpoint"], "batches", "teacher", ["duckdb", "pytorch"], "1"),
+    "student_checkpoint": (["teacher_scores"], "hard_labels, margin_mse", "student", ["huggingface", "pytorch"], "1"),
+    "eval_metrics": (
+        ["corpus", "qrels", "queries", "student_checkpoint"],
+        "hard_labels, margin_mse",
+        "evaluation",
+        ["duckdb", "python"],
+        "1",
+    ),
+    "leaderboard": (["eval_metrics", "teacher_checkpoint"], None, "evaluation", ["duckdb", "pytorch"], "1"),
+    "champion": (["leaderboard"], None, "release", ["duckdb"], "1"),
+}
+
+
+@pytest.fixture
+def graph(project: Any) -> Any:
+    """The asset graph of a tiny project."""
+    from distill_assets.definitions import build_definitions
+
+    return build_definitions(project).resolve_asset_graph()
+
+
+def test_the_graph_is_as_written_down(graph: Any) -> None:
+    """A dependency lost in a refactoring shows nowhere: the asset goes on reading what lies in the warehouse.
+
+    A changed line here is a decision: with a new code version, what depends on it is stale.
+    """
+    assert {key.to_user_string(): _row(graph.get(key)) for key in graph.get_all_asset_keys()} == GRAPH
+
+
+def _row(node: Any) -> Row:
+    partitions = node.partitions_def
+    is_static = isinstance(partitions, dg.StaticPartitionsDefinition)
+    name = ", ".join(partitions.get_partition_keys()) if is_static else getattr(partitions, "name", None)
+    upstream = sorted(key.to_user_string() for key in node.parent_keys)
+    return upstream, name, node.group_name, sorted(node.kinds), node.code_version
+
+
+def test_every_asset_says_what_it_is(graph: Any) -> None:
+    """The catalogue shows descriptions, owners and columns: an empty one tells the next reader nothing."""
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description and node.owners, key
+        assert "dagster/column_schema" in node.metadata, key

@@ -1,0 +1,113 @@
+"""The command line as a user types it, on the tiny collection."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_assets.cli import main
+
+
+@pytest.fixture
+def tiny_environment(project: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The tiny project's settings as DISTILL_* variables, in an empty folder."""
+    for name, value in project.overrides.items():
+        monkeypatch.setenv(f"DISTILL_{name.upper()}", value if isinstance(value, str) else json.dumps(value))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["distill-assets", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def test_run_search_leaderboard_and_a_second_run(
+    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line of log on stdout breaks every script that reads --json; a second run that works again costs a teacher."""
+    assert call(monkeypatch, "run") == 0
+    assert "untouched_student" in capsys.readouterr().out
+
+    assert call(monkeypatch, "leaderboard", "--json") == 0
+    board = json.loads(capsys.readouterr().out)
+    assert board["collection"] == "beir:tiny" and board["split"] == "test"
+    assert {s["name"] for s in board["systems"]} == {"bm25", "untouched_student", "teacher", "hard_labels", "margin_mse"}
+    expected = {"name", "ndcg_at_10", "ndcg_at_10_low", "ndcg_at_10_high", "mrr_at_10", "recall_at_100", "query_ms_p50", "query_ms_p95"}
+    assert all(set(system) == expected for system in board["systems"])
+    assert all(s["ndcg_at_10_low"] <= s["ndcg_at_10"] <= s["ndcg_at_10_high"] for s in board["systems"])
+
+    assert call(monkeypatch, "search", "how to sum a matrix", "-k", "3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
+    assert found["champion"] in ("hard_labels", "margin_mse")
+
+    assert call(monkeypatch, "batches", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["batches"][0]["corpus"] == 120
+
+    assert call(monkeypatch, "run") == 0
+    assert "nothing changed: no teacher forward pass, nothing trained" in capsys.readouterr().out
+
+    assert call(monkeypatch, "rollback") == 1
+    assert "first champion" in capsys.readouterr().err
+
+
+def test_commands_before_the_first_run_say_what_to_do(
+    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback, or an empty table with exit code 0, leaves a newcomer alone."""
+    for arguments in (["leaderboard", "--json"], ["search", "sum"]):
+        assert call(monkeypatch, *arguments) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "run distill-assets run first" in captured.err
+    assert not (tiny_environment.parent / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DISTILL_COLLECTION", "csv:x", "expected 'python_api' or 'beir:PATH'"),  # unknown kind of collection
+        ("DISTILL_COLLECTION", "beir:/nowhere/at/all", "/nowhere/at/all"),  # missing folder
+        ("DISTILL_STUDENT", "/nowhere/model", "no model at '/nowhere/model'"),  # missing model
+        ("DISTILL_NO_SUCH_KEY", "1", "allowed are"),  # unknown setting
+        ("DISTILL_TRAIN_QUERIES", "0", "train_queries"),  # value out of range
+    ],
+)
+def test_bad_settings_are_one_line_on_stderr(
+    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, message: str
+) -> None:
+    """Bad input that ends in a traceback hides what to change."""
+    monkeypatch.setenv(name, value)
+    assert call(monkeypatch, "run") == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_broken_line_is_named_and_the_stored_batch_stays(
+    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], beir_folder: Path, project: Any
+) -> None:
+    """A half-copied file must neither be taken for a small corpus nor delete the good one."""
+    assert call(monkeypatch, "run", "--until", "qrels") == 0
+    corpus = beir_folder / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8")[:-30], encoding="utf-8")
+    assert call(monkeypatch, "run", "--until", "qrels") == 1
+    error = capsys.readouterr().err
+    assert "corpus.jsonl" in error and "120" in error
+    assert project.warehouse.slice_info("corpus", "tiny").num_rows == 120
+
+
+def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help is the only page that many users read."""
+    assert call(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("run", "search", "leaderboard", "batches", "rollback", "ui"))

@@ -1,0 +1,66 @@
+"""The champion: promotion, the gate, rolling back."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from distill_assets.assets.publishing import current_champion
+from distill_assets.assets.release import _HISTORY_SCHEMA, roll_back
+from distill_assets.core.errors import PromotionError
+
+
+def add(project: Any, hour: int, recipe: str, verdict: str, folder: Path) -> None:
+    """Append one decision to the history."""
+    folder.mkdir(exist_ok=True)
+    row = {
+        "decided_at": datetime(2026, 1, 1, hour),
+        "recipe": recipe,
+        "model_fingerprint": f"fingerprint-{recipe}",
+        "checkpoint_path": str(folder),
+        "verdict": verdict,
+        "reason": "test",
+        "dev_ndcg_at_10": 0.5,
+        "p_value": None,
+    }
+    project.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=_HISTORY_SCHEMA))
+
+
+def test_roll_back_walks_back_one_champion_at_a_time(project: Any, tmp_path: Path) -> None:
+    """Rolling back to the champion that was just left, or to one that was only kept, would ship the wrong model."""
+    add(project, 1, "first", "promoted", tmp_path / "a")
+    add(project, 2, "second", "promoted", tmp_path / "b")
+    add(project, 3, "third", "kept", tmp_path / "c")
+    add(project, 4, "fourth", "promoted", tmp_path / "d")
+    assert roll_back(project)["recipe"] == "second"
+    assert current_champion(project)["recipe"] == "second"
+    assert roll_back(project)["recipe"] == "first"
+    with pytest.raises(PromotionError, match="first champion"):
+        roll_back(project)
+
+
+def test_promotion_after_a_roll_back_can_be_rolled_back_again(project: Any, tmp_path: Path) -> None:
+    """History is a stack: what was rolled away must not come back as 'the one before'."""
+    add(project, 1, "first", "promoted", tmp_path / "a")
+    add(project, 2, "second", "promoted", tmp_path / "b")
+    roll_back(project)  # decided now, after every other row
+    champion = current_champion(project)
+    assert champion["recipe"] == "first" and champion["verdict"] == "rolled_back"
+
+
+def test_roll_back_refuses_a_folder_that_is_gone(project: Any, tmp_path: Path) -> None:
+    """A champion without files would fail at the next query, not at the roll back."""
+    add(project, 1, "first", "promoted", tmp_path / "a")
+    add(project, 2, "second", "promoted", tmp_path / "b")
+    (tmp_path / "a").rmdir()
+    with pytest.raises(PromotionError, match="is gone"):
+        roll_back(project)
+    assert current_champion(project)["recipe"] == "second"
+
+
+def test_roll_back_without_a_champion(project: Any) -> None:
+    """The first thing a nervous operator may try must say that there is nothing to roll back."""
+    with pytest.raises(PromotionError, match="no champion"):
+        roll_back(project)

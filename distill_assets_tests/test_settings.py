@@ -1,0 +1,251 @@
+"""Settings: which source wins, and that every mistake is refused with the words that repair it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from distill_assets.core.errors import SettingsError, UnknownRecipeError
+from distill_assets.core.recipes import BUILT_IN_RECIPES
+from distill_assets.settings import FULL, QUICK, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder without a distill.toml."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(text: str, folder: Path, **overrides: Any) -> Settings:
+    """Settings of a file with that text."""
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_settings(path, **overrides)
+
+
+def test_defaults_without_any_file(elsewhere: Path) -> None:
+    """An installed package has no distill.toml beside it: it must still start."""
+    settings = load_settings()
+    assert settings.collection == "python_api" and settings.packages == ("numpy", "pandas")
+    assert settings.all_recipes == BUILT_IN_RECIPES
+
+
+def test_the_file_of_the_working_folder_is_read(elsewhere: Path) -> None:
+    """A file that is silently not read runs hours with the defaults."""
+    (elsewhere / "distill.toml").write_text("step_queries = 7\n", encoding="utf-8")
+    assert load_settings().step_queries == 7
+
+
+def test_the_variable_names_another_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DISTILL_SETTINGS must win over the working folder, and must not be refused as an unknown variable."""
+    (elsewhere / "distill.toml").write_text("step_queries = 7\n", encoding="utf-8")
+    (elsewhere / "other.toml").write_text("step_queries = 8\n", encoding="utf-8")
+    monkeypatch.setenv("DISTILL_SETTINGS", str(elsewhere / "other.toml"))
+    assert load_settings().step_queries == 8
+
+
+def test_environment_wins_over_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the module promises; the other way round a job could not be changed from outside."""
+    monkeypatch.setenv("DISTILL_STEP_QUERIES", "9")
+    monkeypatch.setenv("DISTILL_PACKAGES", '["scipy"]')
+    settings = load("step_queries = 7\ndev_queries = 11\n", elsewhere)
+    assert (settings.step_queries, settings.dev_queries, settings.packages) == (9, 11, ("scipy",))
+
+
+def test_overrides_win_over_environment_and_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--quick` and `--full` are overrides: an old variable of the shell must not undo them."""
+    monkeypatch.setenv("DISTILL_STEP_QUERIES", "9")
+    settings = load("step_queries = 7\n", elsewhere, step_queries=5)
+    assert settings.step_queries == 5
+    assert load("", elsewhere, **QUICK).packages == ("numpy",)
+    assert load("train_queries = 3\n", elsewhere, **FULL).train_queries is None
+
+
+def test_overrides_keep_what_they_do_not_name(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An override that throws away file and environment runs the defaults in their place."""
+    monkeypatch.setenv("DISTILL_DEV_QUERIES", "33")
+    settings = load('teacher = "auto"\npool_depth = 12\n[recipes.mine]\nepochs = 2\n', elsewhere, step_queries=5)
+    assert (settings.dev_queries, settings.pool_depth, settings.recipe("mine").epochs) == (33, 12, 2)
+
+
+def test_none_in_the_environment(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TOML has no null and a variable no number for "all": without `none` a limit could not be lifted."""
+    monkeypatch.setenv("DISTILL_TRAIN_QUERIES", "none")
+    monkeypatch.setenv("DISTILL_TEACHER_QUERIES", "none")
+    settings = load("train_queries = 500\n", elsewhere)
+    assert settings.train_queries is None and settings.teacher_queries is None
+
+
+def test_unknown_key_lists_the_allowed_ones(elsewhere: Path) -> None:
+    """A misspelt key that is ignored leaves the default in force for the whole run."""
+    with pytest.raises(SettingsError, match=r"unknown setting 'step_querys'.*step_queries"):
+        load("step_querys = 7\n", elsewhere)
+
+
+def test_unknown_override_is_refused(elsewhere: Path) -> None:
+    """The same for what the command line passes."""
+    with pytest.raises(SettingsError, match="unknown setting 'quick'"):
+        load("", elsewhere, quick=True)
+
+
+def test_unknown_variable_lists_the_allowed_ones(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pydantic-settings ignores variables it does not know."""
+    monkeypatch.setenv("DISTILL_STEP_QUERYS", "7")
+    with pytest.raises(SettingsError, match=r"DISTILL_STEP_QUERYS: allowed are .*DISTILL_STEP_QUERIES"):
+        load_settings()
+
+
+def test_variables_are_not_mixed_into_refused_files(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is no JSON must be named as a variable, not end in a traceback of a parser."""
+    monkeypatch.setenv("DISTILL_PACKAGES", "numpy")
+    with pytest.raises(SettingsError, match=r"variable cannot be read: .*packages.*JSON"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("step_queries = 0", "step_queries = 0"),
+        ('step_queries = "many"', "step_queries = 'many'"),
+        ("promotion_alpha = 1.0", "promotion_alpha = 1.0"),
+        ("near_identical = 0", "near_identical = 0"),
+        ("near_identical = nan", "near_identical = nan"),
+        ("teacher_learning_rate = -1", "teacher_learning_rate = -1"),
+        ("packages = []", "packages = "),
+        ('device = "gpu"', "device = 'gpu'"),
+        ('collection = "beir:"', "collection = 'beir:'"),
+        ('collection = "msmarco"', "expected 'python_api' or 'beir:PATH'"),
+        ('recipes = "all"', "recipes = 'all'"),
+    ],
+)
+def test_bad_values_are_named(line: str, words: str, elsewhere: Path) -> None:
+    """Key, value and reason, before the first hour of work."""
+    with pytest.raises(SettingsError, match=words):
+        load(line + "\n", elsewhere)
+
+
+def test_all_mistakes_are_listed_at_once(elsewhere: Path) -> None:
+    """One per run makes the user run once per mistake; the file is named."""
+    with pytest.raises(SettingsError) as caught:
+        load("step_queries = 0\nbatch_size = -1\nnonsense = 1\n", elsewhere)
+    for words in ("step_queries = 0", "batch_size = -1", "'nonsense'", "mine.toml"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["step_queries = ", "[recipes\n"])
+def test_broken_toml(text: str, elsewhere: Path) -> None:
+    """The line number of tomllib is worth nothing without the file."""
+    with pytest.raises(SettingsError, match=r"mine.toml is not valid TOML.*line 1"):
+        load(text, elsewhere)
+
+
+def test_a_file_that_is_not_text(elsewhere: Path) -> None:
+    """A binary given by mistake was a UnicodeDecodeError without a path."""
+    (elsewhere / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="mine.toml"):
+        load_settings(elsewhere / "mine.toml")
+
+
+def test_a_missing_file_that_was_asked_for(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typo in the path must not run the defaults."""
+    with pytest.raises(SettingsError, match="no settings file at .*gone.toml"):
+        load_settings(elsewhere / "gone.toml")
+    monkeypatch.setenv("DISTILL_SETTINGS", str(elsewhere / "lost.toml"))
+    with pytest.raises(SettingsError, match="no settings file at .*lost.toml"):
+        load_settings()
+
+
+def test_own_recipe(elsewhere: Path) -> None:
+    """A recipe of the file must be a partition like the built-in ones, sorted, with the fields given."""
+    settings = load('[recipes.aaa]\nloss = "hard_labels"\nepochs = 3\n[recipes.plain]\nnum_negatives = 2\n', elsewhere)
+    assert list(settings.all_recipes) == ["aaa", "hard_labels", "margin_mse", "plain"]
+    assert (settings.recipe("aaa").epochs, settings.recipe("aaa").loss) == (3, "hard_labels")
+    assert (settings.recipe("plain").loss, settings.recipe("plain").num_negatives) == ("margin_mse", 2)
+
+
+def test_changed_built_in_recipe(elsewhere: Path) -> None:
+    """One changed field must leave the others of the built-in recipe, not fall back to the class's defaults."""
+    changed = load("[recipes.margin_mse]\nepochs = 3\n", elsewhere).recipe("margin_mse")
+    built_in = BUILT_IN_RECIPES["margin_mse"]
+    assert changed.epochs == 3
+    assert (changed.num_negatives, changed.in_batch_weight) == (built_in.num_negatives, built_in.in_batch_weight) == (4, 1.0)
+    assert changed.fingerprint != built_in.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[recipes.mine]\nepoch = 3\n", r"'mine' has unknown fields \['epoch'\]: allowed are batch_size"),
+        ('[recipes.mine]\nname = "other"\n', "unknown fields"),
+        ("[recipes.teacher]\nepochs = 1\n", "'teacher' cannot name a recipe"),
+        ("[recipes.bm25]\nepochs = 1\n", "'bm25' cannot name a recipe"),
+        ('[recipes."../x"]\nepochs = 1\n', "cannot name a recipe"),
+        ("[recipes.mine]\nepochs = 0\n", "epochs = 0"),
+        ('[recipes.mine]\nepochs = "two"\n', "mine"),
+        ('[recipes.mine]\nloss = "mse"\n', "'mse' is not one of margin_mse, hard_labels"),
+        ("[recipes.mine]\nbatch_size = 2.5\n", "batch_size"),
+        ("[recipes.mine]\nepochs = true\n", "epochs"),
+    ],
+)
+def test_bad_recipes_are_refused_when_settings_load(text: str, words: str, elsewhere: Path) -> None:
+    """Found when the recipe is trained, it costs everything that ran before it."""
+    with pytest.raises(SettingsError, match=words):
+        load(text, elsewhere)
+
+
+def test_skipped_recipes(elsewhere: Path) -> None:
+    """A skipped recipe must leave the partitions; all of them skipped leaves nothing to run."""
+    settings = load('skip_recipes = ["hard_labels"]\n', elsewhere)
+    assert list(settings.all_recipes) == ["margin_mse"]
+    with pytest.raises(UnknownRecipeError, match="there are margin_mse"):
+        settings.recipe("hard_labels")
+    with pytest.raises(SettingsError, match="no recipe is left"):
+        load('skip_recipes = ["hard_labels", "margin_mse"]\n', elsewhere)
+
+
+def test_skipping_a_recipe_that_does_not_exist(elsewhere: Path) -> None:
+    """A typo would train the recipe that was to be left out."""
+    with pytest.raises(SettingsError, match=r"skip_recipes.*'margin'.*margin_mse"):
+        load('skip_recipes = ["margin"]\n', elsewhere)
+
+
+def test_settings_are_frozen() -> None:
+    """What a run used is what it was started with."""
+    with pytest.raises(ValidationError):
+        Settings().step_queries = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "changes_mining"),
+    [
+        ({"train_queries": 5}, True),
+        ({"mining_depth": 11}, True),
+        ({"negatives_per_query": 3}, True),
+        ({"near_identical": 0.5}, True),
+        ({"student_max_length": 64}, True),
+        ({"batch_size": 3}, False),
+        ({"device": "cpu"}, False),
+        ({"scored_negatives": 3}, False),
+    ],
+)
+def test_mining_fingerprint(change: dict[str, Any], changes_mining: bool) -> None:
+    """A setting left out keeps stale negatives; one too many mines everything again for a batch size."""
+    assert (load_settings(**change).mining_fingerprint != load_settings().mining_fingerprint) == changes_mining
+
+
+def test_the_teacher_recipe_is_the_settings_one() -> None:
+    """A setting that does not reach the recipe changes nothing, without a word."""
+    recipe = load_settings(
+        teacher_epochs=4, teacher_queries=None, teacher_learning_rate=0.5, teacher_lora_rank=2, teacher_max_length=99
+    ).teacher_recipe
+    assert (recipe.epochs, recipe.num_queries, recipe.learning_rate, recipe.lora_rank, recipe.max_length) == (4, None, 0.5, 2, 99)
+
+
+def test_the_example_file_of_the_repository_is_valid() -> None:
+    """The first file that a user edits must load as it is."""
+    path = Path(__file__).parents[1] / "distill.toml"
+    if not path.is_file():
+        pytest.skip("installed without the repository")
+    assert load_settings(path).collection == "python_api"
