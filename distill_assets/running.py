@@ -50,6 +50,9 @@ def run_line(
     Raises:
         DistillError: a step failed; the error is the step's own.
     """
+    known = [asset for _, assets in _STAGES for asset in assets]
+    if until not in known:
+        raise DistillError(f"no asset {until!r}: there are {', '.join(known)}")
     batches = project.source.batches()
     if not batches:
         raise DistillError(f"{project.source.name} has no batch: add packages, or folders to the inbox")

@@ -133,8 +133,12 @@ class Settings(BaseSettings):
     @property
     def all_recipes(self) -> dict[str, Recipe]:
         """Built-in recipes as changed by the settings, own ones after them, skipped ones left out; sorted by name."""
+        known = {*BUILT_IN_RECIPES, *self.recipes}
+        unknown = sorted(set(self.skip_recipes) - known)
+        if unknown:
+            raise SettingsError(f"skip_recipes names unknown recipes {unknown}: there are {', '.join(sorted(known))}")
         found: dict[str, Recipe] = {}
-        for name in sorted({*BUILT_IN_RECIPES, *self.recipes} - set(self.skip_recipes)):
+        for name in sorted(known - set(self.skip_recipes)):
             built_in = BUILT_IN_RECIPES.get(name)
             table = self.recipes.get(name, {})
             base = {f.name: getattr(built_in, f.name) for f in fields(Recipe)} if built_in else {"loss": "margin_mse"}
@@ -185,7 +189,8 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     try:
         settings = Settings(**table)
         if overrides:
-            settings = Settings.model_validate({**settings.model_dump(), **overrides})
+            # The environment is in `settings` already and must not win again: no variable's name starts with "=".
+            settings = Settings(**{"_env_prefix": "=", **settings.model_dump(), **overrides})
     except ValidationError as error:
         raise SettingsError(_explain(error, chosen)) from error
     except Exception as error:
@@ -207,7 +212,7 @@ def _read_file(path: Path, *, is_required: bool) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or UnicodeDecodeError for what is not text
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
 
 

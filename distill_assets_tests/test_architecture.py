@@ -13,7 +13,9 @@ import pytest
 import distill_assets
 
 ROOT = Path(distill_assets.__file__).parent
-MODULES = sorted(".".join(("distill_assets", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py"))
+MODULES = sorted(
+    ".".join(("distill_assets", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")
+)
 HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
 HEAVY_CORE = {f"distill_assets.core.{name}" for name in ("adapters", "encoders", "interaction", "losses", "training")}
 # What a layer may import of this package, itself aside; entry points (cli, definitions, running, search, ...) may all.
@@ -95,7 +97,7 @@ def test_layers_know_only_their_own_libraries(module: str) -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m not in HEAVY_CORE])
 def test_heavy_libraries_and_their_modules_are_imported_late(module: str) -> None:
-    """torch at the top of any module on the way to definitions costs the code server seconds and 500 MB per process."""
+    """With torch at the top of any module on the way to definitions, each process of the code server loads it: seconds and 500 MB."""
     early = {name for name, at_import_time in imports_of(module) if at_import_time}
     assert not {name.split(".")[0] for name in early} & {*HEAVY, "matplotlib"}
     assert not early & HEAVY_CORE
@@ -121,7 +123,13 @@ def test_definitions_load_light(tmp_path: Path) -> None:
         "print(time.perf_counter() - start, *[name for name in heavy if name in sys.modules])\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     seconds, *heavy = result.stdout.split()
     print(f"definitions loaded in {seconds} s")  # noqa: T201
@@ -144,7 +152,13 @@ GRAPH: dict[str, Row] = {
     "qrels": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "hard_negatives": (["corpus", "qrels", "queries"], "batches", "negatives", ["duckdb", "python"], "1"),
     "teacher_checkpoint": (["hard_negatives", "qrels", "queries"], None, "teacher", ["huggingface", "pytorch"], "1"),
-    "teacher_scores": (["hard_negatives", "qrels", "teacher_checkpoint"], "batches", "teacher", ["duckdb", "pytorch"], "1"),
+    "teacher_scores": (
+        ["hard_negatives", "qrels", "teacher_checkpoint"],
+        "batches",
+        "teacher",
+        ["duckdb", "pytorch"],
+        "1",
+    ),
     "student_checkpoint": (["teacher_scores"], "hard_labels, margin_mse", "student", ["huggingface", "pytorch"], "1"),
     "eval_metrics": (
         ["corpus", "qrels", "queries", "student_checkpoint"],
@@ -159,11 +173,13 @@ GRAPH: dict[str, Row] = {
 
 
 @pytest.fixture
-def graph(project: Any) -> Any:
-    """The asset graph of a tiny project."""
+def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The asset graph of a project with the default settings."""
+    monkeypatch.chdir(tmp_path)
     from distill_assets.definitions import build_definitions
+    from distill_assets.resources import Project
 
-    return build_definitions(project).resolve_asset_graph()
+    return build_definitions(Project()).resolve_asset_graph()
 
 
 def test_the_graph_is_as_written_down(graph: Any) -> None:

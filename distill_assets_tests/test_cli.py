@@ -40,8 +40,23 @@ def test_run_search_leaderboard_and_a_second_run(
     assert call(monkeypatch, "leaderboard", "--json") == 0
     board = json.loads(capsys.readouterr().out)
     assert board["collection"] == "beir:tiny" and board["split"] == "test"
-    assert {s["name"] for s in board["systems"]} == {"bm25", "untouched_student", "teacher", "hard_labels", "margin_mse"}
-    expected = {"name", "ndcg_at_10", "ndcg_at_10_low", "ndcg_at_10_high", "mrr_at_10", "recall_at_100", "query_ms_p50", "query_ms_p95"}
+    assert {s["name"] for s in board["systems"]} == {
+        "bm25",
+        "untouched_student",
+        "teacher",
+        "hard_labels",
+        "margin_mse",
+    }
+    expected = {
+        "name",
+        "ndcg_at_10",
+        "ndcg_at_10_low",
+        "ndcg_at_10_high",
+        "mrr_at_10",
+        "recall_at_100",
+        "query_ms_p50",
+        "query_ms_p95",
+    }
     assert all(set(system) == expected for system in board["systems"])
     assert all(s["ndcg_at_10_low"] <= s["ndcg_at_10"] <= s["ndcg_at_10_high"] for s in board["systems"])
 
@@ -83,7 +98,12 @@ def test_commands_before_the_first_run_say_what_to_do(
     ],
 )
 def test_bad_settings_are_one_line_on_stderr(
-    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, message: str
+    tiny_environment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    message: str,
 ) -> None:
     """Bad input that ends in a traceback hides what to change."""
     monkeypatch.setenv(name, value)
@@ -94,7 +114,11 @@ def test_bad_settings_are_one_line_on_stderr(
 
 
 def test_broken_line_is_named_and_the_stored_batch_stays(
-    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], beir_folder: Path, project: Any
+    tiny_environment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    beir_folder: Path,
+    project: Any,
 ) -> None:
     """A half-copied file must neither be taken for a small corpus nor delete the good one."""
     assert call(monkeypatch, "run", "--until", "qrels") == 0

@@ -134,7 +134,7 @@ def test_all_mistakes_are_listed_at_once(elsewhere: Path) -> None:
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["step_queries = ", "[recipes\n"])
+@pytest.mark.parametrize("text", ["step_queries = \nx = 1", "[recipes\n"])
 def test_broken_toml(text: str, elsewhere: Path) -> None:
     """The line number of tomllib is worth nothing without the file."""
     with pytest.raises(SettingsError, match=r"mine.toml is not valid TOML.*line 1"):
@@ -170,7 +170,11 @@ def test_changed_built_in_recipe(elsewhere: Path) -> None:
     changed = load("[recipes.margin_mse]\nepochs = 3\n", elsewhere).recipe("margin_mse")
     built_in = BUILT_IN_RECIPES["margin_mse"]
     assert changed.epochs == 3
-    assert (changed.num_negatives, changed.in_batch_weight) == (built_in.num_negatives, built_in.in_batch_weight) == (4, 1.0)
+    assert (
+        (changed.num_negatives, changed.in_batch_weight)
+        == (built_in.num_negatives, built_in.in_batch_weight)
+        == (4, 1.0)
+    )
     assert changed.fingerprint != built_in.fingerprint
 
 
@@ -183,7 +187,9 @@ def test_changed_built_in_recipe(elsewhere: Path) -> None:
         ("[recipes.bm25]\nepochs = 1\n", "'bm25' cannot name a recipe"),
         ('[recipes."../x"]\nepochs = 1\n', "cannot name a recipe"),
         ("[recipes.mine]\nepochs = 0\n", "epochs = 0"),
-        ('[recipes.mine]\nepochs = "two"\n', "mine"),
+        ('[recipes.mine]\nepochs = "two"\n', "epochs = 'two': expected a whole number"),
+        ('[recipes.mine]\nlearning_rate = "5e-5"\n', "learning_rate = '5e-5'"),
+        ("[recipes.mine]\nlearning_rate = inf\n", "learning_rate = inf"),
         ('[recipes.mine]\nloss = "mse"\n', "'mse' is not one of margin_mse, hard_labels"),
         ("[recipes.mine]\nbatch_size = 2.5\n", "batch_size"),
         ("[recipes.mine]\nepochs = true\n", "epochs"),
@@ -240,7 +246,13 @@ def test_the_teacher_recipe_is_the_settings_one() -> None:
     recipe = load_settings(
         teacher_epochs=4, teacher_queries=None, teacher_learning_rate=0.5, teacher_lora_rank=2, teacher_max_length=99
     ).teacher_recipe
-    assert (recipe.epochs, recipe.num_queries, recipe.learning_rate, recipe.lora_rank, recipe.max_length) == (4, None, 0.5, 2, 99)
+    assert (recipe.epochs, recipe.num_queries, recipe.learning_rate, recipe.lora_rank, recipe.max_length) == (
+        4,
+        None,
+        0.5,
+        2,
+        99,
+    )
 
 
 def test_the_example_file_of_the_repository_is_valid() -> None:

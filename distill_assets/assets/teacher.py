@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+from tqdm import tqdm
 
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_teacher_trained
 from distill_assets.assets.manifests import package_versions, record_checkpoint
@@ -190,18 +191,20 @@ def _score_missing(
     settings = project.settings
     missing.sort(key=lambda k: (sum(map(len, text_of[k])), k))  # equal lengths together: least padding
     scorer = CrossEncoderScorer(project.load_teacher(path), batch_size=settings.batch_size)
+    with tqdm(total=len(missing), desc="teacher", unit="pair", disable=not project.show_progress) as bar:
 
-    def report(progress: ScoringProgress) -> None:
-        context.log.info(
-            f"teacher scored {progress.num_done:,} of {progress.num_pairs:,} pairs, {progress.pairs_per_s:.0f} pairs/s, "
-            f"{progress.seconds_left:.0f} s left"
-        )
+        def report(progress: ScoringProgress) -> None:
+            bar.update(progress.num_done - bar.n)
+            context.log.info(
+                f"teacher scored {progress.num_done:,} of {progress.num_pairs:,} pairs, {progress.pairs_per_s:.0f} pairs/s, "
+                f"{progress.seconds_left:.0f} s left"
+            )
 
-    chunks = score_in_chunks([text_of[k] for k in missing], scorer, chunk_size=settings.chunk_size, on_progress=report)
-    for start, logits in chunks:
-        part = missing[start : start + len(logits)]
-        table = {"query_hash": [k[0] for k in part], "doc_hash": [k[1] for k in part]}
-        project.pair_scores.commit(key, pa.table(table).append_column("teacher_logit", pa.array(logits, pa.float32())))
+        texts = [text_of[k] for k in missing]
+        for start, logits in score_in_chunks(texts, scorer, chunk_size=settings.chunk_size, on_progress=report):
+            part = missing[start : start + len(logits)]
+            table = pa.table({"query_hash": [k[0] for k in part], "doc_hash": [k[1] for k in part]})
+            project.pair_scores.commit(key, table.append_column("teacher_logit", pa.array(logits, pa.float32())))
 
 
 _PAIR_SCHEMA = pa.schema([("query_hash", pa.string()), ("doc_hash", pa.string())])

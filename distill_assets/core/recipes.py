@@ -53,6 +53,14 @@ class Recipe:
             raise SettingsError(
                 f"recipe {self.name!r}: loss {self.loss!r} is not one of {', '.join(get_args(StudentLoss))}"
             )
+        require_whole(
+            f"recipe {self.name!r}",
+            num_negatives=self.num_negatives,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            max_queries=1 if self.max_queries is None else self.max_queries,
+            seed=self.seed,
+        )
         require_positive(
             f"recipe {self.name!r}",
             num_negatives=self.num_negatives,
@@ -125,11 +133,21 @@ class TeacherRecipe:
 
 
 def require_positive(owner: str, **values: float) -> None:
-    """Raise `SettingsError` naming every value that is not above 0."""
-    wrong = {name: value for name, value in values.items() if not value > 0}
+    """Raise `SettingsError` naming every value that is not a finite number above 0."""
+    wrong = {
+        n: value for n, value in values.items() if not (isinstance(value, int | float) and 0 < value < float("inf"))
+    }
     if wrong:
         listed = ", ".join(f"{name} = {value!r}" for name, value in wrong.items())
         raise SettingsError(f"{owner}: {listed}: expected a number above 0")
+
+
+def require_whole(owner: str, **values: int) -> None:
+    """Raise `SettingsError` naming every value that is not an integer; a settings file can hold 2.5 or true."""
+    wrong = {name: value for name, value in values.items() if type(value) is not int}
+    if wrong:
+        listed = ", ".join(f"{name} = {value!r}" for name, value in wrong.items())
+        raise SettingsError(f"{owner}: {listed}: expected a whole number")
 
 
 def require_recipe_name(name: str) -> str:

@@ -56,12 +56,12 @@ def test_a_new_adapter_changes_nothing(tiny_encoder: Path) -> None:
 def test_only_adapter_and_head_are_trained(tiny_encoder: Path) -> None:
     """A base weight that moves is not in the adapter's file and is lost on saving.
 
-    2 layers x 6 linear layers and the pooler's one, 2 matrices each: 26; the head's 2 scales, weight and bias: 4.
+    2 layers x 6 linear layers, 2 matrices each: 24 (peft leaves out the pooler, which the head never reads). The head has 4.
     """
     model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
     add_adapter(model, rank=2)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert sum("lora_" in name for name in trained) == 26
+    assert sum("lora_" in name for name in trained) == 24
     assert sorted(name for name in trained if "lora_" not in name) == [
         "1.linear.bias",
         "1.linear.weight",

@@ -57,6 +57,10 @@ def test_equal_recipes_have_equal_fingerprints() -> None:
         ("in_batch_weight", -0.5),
         ("in_batch_weight", float("nan")),
         ("loss", "margin"),
+        ("batch_size", 2.5),
+        ("epochs", True),
+        ("seed", 1.0),
+        ("learning_rate", float("inf")),
     ],
 )
 def test_bad_fields_are_refused_by_name(field: str, value: Any) -> None:

@@ -16,7 +16,9 @@ from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.training import TrainingReport, TrainingRun, train_student, train_teacher
 from distill_assets_tests.conftest import ACTIONS, TOPICS
 
-RECIPE = Recipe(name="tiny", loss="margin_mse", num_negatives=2, epochs=2, batch_size=8, learning_rate=3e-3, in_batch_weight=1.0)
+RECIPE = Recipe(
+    name="tiny", loss="margin_mse", num_negatives=2, epochs=2, batch_size=8, learning_rate=3e-3, in_batch_weight=1.0
+)
 TEACHER_RECIPE = TeacherRecipe(epochs=2, batch_size=8, learning_rate=3e-3)
 
 
@@ -40,7 +42,9 @@ GROUPS = make_groups()
 DEV_GROUPS = [DevGroup(g.query_id, g.query, g.documents, (1, 0, 0)) for g in make_groups(60)[48:]]
 
 
-def student(path: Path, groups: list[TrainingGroup], run: TrainingRun, recipe: Recipe = RECIPE) -> tuple[Any, TrainingReport]:
+def student(
+    path: Path, groups: list[TrainingGroup], run: TrainingRun, recipe: Recipe = RECIPE
+) -> tuple[Any, TrainingReport]:
     """A fresh student, trained."""
     model = load_student(path, device="cpu")
     return model, train_student(model, groups, DEV_GROUPS, recipe, run)
@@ -135,7 +139,9 @@ def test_the_same_seed_gives_the_same_weights(tiny_encoder: Path, run: TrainingR
 
 
 @pytest.mark.parametrize(
-    ("values", "best"), [([0.9, 0.1], 0), ([0.1, 0.9], 1), ([0.5, 0.5], 0)], ids=["first", "last", "tie goes to the first"]
+    ("values", "best"),
+    [([0.9, 0.1], 0), ([0.1, 0.9], 1), ([0.5, 0.5], 0)],
+    ids=["first", "last", "tie goes to the first"],
 )
 def test_the_best_dev_step_is_kept(
     values: list[float], best: int, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +165,7 @@ def test_the_best_dev_step_of_a_teacher_is_kept(
     assert not torch.equal(dev.seen[0]["1.linear.weight"], dev.seen[1]["1.linear.weight"])
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What interrupts training in these tests."""
 
 
@@ -192,8 +198,8 @@ def test_resuming_ends_where_an_uninterrupted_run_does(
         ScriptedDev([*values]).install(patch)
         expected, expected_report = train(tmp_path / "whole", num_evaluations)
     with monkeypatch.context() as patch:
-        ScriptedDev([*values[:killed_at], Killed()]).install(patch)
-        with pytest.raises(Killed):
+        ScriptedDev([*values[:killed_at], KilledError()]).install(patch)
+        with pytest.raises(KilledError):
             train(tmp_path / "work", num_evaluations)
     with monkeypatch.context() as patch:
         rest = ScriptedDev([*values[killed_at:]]).install(patch)
@@ -208,8 +214,8 @@ def test_resuming_keeps_a_best_step_from_before_the_kill(
     tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best step may lie before the kill: its score and its weights must both survive."""
-    before = ScriptedDev([0.9, Killed()]).install(monkeypatch)
-    with pytest.raises(Killed):
+    before = ScriptedDev([0.9, KilledError()]).install(monkeypatch)
+    with pytest.raises(KilledError):
         student(tiny_encoder, GROUPS, run)
     ScriptedDev([0.2]).install(monkeypatch)
     model, report = student(tiny_encoder, GROUPS, run)
@@ -221,7 +227,7 @@ def test_resuming_keeps_a_best_step_from_before_the_kill(
 def test_a_loss_that_is_not_finite_is_refused(
     kind: str, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers replaces NaN losses by the average of the others in its log: the curve looks fine, the model is noise."""
+    """The trainer replaces NaN losses by the average of the others in its log: the curve looks fine, the model is noise."""
     ScriptedDev([0.5, 0.5]).install(monkeypatch)
     target = "margin_mse" if kind == "student" else "listwise_softmax"
     monkeypatch.setattr(f"distill_assets.core.losses.{target}", lambda scores, *logits: scores.sum() * float("nan"))
@@ -244,16 +250,24 @@ def test_groups_without_their_logits_are_refused(logits: Any, tiny_encoder: Path
 
 @pytest.mark.parametrize(
     "groups",
-    [[], [replace(g, documents=g.documents[:1]) for g in GROUPS], [GROUPS[0], replace(GROUPS[1], documents=GROUPS[1].documents[:2])]],
+    [
+        [],
+        [replace(g, documents=g.documents[:1]) for g in GROUPS],
+        [GROUPS[0], replace(GROUPS[1], documents=GROUPS[1].documents[:2])],
+    ],
     ids=["none", "no negative", "ragged"],
 )
-def test_groups_that_make_no_table_are_refused(groups: list[TrainingGroup], tiny_encoder: Path, run: TrainingRun) -> None:
+def test_groups_that_make_no_table_are_refused(
+    groups: list[TrainingGroup], tiny_encoder: Path, run: TrainingRun
+) -> None:
     """An empty list was an IndexError deep inside; a ragged one lost columns."""
     recipe = replace(RECIPE, loss="hard_labels")
     with pytest.raises(TrainingError, match="expected at least one group"):
         student(tiny_encoder, groups, run, recipe)
     with pytest.raises(TrainingError, match="expected at least one group"):
-        train_teacher(grow_cross_encoder(tiny_encoder, device="cpu", max_length=48), groups, DEV_GROUPS, TEACHER_RECIPE, run)
+        train_teacher(
+            grow_cross_encoder(tiny_encoder, device="cpu", max_length=48), groups, DEV_GROUPS, TEACHER_RECIPE, run
+        )
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 9])
@@ -310,4 +324,6 @@ def test_dev_scores_belong_to_their_documents(tiny_encoder: Path) -> None:
     teacher = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
     scores = training._teacher_scores(teacher, groups)
     assert [len(s) for s in scores] == [3, 2]
-    assert scores[1] == pytest.approx(teacher.predict([("sort", "sum"), ("sort", "sort")], show_progress_bar=False).tolist(), abs=1e-4)
+    assert scores[1] == pytest.approx(
+        teacher.predict([("sort", "sum"), ("sort", "sort")], show_progress_bar=False).tolist(), abs=1e-4
+    )
