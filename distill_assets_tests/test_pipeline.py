@@ -124,3 +124,15 @@ def test_teacher_is_grown_from_an_encoder(project: Any, instance: dg.DagsterInst
     assert manifest["training"]["losses"]
     logits = grown.warehouse.read("teacher_scores").column("teacher_logit").to_pylist()
     assert len(set(logits)) > 10
+
+
+def test_deleted_checkpoint_is_made_again(project: Any, instance: dg.DagsterInstance) -> None:
+    """A row without its folder would count as up to date and fail at the first search."""
+    import shutil
+
+    _run(project, instance, until="teacher_checkpoint")
+    path = project.warehouse.read("checkpoints", slice_keys=["teacher"]).column("path")[0].as_py()
+    shutil.rmtree(path)
+    steps = _run(project, instance, until="teacher_checkpoint")
+    assert [step.assets for step in steps if not step.was_fresh] == [("teacher_checkpoint",)]
+    assert (Path(path) / "manifest.json").is_file()

@@ -6,8 +6,10 @@ nothing downstream.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from distill_assets.core.errors import MissingPartitionError
+from distill_assets.core.model_folders import is_cross_encoder, require_model_folder
 from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import fingerprint
 from distill_assets.resources import Project
@@ -74,8 +76,6 @@ def of_teacher_checkpoint(project: Project, _: str = "") -> str:
 
 def is_teacher_trained(project: Project) -> bool:
     """Whether the teacher is fine-tuned on this collection's labels: by setting, or because it has no scoring head yet."""
-    from distill_assets.core.encoders import is_cross_encoder, require_model_folder
-
     if project.teacher_choice == BUNDLED:
         return project.settings.teacher_finetune
     require_model_folder(project.teacher_source_path)
@@ -174,9 +174,18 @@ def slice_of(asset: str, partition: str = "") -> tuple[str, str]:
 def is_fresh(project: Project, asset: str, partition: str = "") -> bool:
     """Whether the stored slice was made from what is there now. False where it, or anything upstream, is missing."""
     info = project.warehouse.slice_info(*slice_of(asset, partition))
-    if info is None:
+    if info is None or not _has_files(project, asset, partition):
         return False
     try:
         return info.input_fingerprint == input_fingerprint(project, asset, partition)
     except MissingPartitionError:
         return False
+
+
+def _has_files(project: Project, asset: str, partition: str) -> bool:
+    """Whether the folder that a checkpoint's row names is still there, whole. Other assets are rows alone."""
+    table, key = slice_of(asset, partition)
+    if table != "checkpoints":
+        return True
+    path = project.warehouse.read(table, slice_keys=[key], columns=["path"]).column("path")[0].as_py()
+    return (Path(path) / "manifest.json").is_file()

@@ -23,6 +23,7 @@ from distill_assets.assets.reading import (
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.charts import as_markdown_image, score_histogram_chart
 from distill_assets.core.groups import build_teacher_groups
+from distill_assets.core.model_folders import is_cross_encoder
 from distill_assets.core.records import hash_text
 from distill_assets.core.scoring import ScoringProgress, score_in_chunks
 from distill_assets.partitions import batches
@@ -78,7 +79,7 @@ def _make_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str
 
 
 def _open_for_training(project: Project, source: Path) -> Any:
-    from distill_assets.core.encoders import grow_cross_encoder, is_cross_encoder
+    from distill_assets.core.encoders import grow_cross_encoder
 
     if is_cross_encoder(source):
         return project.load_teacher(source)

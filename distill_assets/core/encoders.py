@@ -1,9 +1,8 @@
 """Loading and applying the two kinds of model: the cross-encoder teacher and the bi-encoder student."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from sentence_transformers.base.modules import Module, Transformer
 
 from distill_assets.core.errors import ModelError, NonFiniteError
 from distill_assets.core.interaction import JointInteraction
+from distill_assets.core.model_folders import is_cross_encoder, read_json, require_model_folder, unreadable
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Role = Literal["query", "document"]
@@ -46,7 +46,7 @@ def load_student(path: Path, *, device: str, max_length: int | None = None) -> S
     try:
         model = SentenceTransformer(str(path), device=device, local_files_only=True)
     except Exception as error:
-        raise _unreadable(path, "a sentence-transformers model", error) from error
+        raise unreadable(path, "a sentence-transformers model", error) from error
     limit = model.max_seq_length
     if max_length is not None:
         model.max_seq_length = max_length if limit is None else min(limit, max_length)
@@ -72,7 +72,7 @@ def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> C
         else:
             model = CrossEncoder(modules=modules, device=device, activation_fn=torch.nn.Identity())
     except Exception as error:
-        raise _unreadable(path, "a cross-encoder", error) from error
+        raise unreadable(path, "a cross-encoder", error) from error
     if model.num_labels != 1:
         raise ModelError(
             f"{path} has {model.num_labels} outputs: a teacher needs one relevance logit; choose a ranking cross-encoder "
@@ -92,7 +92,7 @@ def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> C
     try:
         transformer = Transformer(str(encoder_path), max_seq_length=max_length, config_kwargs={"num_labels": 1})
     except Exception as error:
-        raise _unreadable(encoder_path, "an encoder", error) from error
+        raise unreadable(encoder_path, "an encoder", error) from error
     tokenizer, encoder = transformer.tokenizer, transformer.auto_model
     if tokenizer is None or tokenizer.sep_token_id is None:
         raise ModelError(f"{encoder_path} has no separator token: a cross-encoder needs one between query and document")
@@ -107,26 +107,6 @@ def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> C
     return CrossEncoder(modules=[transformer, head], device=device, activation_fn=torch.nn.Identity())
 
 
-def require_model_folder(path: Path) -> None:
-    """Raise `ModelError` unless `path` is a folder that holds a model's configuration."""
-    if not path.is_dir():
-        raise ModelError(f"no model at {path}: expected a folder saved by sentence-transformers or transformers")
-    if not any((path / name).is_file() for name in ("modules.json", "config.json")):
-        raise ModelError(f"{path} is not a model: neither modules.json nor config.json is in it")
-
-
-def is_cross_encoder(path: Path) -> bool:
-    """Whether a model folder holds a cross-encoder (saved `CrossEncoder`, or a sequence-classification checkpoint)."""
-    try:
-        if (path / "modules.json").is_file():
-            kinds = [entry["type"] for entry in _read_json(path / "modules.json")]
-            return not any(kind.endswith((".Pooling", ".StaticEmbedding")) for kind in kinds)
-        architectures = _read_json(path / "config.json").get("architectures") or [""]
-        return str(architectures[0]).endswith(("ForSequenceClassification", "ForCausalLM"))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # no JSON, or JSON of another shape
-        raise _unreadable(path, "a model", error) from error
-
-
 def _modules_with_own_head(path: Path) -> list[Module] | None:
     """The modules of a folder that holds exactly a transformer and this package's head; None for any other folder.
 
@@ -135,7 +115,7 @@ def _modules_with_own_head(path: Path) -> list[Module] | None:
     """
     if not (path / "modules.json").is_file():
         return None
-    entries = _read_json(path / "modules.json")
+    entries = read_json(path / "modules.json")
     own = f"{JointInteraction.__module__}.{JointInteraction.__qualname__}"
     is_own = len(entries) == 2 and entries[0]["type"].startswith("sentence_transformers.") and entries[1]["type"] == own
     folders = [(path / entry["path"]).resolve() for entry in entries]
@@ -145,10 +125,6 @@ def _modules_with_own_head(path: Path) -> list[Module] | None:
         str(path), subfolder=entries[0]["path"], local_files_only=True, trust_remote_code=False
     )
     return [transformer, JointInteraction.load(str(path), subfolder=entries[1]["path"], local_files_only=True)]
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def encode_texts(
@@ -172,13 +148,6 @@ def encode_texts(
             f"{num_bad} of {len(vectors)} embeddings are not finite: the model's weights are damaged or training diverged"
         )
     return vectors
-
-
-def _unreadable(path: Path, wanted: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path} could not be loaded as {wanted}: {type(error).__name__}: {str(error)[:300]}; "
-        "copy the model again if a file is truncated"
-    )
 
 
 class CrossEncoderScorer:

@@ -1,0 +1,40 @@
+"""What a model folder says of itself, read without opening the model (and without importing torch)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distill_assets.core.errors import ModelError
+
+
+def require_model_folder(path: Path) -> None:
+    """Raise `ModelError` unless `path` is a folder that holds a model's configuration."""
+    if not path.is_dir():
+        raise ModelError(f"no model at {path}: expected a folder saved by sentence-transformers or transformers")
+    if not any((path / name).is_file() for name in ("modules.json", "config.json")):
+        raise ModelError(f"{path} is not a model: neither modules.json nor config.json is in it")
+
+
+def is_cross_encoder(path: Path) -> bool:
+    """Whether a model folder holds a cross-encoder (saved `CrossEncoder`, or a sequence-classification checkpoint)."""
+    try:
+        if (path / "modules.json").is_file():
+            kinds = [entry["type"] for entry in read_json(path / "modules.json")]
+            return not any(kind.endswith((".Pooling", ".StaticEmbedding")) for kind in kinds)
+        architectures = read_json(path / "config.json").get("architectures") or [""]
+        return str(architectures[0]).endswith(("ForSequenceClassification", "ForCausalLM"))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # no JSON, or JSON of another shape
+        raise unreadable(path, "a model", error) from error
+
+
+def read_json(path: Path) -> Any:
+    """Parsed content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def unreadable(path: Path, wanted: str, error: Exception) -> ModelError:
+    """The error for a folder that could not be loaded as what was wanted."""
+    return ModelError(
+        f"{path} could not be loaded as {wanted}: {type(error).__name__}: {str(error)[:300]}; "
+        "copy the model again if a file is truncated"
+    )
