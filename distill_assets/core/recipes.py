@@ -176,6 +176,6 @@ BUILT_IN_RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="hard_labels", loss="hard_labels"),
-        Recipe(name="margin_mse", loss="margin_mse", num_negatives=4, in_batch_weight=1.0),
+        Recipe(name="margin_mse", loss="margin_mse", num_negatives=2, in_batch_weight=5.0),
     )
 }
