@@ -18,7 +18,8 @@ from sentence_transformers import (
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-from transformers import TrainerCallback, set_seed
+from tqdm import tqdm
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from distill_assets.core.encoders import encode_texts, has_fast_bf16
@@ -179,13 +180,16 @@ def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_rows: int) 
         "greater_is_better": True,
         "logging_steps": max(1, num_steps // 20),
         "logging_nan_inf_filter": False,  # on, it writes the average of the other losses for a NaN, and `_FiniteLoss` sees none
-        "disable_tqdm": not run.show_progress,
+        "disable_tqdm": True,
         "report_to": "none",
         "dataloader_drop_last": num_rows > recipe.batch_size,
     }
 
 
 def _train(trainer: Any, run: TrainingRun, num_groups: int) -> TrainingReport:
+    for printer in (PrinterCallback, ProgressCallback):  # both write to stdout, where --json has its document
+        trainer.remove_callback(printer)
+    trainer.add_callback(_ProgressBar(is_shown=run.show_progress))
     last = get_last_checkpoint(str(run.work_folder)) if run.work_folder.is_dir() else None
     resumed = int(last.rsplit("-", 1)[1]) if last else 0
     trainer.train(resume_from_checkpoint=last)
@@ -283,3 +287,24 @@ class _FiniteLoss(TrainerCallback):
         loss = (logs or {}).get("loss")
         if loss is not None and not abs(loss) < float("inf"):
             raise TrainingError(f"loss is {loss} at step {state.global_step}: lower the learning rate or margin_scale")
+
+
+class _ProgressBar(TrainerCallback):
+    """Steps done, time left and the last loss, on stderr."""
+
+    def __init__(self, *, is_shown: bool) -> None:
+        self.is_shown = is_shown
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", disable=not self.is_shown)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs and self.bar is not None:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
