@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from distill_assets.core.errors import ModelError
+from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.records import fingerprint, hash_text
 from distill_assets.settings import BUNDLED, Settings, load_settings
 from distill_assets.sources.base import Source
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
     from distill_assets.core.encoders import Role
+    from distill_assets.core.scoring import PairScorer
+
+ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: how it is joined with the student's cosine
 
 
 class Project(dg.ConfigurableResource):
@@ -107,6 +111,13 @@ class Project(dg.ConfigurableResource):
         return BUNDLED if self.settings.collection == "python_api" else self.settings.student
 
     @property
+    def is_teacher_joined(self) -> bool:
+        """Whether the teacher is joined with the untouched student's cosine: by setting, else where it was grown here."""
+        if self.settings.teacher_with_cosine is not None:
+            return self.settings.teacher_with_cosine
+        return self.teacher_choice == BUNDLED or not is_cross_encoder(self.teacher_source_path)
+
+    @property
     def teacher_source_path(self) -> Path:
         """Folder that the teacher is made from: the bundled adapter, or the chosen model."""
         if self.teacher_choice == BUNDLED:
@@ -128,6 +139,23 @@ class Project(dg.ConfigurableResource):
         from distill_assets.core.encoders import load_teacher
 
         return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)
+
+    def teacher_scorer(self, path: Path) -> "PairScorer":
+        """What turns pairs into teacher logits: the cross-encoder, joined with the student's cosine where its folder says so."""
+        from distill_assets.core.encoders import CrossEncoderScorer
+        from distill_assets.core.ensemble import CosineEnsemble
+
+        scorer = CrossEncoderScorer(self.load_teacher(path), batch_size=self.settings.batch_size)
+        if not (path / ENSEMBLE_FILE).is_file():
+            return scorer
+        weight = read_json(path / ENSEMBLE_FILE)["cosine_weight"]
+        return CosineEnsemble(scorer, self.student_cosines, weight)
+
+    def student_cosines(self, pairs: "Sequence[tuple[str, str]]") -> "np.ndarray":
+        """Cosine of the untouched student per (query, document) pair; embeddings come from the store."""
+        queries, _ = self.embed(self.student_path, [query for query, _ in pairs], "query")
+        documents, _ = self.embed(self.student_path, [document for _, document in pairs], "document")
+        return (queries * documents).sum(axis=1)
 
     def embed(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[np.ndarray, int]":
         """Unit vectors of `texts` in order, and how many had to be encoded: the embedding store answers the rest.

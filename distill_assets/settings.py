@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         description="A cross-encoder (local folder or hub name), or `bundled` (grown for python_api), or `auto`: bundled for "
         "python_api, else one grown from the student's encoder on the train labels.",
     )
+    teacher_with_cosine: bool | None = Field(
+        None,
+        description="Join the teacher's logit with the untouched student's cosine; by default where the teacher was grown from "
+        "an encoder.",
+    )
     teacher_finetune: bool = Field(
         False, description="Fine-tune the teacher on the train labels first; an encoder always is."
     )

@@ -217,10 +217,8 @@ def _student_speed(
 def _teacher_speed(
     project: Project, queries: Sequence[Query], run: Run, content_of: dict[str, str]
 ) -> dict[str, float]:
-    from distill_assets.core.encoders import CrossEncoderScorer
-
     path = student_path(project, "teacher")
-    scorer = CrossEncoderScorer(project.load_teacher(path), batch_size=project.settings.batch_size)
+    scorer = project.teacher_scorer(path)
     speed = _latency(queries, lambda q: scorer([(q.text, content_of[d]) for d, _ in run[q.query_id]]))
     return speed | {"model_mb": _weights_mb(path)}
 

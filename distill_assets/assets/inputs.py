@@ -63,15 +63,20 @@ def of_hard_negatives(project: Project, batch: str) -> str:
 
 def of_teacher_checkpoint(project: Project, _: str = "") -> str:
     """The model it starts from; with fine-tuning, every label and mined negative as well."""
-    settings = project.settings
-    base = fingerprint_model(project.teacher_source_path)
-    if project.teacher_choice == BUNDLED or not is_teacher_trained(project):
-        return fingerprint(base, project.student_fingerprint if project.teacher_choice == BUNDLED else "")
-    batches = project.source.batches()
-    tables = ("queries", "qrels", "hard_negatives")
-    return fingerprint(
-        base, settings.teacher_recipe.fingerprint, *(_versions(project, table, batches) for table in tables)
-    )
+    settings, batches = project.settings, project.source.batches()
+    parts: list[object] = [fingerprint_model(project.teacher_source_path)]
+    if project.teacher_choice == BUNDLED or project.is_teacher_joined:
+        parts.append(project.student_fingerprint)
+    if project.is_teacher_joined:  # its weight is measured on dev candidates
+        parts += [
+            "joined",
+            settings.step_queries,
+            *(_versions(project, t, batches) for t in ("queries", "hard_negatives")),
+        ]
+    if is_teacher_trained(project):
+        tables = ("queries", "qrels", "hard_negatives")
+        parts += [settings.teacher_recipe.fingerprint, *(_versions(project, table, batches) for table in tables)]
+    return fingerprint(*parts)
 
 
 def is_teacher_trained(project: Project) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -22,12 +23,14 @@ from distill_assets.assets.reading import (
 )
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.charts import as_markdown_image, score_histogram_chart
+from distill_assets.core.ensemble import balance_spreads
 from distill_assets.core.groups import build_teacher_groups
+from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.model_folders import is_cross_encoder
 from distill_assets.core.records import hash_text
 from distill_assets.core.scoring import ScoringProgress, score_in_chunks
 from distill_assets.partitions import batches
-from distill_assets.resources import Project
+from distill_assets.resources import ENSEMBLE_FILE, Project
 from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import packaged_encoder
 
@@ -48,6 +51,8 @@ def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> d
     if not store.has("teacher", "teacher", key):
         with store.writing("teacher", "teacher", key) as folder:
             manifest = _make_teacher(project, folder, store.work_folder("teacher", "teacher", key))
+            if project.is_teacher_joined:
+                manifest["joined"] = _join_with_cosine(project, folder)
             manifest |= {"input_fingerprint": key, "packages": package_versions()}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         store.clear_work("teacher", "teacher", key)
@@ -76,6 +81,27 @@ def _make_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str
     report = _fine_tune(project, model, work_folder)
     model.save_pretrained(str(folder))
     return {"source": project.teacher_choice, "training": report}
+
+
+def _join_with_cosine(project: Project, folder: Path) -> dict[str, float]:
+    """Measure the members on dev candidates and write how they are joined; returns nDCG@10 of reranking for each.
+
+    The weight balances spreads and reads no label, so that dev stays a fair judge of it.
+    """
+    groups = read_step_groups(project, read_labels(project))
+    pairs = [(group.query, document) for group in groups for document in group.documents]
+    bounds = np.cumsum([len(group.documents) for group in groups])[:-1]
+    logits = np.split(project.teacher_scorer(folder)(pairs), bounds)
+    cosines = np.split(project.student_cosines(pairs), bounds)
+    weight = balance_spreads([g.tolist() for g in logits], [g.tolist() for g in cosines])
+    (folder / ENSEMBLE_FILE).write_text(
+        json.dumps({"cosine_weight": weight, "student": project.student_fingerprint}, indent=2) + "\n", encoding="utf-8"
+    )
+    joined = [t + weight * c for t, c in zip(logits, cosines, strict=True)]
+    members = {"cross_encoder": logits, "student_cosine": cosines, "joined": joined}
+    return {"cosine_weight": weight} | {
+        f"dev_ndcg_at_10_{name}": rerank_ndcg(groups, [g.tolist() for g in scores]) for name, scores in members.items()
+    }
 
 
 def _open_for_training(project: Project, source: Path) -> Any:
@@ -187,11 +213,9 @@ def _score_missing(
     missing: list[tuple[str, str]],
     text_of: dict[tuple[str, str], tuple[str, str]],
 ) -> None:
-    from distill_assets.core.encoders import CrossEncoderScorer
-
     settings = project.settings
     missing.sort(key=lambda k: (sum(map(len, text_of[k])), k))  # equal lengths together: least padding
-    scorer = CrossEncoderScorer(project.load_teacher(path), batch_size=settings.batch_size)
+    scorer = project.teacher_scorer(path)
     with tqdm(total=len(missing), desc="teacher", unit="pair", disable=not project.show_progress) as bar:
 
         def report(progress: ScoringProgress) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from ir_measures import AP, RR, R, nDCG
 
 from distill_assets.core.errors import NonFiniteError
+from distill_assets.core.groups import DevGroup
 
 Qrels = dict[str, dict[str, int]]
 _MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR @ 10, "recall_at_100": R @ 100, "map": AP}
@@ -60,6 +61,16 @@ def evaluate_run(
     for metric in ir_measures.iter_calc(list(names), judged, positions):
         values[metric.query_id][names[metric.measure]] = float(metric.value)
     return {query_id: QueryMetrics(**found) for query_id, found in values.items()}
+
+
+def rerank_ndcg(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -> float:
+    """Mean nDCG@10 of ranking each group's documents by its scores, one list per group in the order of its documents."""
+    run, qrels = {}, {}
+    for group, values in zip(groups, scores, strict=True):
+        ids = [f"{i:06d}" for i in range(len(group.documents))]
+        run[group.query_id] = [(key, float(value)) for key, value in zip(ids, values, strict=True)]
+        qrels[group.query_id] = {key: r for key, r in zip(ids, group.relevances, strict=True) if r > 0}
+    return mean_of(evaluate_run(run, qrels), "ndcg_at_10")
 
 
 def values_of(per_query: Mapping[str, QueryMetrics], name: str) -> dict[str, float]:

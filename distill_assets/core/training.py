@@ -26,7 +26,7 @@ from distill_assets.core.encoders import encode_texts, has_fast_bf16
 from distill_assets.core.errors import TrainingError
 from distill_assets.core.groups import DevGroup, TrainingGroup
 from distill_assets.core.losses import StudentLoss, TeacherLoss
-from distill_assets.core.metrics import evaluate_run
+from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 
 logger = logging.getLogger(__name__)
@@ -271,13 +271,7 @@ class _DevEvaluator(BaseEvaluator):
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Score the dev groups with the model as it stands."""
-        run, qrels = {}, {}
-        for group, scores in zip(self.groups, self.score(model, self.groups), strict=True):
-            ids = [f"{i:06d}" for i in range(len(group.documents))]
-            run[group.query_id] = list(zip(ids, scores, strict=True))
-            qrels[group.query_id] = {key: r for key, r in zip(ids, group.relevances, strict=True) if r > 0}
-        per_query = evaluate_run(run, qrels)
-        return {_DEV_METRIC: sum(m.ndcg_at_10 for m in per_query.values()) / max(1, len(per_query))}
+        return {_DEV_METRIC: rerank_ndcg(self.groups, self.score(model, self.groups))}
 
 
 class _FiniteLoss(TrainerCallback):
