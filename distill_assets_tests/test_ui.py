@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,18 +103,19 @@ def test_lineage_shows_every_asset_and_what_was_materialised(project: Any, page:
     """Definitions can load in Python and still show an empty or broken graph to the person who opens the UI."""
     home = tmp_path / "dagster_home"
     home.mkdir()
+    shutil.copyfile(Path(__file__).parents[1] / "dagster.yaml", home / "dagster.yaml")
     with dg.DagsterInstance.from_ref(dg._core.instance.ref.InstanceRef.from_dir(str(home))) as instance:
         list(run_line(build_definitions(project), project, instance, until="hard_negatives"))
+    pictures = os.environ.get("UI_SCREENSHOTS")  # a folder, to look at what the test saw
     with webserver(home, project) as url:
-        page.goto(f"{url}/asset-groups")
+        page.goto(f"{url}/assets/champion?view=lineage&lineageScope=upstream&lineageDepth=10")
         for asset in ASSETS:
-            page.get_by_text(asset, exact=True).first.wait_for(timeout=60_000)
-        pictures = os.environ.get("UI_SCREENSHOTS")  # a folder, to look at what the test saw
+            page.get_by_text(asset, exact=True).first.wait_for(timeout=90_000)
         if pictures:
             page.wait_for_timeout(3000)
             page.screenshot(path=str(Path(pictures) / "lineage.png"))
         page.goto(f"{url}/assets/hard_negatives?view=partitions")
-        page.get_by_text("tiny", exact=True).first.wait_for(timeout=60_000)
-        page.get_by_text("1 materialized", exact=False).first.wait_for(timeout=60_000)
+        page.get_by_text("tiny", exact=True).first.wait_for(timeout=90_000)
+        page.get_by_text("Materialized (1)", exact=True).first.wait_for(timeout=90_000)
         if pictures:
             page.screenshot(path=str(Path(pictures) / "partitions.png"))
