@@ -21,7 +21,7 @@ def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.Assets
     """The asset for a given set of recipes; the settings say which those are."""
 
     @dg.asset(
-        deps=["teacher_scores"],
+        deps=[dg.AssetDep("teacher_scores", partition_mapping=dg.AllPartitionMapping())],
         partitions_def=recipes,
         group_name="student",
         kinds={"pytorch", "huggingface"},
