@@ -23,8 +23,8 @@ BUNDLED = "bundled"
 # What --quick and --full change; everything else stays as set.
 QUICK: dict[str, Any] = {
     "packages": ("numpy",),
-    "train_queries": 320,
-    "test_queries": 40,
+    "train_queries": 128,
+    "test_queries": 24,
     "dev_queries": 60,
     "step_queries": 24,
 }
