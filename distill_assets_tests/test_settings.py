@@ -173,7 +173,7 @@ def test_changed_built_in_recipe(elsewhere: Path) -> None:
     assert (
         (changed.num_negatives, changed.in_batch_weight)
         == (built_in.num_negatives, built_in.in_batch_weight)
-        == (4, 1.0)
+        == (2, 5.0)
     )
     assert changed.fingerprint != built_in.fingerprint
 

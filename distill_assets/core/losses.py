@@ -93,8 +93,9 @@ class StudentLoss(nn.Module):
     def _embed(self, features: dict[str, Any]) -> Tensor:
         """Sentence embeddings (batch, hidden), forwarded in buckets of like length, so that short texts carry little padding."""
         mask = features.get("attention_mask")
-        is_right_padded = mask is not None and bool((mask[:, 1:] <= mask[:, :-1]).all())
-        if not is_right_padded or len(mask) < 2 * self.num_length_buckets:
+        if not isinstance(mask, Tensor) or len(mask) < 2 * self.num_length_buckets:
+            return self.model(features)["sentence_embedding"]
+        if bool((mask[:, 1:] > mask[:, :-1]).any()):  # padded on the left: cutting columns would cut text
             return self.model(features)["sentence_embedding"]
         order = mask.sum(dim=1).argsort(stable=True)
         parts = []

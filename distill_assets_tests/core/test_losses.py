@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill_assets.core.encoders import load_teacher
+from distill_assets.core.encoders import load_student, load_teacher
 from distill_assets.core.errors import NonFiniteError, ShapeError
 from distill_assets.core.losses import StudentLoss, TeacherLoss, info_nce, listwise_softmax, margin_mse
 from distill_assets.core.recipes import Recipe
@@ -181,3 +181,17 @@ def test_teacher_loss_reaches_every_weight_of_the_head(tiny_cross_encoder: Path)
     assert gradients and all(g is not None for g in gradients.values())
     weight = next(g for name, g in gradients.items() if name.endswith("weight"))
     assert weight is not None and weight.abs().max() > 0
+
+
+def test_length_buckets_give_the_embeddings_of_one_batch(tiny_encoder: Path) -> None:
+    """A bucket cut too narrow, or rows put back in another order, trains each query on another query's text."""
+    model = load_student(tiny_encoder, device="cpu")
+    model.eval()
+    words = ["sum", "sort", "split", "join", "shift", "scale", "clip", "round", "merge", "drop", "fill", "rank"]
+    texts = [" ".join(words[: 1 + (7 * i) % 12]) for i in range(12)]
+    features = model.preprocess(texts)
+    loss = StudentLoss(model, Recipe(name="hard", loss="hard_labels"))
+    with torch.no_grad():
+        whole = model(dict(features))["sentence_embedding"]
+        bucketed = loss._embed(dict(features))
+    assert torch.allclose(whole, bucketed, atol=1e-6)
