@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill_assets.core.errors import MissingPartitionError
-from distill_assets.core.model_folders import is_cross_encoder, require_model_folder
+from distill_assets.core.model_folders import is_cross_encoder
 from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import fingerprint
 from distill_assets.resources import Project
@@ -83,7 +83,6 @@ def is_teacher_trained(project: Project) -> bool:
     """Whether the teacher is fine-tuned on this collection's labels: by setting, or because it has no scoring head yet."""
     if project.teacher_choice == BUNDLED:
         return project.settings.teacher_finetune
-    require_model_folder(project.teacher_source_path)
     return project.settings.teacher_finetune or not is_cross_encoder(project.teacher_source_path)
 
 

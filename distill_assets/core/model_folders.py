@@ -16,7 +16,12 @@ def require_model_folder(path: Path) -> None:
 
 
 def is_cross_encoder(path: Path) -> bool:
-    """Whether a model folder holds a cross-encoder (saved `CrossEncoder`, or a sequence-classification checkpoint)."""
+    """Whether a model folder holds a cross-encoder (saved `CrossEncoder`, or a sequence-classification checkpoint).
+
+    Raises:
+        ModelError: not a folder, not a model, or configuration that cannot be read.
+    """
+    require_model_folder(path)
     try:
         if (path / "modules.json").is_file():
             kinds = [entry["type"] for entry in read_json(path / "modules.json")]
