@@ -1,55 +1,85 @@
-"""Growing the bundled teacher: one long run on the train split, kept as an adapter of a few MB with its provenance."""
+"""Growing the bundled teacher's members: long runs on the train split, each kept as an adapter of 2 MB with its provenance."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill_assets.assets.inputs import data_version
 from distill_assets.assets.manifests import package_versions
 from distill_assets.assets.reading import choose_queries, read_labels, read_qrels, read_step_groups, read_train_queries
-from distill_assets.core.groups import build_teacher_groups
-from distill_assets.core.recipes import TeacherRecipe
+from distill_assets.core.groups import build_student_groups, build_teacher_groups
+from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.resources import Project
 
+Member = Literal["cross_encoder", "bi_encoder"]
 
-def grow_adapter(
-    project: Project, out: Path, *, rank: int, num_queries: int | None, epochs: int, learning_rate: float
-) -> dict[str, Any]:
-    """Train a cross-encoder on the student's encoder as a low-rank adapter; returns what provenance.json says.
 
-    The dev split decides which step is kept; no test query is read.
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """How a member is grown: which one, the adapter's rank, train queries per epoch (None: all), epochs, peak learning rate."""
+
+    member: Member
+    rank: int
+    num_queries: int | None
+    epochs: int
+    learning_rate: float
+
+
+def grow_adapter(project: Project, out: Path, growth: Growth) -> dict[str, Any]:
+    """Train one member on the student's encoder as a low-rank adapter; returns what provenance.json says.
+
+    The cross-encoder learns by listwise softmax over one positive, three mined and one random negative; the bi-encoder as the
+    recipe `hard_labels` does. The dev split decides which step is kept; no test query is read.
     """
     from distill_assets.core.adapters import add_adapter, save_adapter
     from distill_assets.core.encoders import grow_cross_encoder
-    from distill_assets.core.training import TrainingRun, train_teacher
+    from distill_assets.core.training import TrainingRun, train_student, train_teacher
 
-    recipe = TeacherRecipe(
-        num_queries=num_queries,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        lora_rank=rank,
-        max_length=project.settings.teacher_max_length,
-    )
     labels = read_labels(project)
-    queries = choose_queries(read_train_queries(project), read_qrels(project), num_queries)
-    groups = build_teacher_groups(
-        queries, labels, num_hard=recipe.num_hard, num_random=recipe.num_random, epochs=epochs, seed=recipe.seed
-    )
-    model = grow_cross_encoder(project.student_path, device=project.device, max_length=recipe.max_length)
-    adapted = add_adapter(model, rank)
-    work_folder = project.folder / "work-adapter"
+    queries = choose_queries(read_train_queries(project), read_qrels(project), growth.num_queries)
+    step_groups = read_step_groups(project, labels)
+    work_folder = project.folder / f"work-{growth.member}"
     run = TrainingRun(work_folder, project.device, num_evaluations=4, show_progress=project.show_progress)
-    report = train_teacher(model, groups, read_step_groups(project, labels), recipe, run)
+    recipe: Recipe | TeacherRecipe
+    model: Any
+    if growth.member == "cross_encoder":
+        recipe = TeacherRecipe(
+            num_queries=growth.num_queries,
+            epochs=growth.epochs,
+            learning_rate=growth.learning_rate,
+            lora_rank=growth.rank,
+            max_length=project.settings.teacher_max_length,
+        )
+        model = grow_cross_encoder(project.student_path, device=project.device, max_length=recipe.max_length)
+        adapted = add_adapter(model, growth.rank)
+        groups = build_teacher_groups(
+            queries,
+            labels,
+            num_hard=recipe.num_hard,
+            num_random=recipe.num_random,
+            epochs=growth.epochs,
+            seed=recipe.seed,
+        )
+        report = train_teacher(model, groups, step_groups, recipe, run)
+    else:
+        recipe = Recipe(
+            name=growth.member, loss="hard_labels", epochs=growth.epochs, learning_rate=growth.learning_rate
+        )
+        model = project.load_student(project.student_path)
+        adapted = add_adapter(model, growth.rank)
+        groups = build_student_groups(queries, labels, num_negatives=recipe.num_negatives, seed=recipe.seed)
+        report = train_student(model, groups, step_groups, recipe, run)
     out.mkdir(parents=True, exist_ok=True)
     save_adapter(adapted, model, out)
-    batches = project.source.batches()
     provenance = {
+        "member": growth.member,
         "base": project.settings.student,
         "collection": project.source.name,
-        "batches": {batch: data_version(project, "qrels", batch) for batch in batches},
+        "batches": {batch: data_version(project, "qrels", batch) for batch in project.source.batches()},
         "split": "train alone; dev chose the step; no test query was read",
         "num_queries": len(queries),
+        "lora_rank": growth.rank,
         "recipe": asdict(recipe),
         "training": asdict(report),
         "packages": package_versions(),

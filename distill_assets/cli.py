@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     ),
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Member = Literal["cross_encoder", "bi_encoder"]
 _LEADERBOARD_FIELDS = (
     "ndcg_at_10",
     "ndcg_at_10_low",
@@ -86,11 +87,13 @@ def search(
 
     if not text.strip():
         raise typer.BadParameter("the query is empty")
-    champion, hits = search_champion(_open_project(), text, k)
+    found = search_champion(_open_project(), text, k)
+    if found.missing_batches:
+        typer.echo(f"not searched, because not materialised yet: {', '.join(found.missing_batches)}", err=True)
     if as_json:
-        _print_json({"query": text, "champion": champion, "hits": [asdict(hit) for hit in hits]})
+        _print_json({"query": text, **asdict(found)})
         return
-    for hit in hits:
+    for hit in found.hits:
         typer.echo(f"{hit.rank:3}  {hit.student_score:.3f}  {hit.doc_id}\n     {' '.join(hit.text.split())[:160]}")
 
 
@@ -149,21 +152,23 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
 @app.command(name="grow-teacher")
 def grow_teacher(
     out: Annotated[Path, typer.Argument(help="Folder for the adapter: safetensors, config, provenance.json.")],
+    member: Annotated[Member, typer.Option(help="Which of the teacher's two members.")] = "cross_encoder",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the low-rank adapter.")] = 24,
     queries: Annotated[int | None, typer.Option(help="Train queries per epoch; all by default.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 1,
     learning_rate: Annotated[float, typer.Option()] = 1e-3,
 ) -> None:
-    """Train a cross-encoder as a small adapter on the train split (how the bundled teacher was made).
+    """Train a member of the bundled teacher as a small adapter on the train split (how both were made).
 
     Reads the train labels and mined negatives of the present collection, materialising them first where needed. Dev and
     test queries are never trained on.
     """
-    from distill_assets.bundling import grow_adapter
+    from distill_assets.bundling import Growth, grow_adapter
 
     project = _open_project(show_progress=True)
     _run_steps(project, until="hard_negatives")
-    provenance = grow_adapter(project, out, rank=rank, num_queries=queries, epochs=epochs, learning_rate=learning_rate)
+    growth = Growth(member=member, rank=rank, num_queries=queries, epochs=epochs, learning_rate=learning_rate)
+    provenance = grow_adapter(project, out, growth)
     typer.echo(json.dumps(provenance, indent=2))
 
 

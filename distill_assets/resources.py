@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from distill_assets.core.encoders import Role
     from distill_assets.core.scoring import PairScorer
 
-ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: how it is joined with the student's cosine
+ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
+BI_ENCODER_FOLDER = "bi_encoder"  # in a teacher's folder: that bi-encoder; the untouched student where there is none
 
 
 class Project(dg.ConfigurableResource):
@@ -112,7 +113,7 @@ class Project(dg.ConfigurableResource):
 
     @property
     def is_teacher_joined(self) -> bool:
-        """Whether the teacher is joined with the untouched student's cosine: by setting, else where it was grown here."""
+        """Whether the teacher is joined with a bi-encoder's cosine: by setting, else where it was grown from an encoder."""
         if self.settings.teacher_with_cosine is not None:
             return self.settings.teacher_with_cosine
         return self.teacher_choice == BUNDLED or not is_cross_encoder(self.teacher_source_path)
@@ -141,7 +142,7 @@ class Project(dg.ConfigurableResource):
         return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)
 
     def teacher_scorer(self, path: Path) -> "PairScorer":
-        """What turns pairs into teacher logits: the cross-encoder, joined with the student's cosine where its folder says so."""
+        """What turns pairs into teacher logits: the cross-encoder, joined with a bi-encoder's cosine where its folder says so."""
         from distill_assets.core.encoders import CrossEncoderScorer
         from distill_assets.core.ensemble import CosineEnsemble
 
@@ -149,12 +150,17 @@ class Project(dg.ConfigurableResource):
         if not (path / ENSEMBLE_FILE).is_file():
             return scorer
         weight = read_json(path / ENSEMBLE_FILE)["cosine_weight"]
-        return CosineEnsemble(scorer, self.student_cosines, weight)
+        return CosineEnsemble(scorer, lambda pairs: self.teacher_cosines(path, pairs), weight)
 
-    def student_cosines(self, pairs: "Sequence[tuple[str, str]]") -> "np.ndarray":
-        """Cosine of the untouched student per (query, document) pair; embeddings come from the store."""
-        queries, _ = self.embed(self.student_path, [query for query, _ in pairs], "query")
-        documents, _ = self.embed(self.student_path, [document for _, document in pairs], "document")
+    def teacher_cosines(self, path: Path, pairs: "Sequence[tuple[str, str]]") -> "np.ndarray":
+        """Cosine per (query, document) pair of the teacher's bi-encoder, else of the untouched student.
+
+        Embeddings come from the store.
+        """
+        own = path / BI_ENCODER_FOLDER
+        bi_encoder = own if own.is_dir() else self.student_path
+        queries, _ = self.embed(bi_encoder, [query for query, _ in pairs], "query")
+        documents, _ = self.embed(bi_encoder, [document for _, document in pairs], "document")
         return (queries * documents).sum(axis=1)
 
     def embed(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[np.ndarray, int]":

@@ -20,18 +20,32 @@ class Hit:
     text: str
 
 
-def search(project: Project, text: str, k: int) -> tuple[str, list[Hit]]:
-    """The champion's name and its top `k` documents for a query.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search gave: the champion's recipe, its hits, and the batches that are not materialised, so not searched."""
+
+    champion: str
+    hits: list[Hit]
+    missing_batches: list[str]
+
+
+def search(project: Project, text: str, k: int) -> Found:
+    """The champion's top `k` documents for a query, among all batches that are materialised now.
 
     Raises:
         PromotionError: there is no champion yet.
+        SourceError: no batch is materialised.
     """
     row = current_champion(project) if project.warehouse.exists() else None
     if row is None:
         raise PromotionError("there is no champion to search with: run distill-assets run first")
-    corpus, path = read_corpus(project), Path(row["checkpoint_path"])
+    # Search serves what is there: a batch that has only just landed must not take the others down.
+    wanted = project.source.batches()
+    present = set(project.warehouse.slice_keys("corpus"))
+    batches = [batch for batch in wanted if batch in present]
+    corpus, path = read_corpus(project, batches), Path(row["checkpoint_path"])
     documents, _ = project.embed(path, corpus.contents, "document")
     run = search_vectors(project, path, [Query("", text, "test")], corpus.doc_ids, documents, k)
     content_of = corpus.content_of
     hits = [Hit(i, doc_id, score, content_of[doc_id]) for i, (doc_id, score) in enumerate(run[""], start=1)]
-    return row["recipe"], hits
+    return Found(row["recipe"], hits, [batch for batch in wanted if batch not in present])

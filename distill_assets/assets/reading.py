@@ -32,16 +32,16 @@ class Corpus:
         return dict(zip(self.doc_ids, self.contents, strict=True))
 
 
-def read_corpus(project: Project) -> Corpus:
-    """Documents of every batch that the source has now.
+def read_corpus(project: Project, batches: Sequence[str] | None = None) -> Corpus:
+    """Documents of the given batches; by default of every batch that the source has now.
 
     Raises:
         MissingPartitionError: a batch's corpus is not materialised.
         SourceError: two batches bring the same document id, or there is no document at all.
     """
-    batches = project.source.batches()
-    version = fingerprint(*((batch, data_version(project, "corpus", batch)) for batch in batches))
-    return _read_corpus(project, tuple(batches), version)
+    chosen = project.source.batches() if batches is None else list(batches)
+    version = fingerprint(*((batch, data_version(project, "corpus", batch)) for batch in chosen))
+    return _read_corpus(project, tuple(chosen), version)
 
 
 _corpus_cache: dict[tuple[Path, str], Corpus] = {}

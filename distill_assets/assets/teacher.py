@@ -26,11 +26,11 @@ from distill_assets.charts import as_markdown_image, score_histogram_chart
 from distill_assets.core.ensemble import balance_spreads
 from distill_assets.core.groups import build_teacher_groups
 from distill_assets.core.metrics import rerank_ndcg
-from distill_assets.core.model_folders import is_cross_encoder
+from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.records import hash_text
 from distill_assets.core.scoring import ScoringProgress, score_in_chunks
 from distill_assets.partitions import batches
-from distill_assets.resources import ENSEMBLE_FILE, Project
+from distill_assets.resources import BI_ENCODER_FOLDER, ENSEMBLE_FILE, Project
 from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import packaged_encoder
 
@@ -65,14 +65,11 @@ def _make_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str
     """Write the teacher's files into `folder` and return what the manifest says of it."""
     source = project.teacher_source_path
     if project.teacher_choice == BUNDLED:
-        from distill_assets.core.adapters import load_adapted_teacher
-
-        model = load_adapted_teacher(
-            packaged_encoder(), source, device=project.device, max_length=project.settings.teacher_max_length
-        )
+        model = _open_bundled(project, folder)
         if not is_teacher_trained(project):
             model.save_pretrained(str(folder))
-            return {"source": BUNDLED, "adapter": json.loads((source / "provenance.json").read_text(encoding="utf-8"))}
+            members = {"cross_encoder": source, BI_ENCODER_FOLDER: source / BI_ENCODER_FOLDER}
+            return {"source": BUNDLED} | {name: read_json(path / "provenance.json") for name, path in members.items()}
     elif not is_teacher_trained(project):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         return {"source": project.teacher_choice}
@@ -81,6 +78,19 @@ def _make_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str
     report = _fine_tune(project, model, work_folder)
     model.save_pretrained(str(folder))
     return {"source": project.teacher_choice, "training": report}
+
+
+def _open_bundled(project: Project, folder: Path) -> Any:
+    """The bundled cross-encoder; its bi-encoder is written into `folder` where the two are joined."""
+    from distill_assets.core.adapters import load_adapted_student, load_adapted_teacher
+
+    source, max_length = project.teacher_source_path, project.settings.teacher_max_length
+    if project.is_teacher_joined:
+        bi_encoder = load_adapted_student(
+            packaged_encoder(), source / BI_ENCODER_FOLDER, device=project.device, max_length=max_length
+        )
+        bi_encoder.save_pretrained(str(folder / BI_ENCODER_FOLDER), create_model_card=False)
+    return load_adapted_teacher(packaged_encoder(), source, device=project.device, max_length=max_length)
 
 
 def _join_with_cosine(project: Project, folder: Path) -> dict[str, float]:
@@ -92,13 +102,13 @@ def _join_with_cosine(project: Project, folder: Path) -> dict[str, float]:
     pairs = [(group.query, document) for group in groups for document in group.documents]
     bounds = np.cumsum([len(group.documents) for group in groups])[:-1]
     logits = np.split(project.teacher_scorer(folder)(pairs), bounds)
-    cosines = np.split(project.student_cosines(pairs), bounds)
+    cosines = np.split(project.teacher_cosines(folder, pairs), bounds)
     weight = balance_spreads([g.tolist() for g in logits], [g.tolist() for g in cosines])
     (folder / ENSEMBLE_FILE).write_text(
         json.dumps({"cosine_weight": weight, "student": project.student_fingerprint}, indent=2) + "\n", encoding="utf-8"
     )
     joined = [t + weight * c for t, c in zip(logits, cosines, strict=True)]
-    members = {"cross_encoder": logits, "student_cosine": cosines, "joined": joined}
+    members = {"cross_encoder": logits, "bi_encoder_cosine": cosines, "joined": joined}
     return {"cosine_weight": weight} | {
         f"dev_ndcg_at_10_{name}": rerank_ndcg(groups, [g.tolist() for g in scores]) for name, scores in members.items()
     }

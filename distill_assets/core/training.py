@@ -82,7 +82,7 @@ def train_student(
         prompts=_prompts(model, rows[0]),
         **_arguments(run, recipe, len(rows)),
     )
-    trainer = SentenceTransformerTrainer(
+    trainer = (SentenceTransformerTrainer if _is_whole(model) else _StudentAdapterTrainer)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
@@ -108,8 +108,7 @@ def train_teacher(
     set_seed(recipe.seed)
     rows = [_columns(group.query, group.documents) for group in _same_width(groups)]
     arguments = CrossEncoderTrainingArguments(**_arguments(run, recipe, len(rows)))
-    is_whole = all(parameter.requires_grad for parameter in model.parameters())
-    trainer = (CrossEncoderTrainer if is_whole else _AdapterTrainer)(
+    trainer = (CrossEncoderTrainer if _is_whole(model) else _TeacherAdapterTrainer)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
@@ -233,17 +232,23 @@ def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[lis
     return scores
 
 
-class _AdapterTrainer(CrossEncoderTrainer):
-    """Saves and loads what is trained, where that is a part of the model.
+def _is_whole(model: torch.nn.Module) -> bool:
+    return all(parameter.requires_grad for parameter in model.parameters())
+
+
+class _SavesTrainedPart:
+    """Mixed into a trainer: saves and loads what is trained, where that is a part of the model.
 
     The stock trainer loads a checkpoint by building a plain model from it, in which adapter layers have no place: it logs
     an error and goes on with the weights of the last step as if they were the best (sentence-transformers 6.2).
     """
 
     _file_name = "trained.safetensors"
+    args: Any
+    model: Any
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
         trained = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
         save_file(trained, str(Path(output_dir or self.args.output_dir) / self._file_name))
 
@@ -254,6 +259,14 @@ class _AdapterTrainer(CrossEncoderTrainer):
             raise TrainingError(
                 f"{checkpoint_path} holds {len(unknown)} weights that the model has not: clear the work folder"
             )
+
+
+class _StudentAdapterTrainer(_SavesTrainedPart, SentenceTransformerTrainer):
+    pass
+
+
+class _TeacherAdapterTrainer(_SavesTrainedPart, CrossEncoderTrainer):
+    pass
 
 
 class _DevEvaluator(BaseEvaluator):

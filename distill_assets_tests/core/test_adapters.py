@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill_assets.core.adapters import add_adapter, load_adapted_teacher, save_adapter
-from distill_assets.core.encoders import grow_cross_encoder, load_teacher
+from distill_assets.core.adapters import add_adapter, load_adapted_student, load_adapted_teacher, save_adapter
+from distill_assets.core.encoders import encode_texts, grow_cross_encoder, load_student, load_teacher
 from distill_assets.core.errors import ModelError
 
 PAIRS = [
@@ -144,3 +144,25 @@ def test_a_cross_encoder_without_the_head_cannot_be_saved_as_adapter(tiny_cross_
     wrapped = add_adapter(model, rank=2)
     with pytest.raises(ModelError, match="expected JointInteraction"):
         save_adapter(wrapped, model, tmp_path / "adapter")
+
+
+def test_round_trip_of_a_bi_encoder(tiny_encoder: Path, tmp_path: Path) -> None:
+    """A bi-encoder whose adapter is read and not merged embeds as the untouched one does, at a plausible quality."""
+    texts = [text for pair in PAIRS for text in pair]
+    model = load_student(tiny_encoder, device="cpu")
+    plain = encode_texts(model, texts, "document")
+    wrapped = add_adapter(model, rank=2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    moved = encode_texts(model, texts, "document")
+    save_adapter(wrapped, model, tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "head.safetensors").exists()
+    loaded = load_adapted_student(tiny_encoder, tmp_path / "adapter", device="cpu", max_length=32)
+    assert np.abs(moved - plain).max() > 0.1
+    assert encode_texts(loaded, texts, "document") == pytest.approx(moved, abs=0.01)
+    loaded.save_pretrained(str(tmp_path / "merged"), create_model_card=False)
+    again = load_student(tmp_path / "merged", device="cpu")
+    assert encode_texts(again, texts, "document") == pytest.approx(moved, abs=0.01)

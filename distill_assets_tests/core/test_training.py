@@ -165,6 +165,26 @@ def test_the_best_dev_step_of_a_teacher_is_kept(
     assert not torch.equal(dev.seen[0]["1.linear.weight"], dev.seen[1]["1.linear.weight"])
 
 
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_the_best_dev_step_of_an_adapter_is_kept(
+    kind: str, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stock trainers cannot load what they saved of a model with adapters: they log it and go on with the last step."""
+    from distill_assets.core.adapters import add_adapter
+
+    dev = ScriptedDev([0.9, 0.1]).install(monkeypatch)
+    if kind == "student":
+        model: Any = load_student(tiny_encoder, device="cpu")
+        add_adapter(model, rank=2)
+        train_student(model, GROUPS, DEV_GROUPS, RECIPE, run)
+    else:
+        model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
+        add_adapter(model, rank=2)
+        train_teacher(model, GROUPS, DEV_GROUPS, TEACHER_RECIPE, run)
+    assert same(weights(model), dev.seen[0])
+    assert not same(dev.seen[0], dev.seen[1])
+
+
 class KilledError(Exception):
     """What interrupts training in these tests."""
 

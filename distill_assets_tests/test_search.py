@@ -1,0 +1,56 @@
+"""Search with the champion, among what is materialised."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from distill_assets.assets.release import _HISTORY_SCHEMA
+from distill_assets.core.errors import PromotionError, SourceError
+from distill_assets.definitions import build_definitions
+from distill_assets.search import search
+from distill_assets_tests.conftest import make_project, write_beir
+
+
+@pytest.fixture
+def inbox_project(tmp_path: Path, tiny_encoder: Path, tiny_cross_encoder: Path) -> Any:
+    """Two batches in an inbox, neither materialised; the untouched encoder is champion."""
+    inbox = tmp_path / "inbox"
+    write_beir(inbox / "first", topics=("array", "matrix"))
+    write_beir(inbox / "second", topics=("frame", "series"))
+    project = make_project(inbox, tiny_encoder, tiny_cross_encoder, tmp_path / "data")
+    row = {
+        "decided_at": datetime(2026, 11, 24),
+        "recipe": "hard_labels",
+        "model_fingerprint": "f",
+        "checkpoint_path": str(tiny_encoder),
+        "verdict": "promoted",
+        "reason": "first",
+        "dev_ndcg_at_10": 0.5,
+        "p_value": None,
+    }
+    project.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=_HISTORY_SCHEMA))
+    return project
+
+
+def test_a_batch_that_is_not_materialised_is_named_and_the_others_are_searched(inbox_project: Any) -> None:
+    """One batch that has just landed must not take search down, nor be left out without a word."""
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("batches", ["first", "second"])
+    job = build_definitions(inbox_project).resolve_implicit_global_asset_job_def()
+    job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("corpus")], partition_key="first")
+    found = search(inbox_project, "how to sum a matrix", 24)
+    assert found.missing_batches == ["second"]
+    assert len(found.hits) == 24 and {hit.doc_id.split("-")[0] for hit in found.hits} == {"array", "matrix"}
+    assert [hit.student_score for hit in found.hits] == sorted((h.student_score for h in found.hits), reverse=True)
+
+
+def test_nothing_to_search_says_so(inbox_project: Any, project: Any) -> None:
+    """An empty list of hits would read as: no document fits."""
+    with pytest.raises(SourceError, match="nothing to search"):
+        search(inbox_project, "sum", 3)
+    with pytest.raises(PromotionError, match="run distill-assets run first"):
+        search(project, "sum", 3)
