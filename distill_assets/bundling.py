@@ -76,7 +76,7 @@ def grow_adapter(project: Project, out: Path, growth: Growth) -> dict[str, Any]:
         "member": growth.member,
         "base": project.settings.student,
         "collection": project.source.name,
-        "batches": {batch: data_version(project, "qrels", batch) for batch in project.source.batches()},
+        "batches": {batch: data_version(project, "qrels", batch) for batch in project.batches()},
         "split": "train alone; dev chose the step; no test query was read",
         "num_queries": len(queries),
         "lora_rank": growth.rank,

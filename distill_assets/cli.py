@@ -62,18 +62,30 @@ def run(
         raise typer.BadParameter("choose one of --quick and --full")
     project = _open_project(QUICK if quick else FULL if full else {}, show_progress=sys.stderr.isatty())
     steps = _run_steps(project, until)
-    worked = [step for step in steps if not step.was_fresh]
-    typer.echo(
-        f"\n{len(worked)} steps run, {len(steps) - len(worked)} up to date, {sum(s.seconds for s in steps):.0f} s"
-    )
-    if not worked:
+    if not any(_has_worked(step) for step in steps):
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
     if until == "champion":
-        from distill_assets.assets.publishing import write_project_report
+        _print_results(project, steps)
+    _exit_on_refusals(steps)
 
-        report = write_project_report(project, [(_label(step), step.seconds) for step in worked])
-        _print_leaderboard(project)
-        typer.echo(f"report: {report}")
+
+@app.command()
+def retrain() -> None:
+    """Retrain every recipe on all scores to date, compare, and let the gate decide on the champion.
+
+    What the schedule `retraining` does, now and in this process. Reads no new batch; does nothing, and says why, when no
+    scores, labels or documents have come since the last training.
+    """
+    from distill_assets.automation import reason_not_to_retrain
+    from distill_assets.stages import due_for_retraining
+
+    project = _open_project(show_progress=sys.stderr.isatty())
+    reason = reason_not_to_retrain(project)
+    if reason:
+        typer.echo(f"nothing to retrain: {reason}")
+        return
+    steps = _run_steps(project, "champion", due_for_retraining)
+    _print_results(project, steps)
 
 
 @app.command()
@@ -113,6 +125,7 @@ def leaderboard(as_json: Json = False) -> None:
 def batches(as_json: Json = False) -> None:
     """The batches of the collection and what each brought."""
     project = _open_project()
+    refusals = {batch: row["reason"] for batch, row in project.quarantined().items()} | project.source.refused()
     found = []
     for batch in project.source.batches():
         row: dict[str, Any] = {"batch": batch}
@@ -121,13 +134,15 @@ def batches(as_json: Json = False) -> None:
             row[table] = None if info is None else info.num_rows
         found.append(row)
     if as_json:
-        _print_json({"collection": project.source.name, "batches": found})
+        _print_json({"collection": project.source.name, "batches": found, "quarantined": refusals})
         return
     for row in found:
         counts = ", ".join(
             f"{name} {'-' if count is None else format(count, ',')}" for name, count in row.items() if name != "batch"
         )
         typer.echo(f"{row['batch']}: {counts}")
+    for batch, reason in sorted(refusals.items()):
+        typer.echo(f"{batch} is in quarantine: {reason}")
 
 
 @app.command()
@@ -191,17 +206,41 @@ def _open_project(overrides: dict[str, Any] | None = None, *, show_progress: boo
     return Project(overrides=overrides or {}, show_progress=show_progress)
 
 
-def _run_steps(project: "Project", until: str) -> list[Any]:
+def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
     from distill_assets.definitions import build_definitions
     from distill_assets.running import run_line
+    from distill_assets.stages import stale
 
     steps = []
     with _instance(project) as instance:
         definitions = build_definitions(project)
-        for step in run_line(definitions, project, instance, until=until, on_start=_announce):
+        for step in run_line(definitions, project, instance, until=until, todo=todo or stale, on_start=_announce):
             typer.echo(f"{'up to date' if step.was_fresh else f'{step.seconds:8.1f} s'}  {_label(step)}")
+            if step.refusal:
+                typer.echo(f"refused: {step.refusal}", err=True)
             steps.append(step)
+    worked = sum(_has_worked(step) for step in steps)
+    typer.echo(f"\n{worked} steps run, {len(steps) - worked} up to date, {sum(s.seconds for s in steps):.0f} s")
     return steps
+
+
+def _has_worked(step: Any) -> bool:
+    return not step.was_fresh and not step.refusal
+
+
+def _print_results(project: "Project", steps: list[Any]) -> None:
+    from distill_assets.assets.publishing import write_project_report
+
+    report = write_project_report(project, [(_label(step), step.seconds) for step in steps if _has_worked(step)])
+    _print_leaderboard(project)
+    typer.echo(f"report: {report}")
+
+
+def _exit_on_refusals(steps: list[Any]) -> None:
+    """A script must hear that a batch was left out, although all others went through."""
+    refused = [step.partition for step in steps if step.refusal]
+    if refused:
+        raise DistillError(f"left out, because they could not be read: {', '.join(refused)} (reasons above)")
 
 
 def _announce(assets: tuple[str, ...], partition: str) -> None:

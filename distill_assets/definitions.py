@@ -17,7 +17,14 @@ from distill_assets.assets.negatives import hard_negatives
 from distill_assets.assets.release import champion
 from distill_assets.assets.student import make_student_checkpoint
 from distill_assets.assets.teacher import teacher_checkpoint, teacher_scores
-from distill_assets.automation import make_jobs, make_retraining_schedule, make_sensors
+from distill_assets.automation import (
+    make_automation_sensor,
+    make_jobs,
+    make_quarantine_check,
+    make_schedules,
+    make_sensors,
+    with_automation,
+)
 from distill_assets.partitions import recipe_partitions
 from distill_assets.resources import Project
 
@@ -41,10 +48,11 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
     ]
     jobs = make_jobs(recipes)
     return dg.Definitions(
-        assets=assets,
+        assets=with_automation(assets, project),
+        asset_checks=[make_quarantine_check(project)],
         jobs=list(jobs.values()),
-        schedules=[make_retraining_schedule(jobs["train"], project)],
-        sensors=make_sensors(project),
+        schedules=make_schedules(project, jobs),
+        sensors=[*make_sensors(project, jobs), make_automation_sensor()],
         resources={"project": project},
         executor=dg.in_process_executor,
     )

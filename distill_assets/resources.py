@@ -9,7 +9,7 @@ import dagster as dg
 from distill_assets.core.errors import ModelError
 from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.records import fingerprint, hash_text
-from distill_assets.settings import BUNDLED, Settings, load_settings
+from distill_assets.settings import BUNDLED, INBOX, Settings, load_settings
 from distill_assets.sources.base import Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
@@ -57,6 +57,23 @@ class Project(dg.ConfigurableResource):
     def source(self) -> Source:
         """The collection that the settings name."""
         return open_source(self.settings)
+
+    def batches(self) -> list[str]:
+        """The batches that make up the collection, sorted: those the source has and that were read into the warehouse.
+
+        A batch that has only just landed, or could not be read, is not among them, so it holds up nobody; one that was read
+        before and is broken now stays as it was read.
+        """
+        if not self.warehouse.exists():
+            return []
+        tables = [self.warehouse.slices(table).keys() for table in ("corpus", "queries", "qrels")]
+        return [batch for batch in self.source.batches() if all(batch in keys for keys in tables)]
+
+    def quarantined(self) -> dict[str, dict[str, Any]]:
+        """Rows of the quarantine table by batch: what could not be read, and why."""
+        if not self.warehouse.exists():
+            return {}
+        return {row["batch"]: row for row in self.warehouse.read("quarantine").to_pylist()}
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -189,15 +206,17 @@ class Project(dg.ConfigurableResource):
 
 def collection_folder(settings: Settings) -> Path:
     """`data/` for the embedded collection, a folder of its own below it for any other, so that two never mix."""
-    if settings.collection == "python_api":
+    path = settings.collection_path
+    if path is None:
         return settings.data_folder
-    path = Path(settings.collection.removeprefix("beir:")).expanduser().resolve()
     return settings.data_folder / f"beir-{path.name}-{hash_text(str(path))[:6]}"
 
 
 def open_source(settings: Settings) -> Source:
-    """The source that `settings.collection` names."""
-    if settings.collection == "python_api":
+    """The source that `settings.collection` names. The inbox in the data folder is made where it is missing."""
+    path = settings.collection_path
+    if path is None:
         return PythonApiSource(settings.packages, body_words=settings.body_words)
-    path = Path(settings.collection.removeprefix("beir:")).expanduser()
+    if settings.collection == INBOX:
+        path.mkdir(parents=True, exist_ok=True)
     return BeirSource(path, max_unknown_qrels=settings.max_unknown_qrels)

@@ -1,7 +1,7 @@
 """Materialising what is missing or stale, in order, in one process, recorded in the Dagster instance.
 
-The command line's `run`: what Dagster's UI does click by click. A step runs only if its stored inputs differ from today's
-(`assets/inputs.py`), so a second run with nothing changed does no forward pass and no training.
+The command line's `run` and `retrain`: what Dagster's UI does click by click. A step runs only if its stored inputs differ
+from today's (`assets/inputs.py`), so a second run with nothing changed does no forward pass and no training.
 """
 
 import time
@@ -10,31 +10,20 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from distill_assets.assets.inputs import is_fresh
 from distill_assets.core.errors import DistillError
 from distill_assets.resources import Project
-
-# Assets of one line may run in one run; the lines follow the data.
-_STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("batch", ("corpus", "queries", "qrels")),
-    ("batch", ("hard_negatives",)),
-    ("none", ("teacher_checkpoint",)),
-    ("batch", ("teacher_scores",)),
-    ("recipe", ("student_checkpoint",)),
-    ("recipe", ("eval_metrics",)),
-    ("none", ("leaderboard",)),
-    ("none", ("champion",)),
-)
+from distill_assets.stages import STAGES, Stage, Todo, partitions_of, stale
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One materialisation that was done, or found up to date (`seconds` 0)."""
+    """One materialisation that was done, found up to date (`seconds` 0), or refused (`refusal` says why)."""
 
     assets: tuple[str, ...]
     partition: str
     seconds: float
     was_fresh: bool
+    refusal: str | None = None
 
 
 def run_line(
@@ -43,33 +32,66 @@ def run_line(
     instance: dg.DagsterInstance,
     *,
     until: str = "champion",
+    todo: Todo = stale,
     on_start: Callable[[tuple[str, ...], str], None] = lambda assets, partition: None,
 ) -> Iterator[Step]:
     """Yield each step as it is done, up to and with the asset `until`.
 
+    A batch of an inbox that cannot be read is refused and the others go on; in any other collection it is an error.
+
     Raises:
         DistillError: a step failed; the error is the step's own.
     """
-    known = [asset for _, assets in _STAGES for asset in assets]
-    if until not in known:
-        raise DistillError(f"no asset {until!r}: there are {', '.join(known)}")
+    groups = _groups(until)
     batches = project.source.batches()
     if not batches:
         raise DistillError(f"{project.source.name} has no batch: add packages, or folders to the inbox")
     instance.add_dynamic_partitions("batches", batches)
-    partitions = {"batch": batches, "recipe": sorted(project.settings.all_recipes), "none": [""]}
-    for kind, assets in _STAGES:
-        for partition in partitions[kind]:
-            stale = tuple(asset for asset in assets if not is_fresh(project, asset, partition))
-            if not stale:
-                yield Step(assets, partition, 0.0, was_fresh=True)
-                continue
-            on_start(stale, partition)
-            started = time.perf_counter()
-            _materialise(definitions, instance, stale, partition)
-            yield Step(stale, partition, time.perf_counter() - started, was_fresh=False)
-        if until in assets:
-            return
+    for stage, group in groups:
+        for partition in partitions_of(project, stage):
+            due = tuple(asset for asset in todo(project, stage, partition) if asset in group)
+            if due:
+                on_start(due, partition)
+                yield _make(definitions, project, instance, stage, due, partition)
+            else:
+                yield Step(group, partition, 0.0, was_fresh=True)
+        if stage.name == "ingest":
+            _require_batches(project)
+
+
+def _require_batches(project: Project) -> None:
+    if not project.batches():
+        raise DistillError(f"no batch of {project.source.name} could be read: mend the folders named above")
+
+
+def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
+    """Assets that share a run, in order: those of a batch, which share a parse; each other one has its own, and its own time."""
+    groups = []
+    for stage in STAGES:
+        groups += [(stage, stage.assets)] if stage.name == "ingest" else [(stage, (asset,)) for asset in stage.assets]
+    last = next((i for i, (_, group) in enumerate(groups) if until in group), None)
+    if last is None:
+        known = ", ".join(asset for _, group in groups for asset in group)
+        raise DistillError(f"no asset {until!r}: there are {known}")
+    return groups[: last + 1]
+
+
+def _make(
+    definitions: dg.Definitions,
+    project: Project,
+    instance: dg.DagsterInstance,
+    stage: Stage,
+    assets: tuple[str, ...],
+    partition: str,
+) -> Step:
+    started, refusal = time.perf_counter(), None
+    try:
+        _materialise(definitions, instance, assets, partition)
+    except DistillError as error:
+        if stage.name != "ingest" or not project.source.is_inbox:
+            raise
+        refusal = str(error)
+    return Step(assets, partition, time.perf_counter() - started, was_fresh=False, refusal=refusal)
 
 
 def _materialise(

@@ -20,6 +20,7 @@ from distill_assets.core.records import fingerprint
 SETTINGS_FILE_VARIABLE = "DISTILL_SETTINGS"
 PACKAGED = "packaged"
 BUNDLED = "bundled"
+INBOX = "inbox"
 # What --quick and --full change; everything else stays as set.
 QUICK: dict[str, Any] = {
     "packages": ("numpy",),
@@ -43,7 +44,8 @@ class Settings(BaseSettings):
 
     data_folder: Path = Field(Path("data"), description="Warehouse, stores, checkpoints and reports live here.")
     collection: str = Field(
-        "python_api", description="`python_api`, or `beir:PATH` of a BEIR folder or an inbox of them."
+        "python_api",
+        description="`python_api`, `beir:PATH` of a BEIR folder or an inbox of them, or `inbox`: the one in the data folder.",
     )
     packages: tuple[str, ...] = Field(
         ("numpy", "pandas"), min_length=1, description="Batches of `python_api`, by import name."
@@ -51,6 +53,10 @@ class Settings(BaseSettings):
     body_words: int = Field(0, ge=0, description="Opening words of the docstring's body in a `python_api` document.")
     max_unknown_qrels: float = Field(
         0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused."
+    )
+
+    inbox_settle_s: float = Field(
+        30, ge=0, description="Seconds without a change after which a folder in an inbox counts as complete."
     )
 
     student: str = Field(PACKAGED, description="`packaged` (all-MiniLM-L6-v2 from PyPI), a local folder or a hub name.")
@@ -102,7 +108,14 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
     batch_size: int = Field(32, ge=1, description="Texts or pairs per forward pass of inference; speed only.")
     chunk_size: int = Field(1024, ge=1, description="Pairs scored between two commits; what a kill can cost.")
-    retrain_cron: str = Field("0 3 * * 0", description="When the retraining schedule runs.")
+    retrain_cron: str = Field("0 3 * * 0", description="When the retraining schedule runs, UTC; weekly by default.")
+    remine_before_retraining: bool = Field(
+        False, description="Mine older batches again, against all documents, before a retraining."
+    )
+    alert_webhook: str | None = Field(
+        None,
+        description="URL that gets a JSON POST when a run fails and when the champion moves; the log always has both.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -119,8 +132,8 @@ class Settings(BaseSettings):
     @field_validator("collection")
     @classmethod
     def _check_collection(cls, value: str) -> str:
-        if value != "python_api" and not (value.startswith("beir:") and value.removeprefix("beir:")):
-            raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH'")
+        if value not in ("python_api", INBOX) and not (value.startswith("beir:") and value.removeprefix("beir:")):
+            raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH' or 'inbox'")
         return value
 
     @field_validator("recipes")
@@ -134,6 +147,15 @@ class Settings(BaseSettings):
                     f"recipe {name!r} has unknown fields {unknown}: allowed are {', '.join(sorted(allowed))}"
                 )
         return value
+
+    @property
+    def collection_path(self) -> Path | None:
+        """Folder of the collection; None where it is not read from a folder."""
+        if self.collection == "python_api":
+            return None
+        if self.collection == INBOX:
+            return self.data_folder.expanduser().resolve() / "inbox"
+        return Path(self.collection.removeprefix("beir:")).expanduser().resolve()
 
     @property
     def all_recipes(self) -> dict[str, Recipe]:

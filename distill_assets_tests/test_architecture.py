@@ -28,7 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "charts": {"core"},
     "report": {"charts", "core"},
     "resources": {"core", "settings", "sources", "storage"},
-    "automation": {"core", "settings", "partitions", "resources"},
+    "alerts": set(),
+    "stages": {"assets", "resources"},
+    "automation": {"alerts", "assets", "core", "settings", "partitions", "resources", "stages"},
     "assets": {"core", "settings", "sources", "storage", "partitions", "resources", "charts", "report"},
 }
 FORBIDDEN_IN: dict[str, set[str]] = {

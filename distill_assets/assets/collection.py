@@ -1,11 +1,13 @@
 """Group `collection`: what a batch brings, as three tables."""
 
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
+from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.core.errors import SourceError
@@ -24,6 +26,7 @@ _COMMON: dict[str, Any] = {
 
 
 @dg.asset(code_version=CODE_VERSIONS["corpus"], metadata={"dagster/column_schema": table_schema("corpus")}, **_COMMON)
+@retrying
 def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
     documents = _read(project, context.partition_key).documents
@@ -39,6 +42,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 
 
 @dg.asset(code_version=CODE_VERSIONS["queries"], metadata={"dagster/column_schema": table_schema("queries")}, **_COMMON)
+@retrying
 def queries(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Queries of one batch, each with its split: train, dev or test."""
     found = _read(project, context.partition_key).queries
@@ -53,6 +57,7 @@ def queries(context: dg.AssetExecutionContext, project: Project) -> dg.Materiali
 
 
 @dg.asset(code_version=CODE_VERSIONS["qrels"], metadata={"dagster/column_schema": table_schema("qrels")}, **_COMMON)
+@retrying
 def qrels(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Human judgements of one batch: which documents are relevant to which query."""
     collection = _read(project, context.partition_key)
@@ -69,16 +74,32 @@ def qrels(context: dg.AssetExecutionContext, project: Project) -> dg.Materialize
 @lru_cache(maxsize=2)
 def _read_once(source: Source, batch: str, _: str) -> Collection:
     collection = source.read(batch)
-    if not (collection.documents or collection.queries):
+    if not (collection.documents or collection.queries or collection.qrels):
         raise SourceError(
-            f"batch {batch!r} of {source.name} has neither documents nor queries: check the source, or remove it"
+            f"batch {batch!r} of {source.name} has no documents, queries or judgements: check the source, or remove it"
         )
     return collection
 
 
 def _read(project: Project, batch: str) -> Collection:
-    """The three assets of a batch share one parse where they run in one process; a changed source is parsed again."""
-    return _read_once(project.source, batch, project.source.fingerprint(batch))
+    """The three assets of a batch share one parse where they run in one process; a changed source is parsed again.
+
+    What cannot be read goes into quarantine: its reason is kept, and the sensor leaves it alone until its content changes.
+    """
+    key = project.source.fingerprint(batch)
+    try:
+        collection = _read_once(project.source, batch, key)
+    except SourceError as error:
+        row = {
+            "source_fingerprint": [key],
+            "reason": [str(error)],
+            "quarantined_at": [datetime.now(UTC).replace(tzinfo=None)],
+        }
+        project.warehouse.replace_slice("quarantine", pa.table(row), slice_key=batch, input_fingerprint=key)
+        raise
+    if batch in project.quarantined():
+        project.warehouse.drop_slice("quarantine", batch)
+    return collection
 
 
 def _write(

@@ -9,6 +9,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.publishing import write_project_report
 from distill_assets.assets.reading import (
@@ -50,6 +51,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
         code_version=CODE_VERSIONS["eval_metrics"],
         metadata={"dagster/column_schema": table_schema("eval_metrics")},
     )
+    @retrying
     def eval_metrics(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
         """nDCG@10, MRR@10, recall@100 and MAP per query on dev and test: BM25, the untouched student, this recipe's student."""
         name = context.partition_key
@@ -94,6 +96,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
     code_version=CODE_VERSIONS["leaderboard"],
     metadata={"dagster/column_schema": table_schema("leaderboard")},
 )
+@retrying
 def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """All systems on the test split: means with 95 % intervals, gap closed, latency, encoding speed, size."""
     queries, qrels = judged_queries(project, "test")

@@ -11,7 +11,7 @@ from pathlib import Path
 from distill_assets.core.errors import MissingPartitionError
 from distill_assets.core.model_folders import is_cross_encoder
 from distill_assets.core.recipes import Recipe
-from distill_assets.core.records import fingerprint
+from distill_assets.core.records import fingerprint, fingerprint_rows
 from distill_assets.resources import Project
 from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import fingerprint_model
@@ -52,8 +52,9 @@ def of_batch(project: Project, batch: str) -> str:
 
 def of_hard_negatives(project: Project, batch: str) -> str:
     """Every document of every batch, this batch's queries and judgements, the encoder, the mining rules."""
+    data_version(project, "corpus", batch)  # its own documents, before those of all others
     return fingerprint(
-        _versions(project, "corpus", project.source.batches()),
+        _versions(project, "corpus", project.batches()),
         data_version(project, "queries", batch),
         data_version(project, "qrels", batch),
         project.student_fingerprint,
@@ -63,7 +64,7 @@ def of_hard_negatives(project: Project, batch: str) -> str:
 
 def of_teacher_checkpoint(project: Project, _: str = "") -> str:
     """The model it starts from; with fine-tuning, every label and mined negative as well."""
-    settings, batches = project.settings, project.source.batches()
+    settings, batches = project.settings, project.batches()
     parts: list[object] = [fingerprint_model(project.teacher_source_path)]
     if project.teacher_choice == BUNDLED or project.is_teacher_joined:
         parts.append(project.student_fingerprint)
@@ -87,10 +88,12 @@ def is_teacher_trained(project: Project) -> bool:
 
 
 def of_teacher_scores(project: Project, batch: str) -> str:
-    """The pairs of this batch and the teacher."""
+    """The pairs of this batch, the texts behind them, and the teacher."""
     return fingerprint(
         data_version(project, "hard_negatives", batch),
         data_version(project, "qrels", batch),
+        data_version(project, "queries", batch),
+        _document_versions(project, [batch]),
         data_version(project, "checkpoints", "teacher"),
         project.settings.scored_negatives,
         project.settings.teacher_max_length,
@@ -106,14 +109,32 @@ def of_student_checkpoint(project: Project, name: str) -> str:
 
 
 def _label_versions(project: Project, recipe: Recipe) -> str:
-    batches = project.source.batches()
+    batches = project.batches()
     tables = ["queries", "qrels", "hard_negatives"] + (["teacher_scores"] if recipe.uses_teacher else [])
-    return fingerprint(*(_versions(project, table, batches) for table in tables))
+    return fingerprint(_document_versions(project, batches), *(_versions(project, table, batches) for table in tables))
+
+
+def _document_versions(project: Project, batches: Sequence[str]) -> str:
+    """Content of the positives and negatives of these batches: their ids may stay while another batch replaces a text."""
+    rows = project.warehouse.query(_DOCUMENT_VERSIONS, [project.batches(), list(batches), list(batches)])
+    return fingerprint_rows(zip(*rows.to_pydict().values(), strict=True))
+
+
+_DOCUMENT_VERSIONS = """
+    WITH latest AS (
+        SELECT doc_id, arg_max(content_hash, batch) AS content_hash FROM corpus
+        WHERE batch IN (SELECT unnest(?::VARCHAR[])) GROUP BY doc_id
+    ), used AS (
+        SELECT doc_id FROM hard_negatives WHERE batch IN (SELECT unnest(?::VARCHAR[]))
+        UNION SELECT doc_id FROM qrels WHERE batch IN (SELECT unnest(?::VARCHAR[]))
+    )
+    SELECT doc_id, content_hash FROM used LEFT JOIN latest USING (doc_id) ORDER BY doc_id
+"""
 
 
 def of_eval_metrics(project: Project, name: str) -> str:
     """The student, the documents it searches and the judged queries."""
-    batches = project.source.batches()
+    batches = project.batches()
     tables = ("corpus", "queries", "qrels")
     return fingerprint(
         data_version(project, "checkpoints", name),
@@ -173,6 +194,13 @@ def slice_of(asset: str, partition: str = "") -> tuple[str, str]:
     if asset == "champion":
         return "champion_history", ""
     return asset, partition
+
+
+def is_made(project: Project, asset: str, partition: str = "") -> bool:
+    """Whether the asset's partition is there at all, whatever it was made from."""
+    return project.warehouse.slice_info(*slice_of(asset, partition)) is not None and _has_files(
+        project, asset, partition
+    )
 
 
 def is_fresh(project: Project, asset: str, partition: str = "") -> bool:

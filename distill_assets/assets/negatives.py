@@ -5,6 +5,7 @@ from dataclasses import asdict
 import dagster as dg
 import pyarrow as pa
 
+from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.reading import (
     choose_queries,
@@ -30,9 +31,11 @@ from distill_assets.resources import Project
     code_version=CODE_VERSIONS["hard_negatives"],
     metadata={"dagster/column_schema": table_schema("hard_negatives")},
 )
+@retrying
 def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Per train and dev query: BM25 and dense candidates over all documents, fused, positives and their twins removed."""
     batch, settings = context.partition_key, project.settings
+    key = input_fingerprint(project, "hard_negatives", batch)
     corpus, qrels = read_corpus(project), read_qrels(project)
     queries = choose_queries(read_queries(project, [batch], ("train",)), qrels, settings.train_queries)
     queries += choose_queries(read_queries(project, [batch], ("dev",)), qrels, None)
@@ -57,7 +60,7 @@ def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         "hard_negatives",
         table,
         slice_key=batch,
-        input_fingerprint=input_fingerprint(project, "hard_negatives", batch),
+        input_fingerprint=key,
         data_version=version,
         allow_empty=True,  # a batch that brings documents alone has no query to mine for
     )

@@ -27,8 +27,7 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
     champion = current_champion(project)
     rows = project.warehouse.read("leaderboard").to_pylist()
     count = {
-        table: sum(_num_rows(project, table, b) for b in project.source.batches())
-        for table in ("corpus", "queries", "qrels")
+        table: sum(_num_rows(project, table, b) for b in project.batches()) for table in ("corpus", "queries", "qrels")
     }
     context = ReportContext(
         collection=project.source.name,
@@ -41,7 +40,7 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
             "documents": f"{count['corpus']:,}",
             "queries": f"{count['queries']:,}",
             "judgements": f"{count['qrels']:,}",
-            "batches": ", ".join(project.source.batches()),
+            "batches": ", ".join(project.batches()),
             "teacher": project.teacher_choice,
             "student": settings.student,
             "pool that the teacher reranks": f"top {settings.pool_depth} of every first-stage system",

@@ -1,6 +1,5 @@
 """From the warehouse and the stores to the values that core works on: documents, queries, judgements, ranked results."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +32,16 @@ class Corpus:
 
 
 def read_corpus(project: Project, batches: Sequence[str] | None = None) -> Corpus:
-    """Documents of the given batches; by default of every batch that the source has now.
+    """Documents of the given batches; by default of every batch of the collection.
+
+    A document id that several batches bring stands for the document of the last of them in the order of their names: a batch
+    named after its day replaces what earlier ones brought.
 
     Raises:
         MissingPartitionError: a batch's corpus is not materialised.
-        SourceError: two batches bring the same document id, or there is no document at all.
+        SourceError: there is no document at all.
     """
-    chosen = project.source.batches() if batches is None else list(batches)
+    chosen = project.batches() if batches is None else list(batches)
     version = fingerprint(*((batch, data_version(project, "corpus", batch)) for batch in chosen))
     return _read_corpus(project, tuple(chosen), version)
 
@@ -50,16 +52,18 @@ _corpus_cache: dict[tuple[Path, str], Corpus] = {}
 def _read_corpus(project: Project, batches: tuple[str, ...], version: str) -> Corpus:
     key = (project.folder, version)
     if key not in _corpus_cache:
-        table = project.warehouse.read("corpus", slice_keys=batches, columns=["doc_id", "title", "text"])
-        documents = sorted((Document(**row) for row in table.to_pylist()), key=lambda d: d.doc_id)
+        columns = [
+            "batch",
+            "doc_id",
+            "title",
+            "text",
+        ]  # ordered by batch, then id: the last of several rows of an id wins
+        rows = project.warehouse.read("corpus", slice_keys=batches, columns=columns).to_pylist()
+        latest = {row["doc_id"]: Document(row["doc_id"], row["title"], row["text"]) for row in rows}
+        documents = [latest[doc_id] for doc_id in sorted(latest)]
         if not documents:
             raise SourceError(
                 f"the batches {', '.join(batches) or '(none)'} bring no document: there is nothing to search"
-            )
-        repeated = [doc_id for doc_id, count in Counter(d.doc_id for d in documents).items() if count > 1]
-        if repeated:
-            raise SourceError(
-                f"{len(repeated)} document ids are in more than one batch, first {repeated[0]!r}: ids must be unique in the collection"
             )
         _corpus_cache.clear()  # one corpus at a time: memory stays that of the largest
         _corpus_cache[key] = Corpus([d.doc_id for d in documents], [d.content for d in documents], version)
@@ -69,17 +73,23 @@ def _read_corpus(project: Project, batches: tuple[str, ...], version: str) -> Co
 def read_queries(
     project: Project, batches: Sequence[str] | None = None, splits: Sequence[str] = ("train", "dev", "test")
 ) -> list[Query]:
-    """Queries of the given batches (all by default) and splits, sorted by id."""
-    keys = list(batches) if batches is not None else project.source.batches()
-    rows = project.warehouse.read("queries", slice_keys=keys, columns=["query_id", "text", "split"]).to_pylist()
-    return sorted((Query(**row) for row in rows if row["split"] in splits), key=lambda q: q.query_id)
+    """Queries of the given batches (all by default) and splits, sorted by id.
+
+    A query id that several batches bring belongs to the last of them in the order of their names, text and split included.
+    """
+    everything = project.batches()
+    rows = project.warehouse.read("queries", slice_keys=everything, columns=["batch", "query_id", "text", "split"])
+    latest = {row["query_id"]: row for row in rows.to_pylist()}  # ordered by batch, then id
+    wanted = set(everything if batches is None else batches)
+    found = [row for row in latest.values() if row["batch"] in wanted and row["split"] in splits]
+    return sorted((Query(row["query_id"], row["text"], row["split"]) for row in found), key=lambda q: q.query_id)
 
 
 def read_qrels(project: Project, batches: Sequence[str] | None = None) -> Qrels:
     """Judgements with a relevance above 0, of documents that exist: query_id -> doc_id -> relevance."""
     known = set(read_corpus(project).doc_ids)
     found: Qrels = {}
-    keys = list(batches) if batches is not None else project.source.batches()
+    keys = list(batches) if batches is not None else project.batches()
     for row in project.warehouse.read(
         "qrels", slice_keys=keys, columns=["query_id", "doc_id", "relevance"]
     ).to_pylist():
@@ -128,15 +138,20 @@ def _without_own(queries: Sequence[Query], rankings: Sequence[Sequence[tuple[str
 
 
 def read_labels(project: Project) -> Labels:
-    """Positives and mined negatives of every batch, with the texts they stand for."""
+    """Positives and mined negatives of every batch, with the texts they stand for.
+
+    Negatives that have left the corpus since they were mined are left out.
+    """
     negatives: dict[str, list[str]] = {}
+    content_of = read_corpus(project).content_of
     table = project.warehouse.read(
-        "hard_negatives", slice_keys=project.source.batches(), columns=["query_id", "doc_id", "rank"]
+        "hard_negatives", slice_keys=project.batches(), columns=["query_id", "doc_id", "rank"]
     )
     for row in sorted(table.to_pylist(), key=lambda r: (r["query_id"], r["rank"])):
-        negatives.setdefault(row["query_id"], []).append(row["doc_id"])
+        if row["doc_id"] in content_of:
+            negatives.setdefault(row["query_id"], []).append(row["doc_id"])
     positives = {query_id: sorted(judged) for query_id, judged in read_qrels(project).items()}
-    return Labels(positives, negatives, read_corpus(project).content_of)
+    return Labels(positives, negatives, content_of)
 
 
 def read_step_groups(project: Project, labels: Labels) -> list[DevGroup]:

@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from distill_assets.assets.evaluation import judged_queries, student_path
+from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.publishing import current_champion, read_history, write_project_report
 from distill_assets.assets.reading import search_student
@@ -31,6 +32,7 @@ _SEED = 2026
     code_version=CODE_VERSIONS["champion"],
     metadata={"dagster/column_schema": table_schema("champion_history")},
 )
+@retrying
 def champion(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """The best recipe on dev, if the paired test says that it is not worse than the present champion."""
     per_recipe = {name: _dev_ndcg(project, name) for name in sorted(project.settings.all_recipes)}

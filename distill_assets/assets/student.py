@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, data_version, input_fingerprint
 from distill_assets.assets.manifests import package_versions, record_checkpoint
 from distill_assets.assets.reading import read_labels, read_step_groups, read_train_queries
@@ -30,6 +31,7 @@ def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.Assets
         code_version=CODE_VERSIONS["student_checkpoint"],
         metadata={"dagster/column_schema": table_schema("checkpoints")},
     )
+    @retrying
     def student_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
         """A bi-encoder trained by one recipe; loads with `SentenceTransformer(path)`."""
         name = context.partition_key
@@ -89,7 +91,7 @@ def _training_groups(project: Project, recipe: Recipe) -> list[TrainingGroup]:
     logit_of = None
     if recipe.uses_teacher:
         table = project.warehouse.read(
-            "teacher_scores", slice_keys=project.source.batches(), columns=["query_id", "doc_id", "teacher_logit"]
+            "teacher_scores", slice_keys=project.batches(), columns=["query_id", "doc_id", "teacher_logit"]
         )
         logit_of = {(row["query_id"], row["doc_id"]): row["teacher_logit"] for row in table.to_pylist()}
     return build_student_groups(
@@ -101,7 +103,7 @@ def _input_versions(project: Project, recipe: Recipe) -> dict[str, Any]:
     """Data version of every slice that the student was trained from: the way back from a model to its data."""
     tables = ["queries", "qrels", "hard_negatives"] + (["teacher_scores"] if recipe.uses_teacher else [])
     versions: dict[str, Any] = {
-        table: {batch: data_version(project, table, batch) for batch in project.source.batches()} for table in tables
+        table: {batch: data_version(project, table, batch) for batch in project.batches()} for table in tables
     }
     if recipe.uses_teacher:
         versions["teacher_checkpoint"] = data_version(project, "checkpoints", "teacher")

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_teacher_trained
 from distill_assets.assets.manifests import package_versions, record_checkpoint
 from distill_assets.assets.reading import (
@@ -44,6 +45,7 @@ from distill_assets.storage.models import packaged_encoder
     code_version=CODE_VERSIONS["teacher_checkpoint"],
     metadata={"dagster/column_schema": table_schema("checkpoints")},
 )
+@retrying
 def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """The cross-encoder: a published one as it is, the bundled one, or one fine-tuned on the train split's labels."""
     key = input_fingerprint(project, "teacher_checkpoint")
@@ -147,9 +149,11 @@ def _fine_tune(project: Project, model: Any, work_folder: Path) -> dict[str, Any
     code_version=CODE_VERSIONS["teacher_scores"],
     metadata={"dagster/column_schema": table_schema("teacher_scores")},
 )
+@retrying
 def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
     batch = context.partition_key
+    key = input_fingerprint(project, "teacher_scores", batch)
     pairs = _pairs_to_score(project, batch)
     logits, num_scored = score_pairs(project, context, [(text, content) for _, text, _, content, _ in pairs])
     rows = pa.table(
@@ -165,7 +169,7 @@ def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         "teacher_scores",
         rows,
         slice_key=batch,
-        input_fingerprint=input_fingerprint(project, "teacher_scores", batch),
+        input_fingerprint=key,
         data_version=version,
         allow_empty=True,  # a batch without train queries has nothing to score
     )

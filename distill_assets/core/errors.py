@@ -9,6 +9,7 @@ DistillError
 ├── UnknownRecipeError       no such recipe
 ├── ModelError               a folder or hub name is not a usable model
 ├── WarehouseError           the DuckDB warehouse refused
+│   ├── WarehouseBusyError       another process held it too long; trying again later helps
 │   ├── MissingPartitionError    upstream slices that a reader needs are not there
 │   ├── EmptyFrameError          an empty frame where rows are required
 │   └── NewerWarehouseError      written by a newer version of this package
@@ -55,6 +56,10 @@ class ModelError(DistillError):
 
 class WarehouseError(DistillError):
     """The DuckDB warehouse refused an operation."""
+
+
+class WarehouseBusyError(WarehouseError):
+    """Another process held the file for longer than this one was willing to wait."""
 
 
 class MissingPartitionError(WarehouseError):

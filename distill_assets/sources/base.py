@@ -23,8 +23,21 @@ class Source(Protocol):
         """What the leaderboard calls the collection."""
         ...
 
+    @property
+    def is_inbox(self) -> bool:
+        """Whether batches arrive here one by one, so that a broken one must not hold up the others."""
+        ...
+
     def batches(self) -> list[str]:
-        """Names of the batches that can be read now, sorted."""
+        """Names of the batches that are there now, sorted."""
+        ...
+
+    def refused(self) -> dict[str, str]:
+        """What lies among the batches and can never be one, with the reason: a folder with an impossible name, say."""
+        ...
+
+    def last_change(self, batch: str) -> float:
+        """When the batch last changed, in seconds since 1970; 0.0 where it is known to be complete."""
         ...
 
     def fingerprint(self, batch: str) -> str:
@@ -63,8 +76,9 @@ def check_collection(
 ) -> Collection:
     """Refuse duplicate ids and empty texts; drop judgements of unknown ids, up to `max_unknown_share` of them.
 
-    `qrels` are checked against the ids of this batch only when the batch has documents of its own: a batch that brings
-    queries alone is judged against the corpus that stands already.
+    `qrels` are checked against the documents (queries) of this batch only when the batch has documents (queries) of its own:
+    a batch that brings queries alone is judged against the corpus that stands already, one that brings judgements alone
+    judges the queries that stand already.
 
     Raises:
         SourceError: an id occurs twice, or a text is empty.
@@ -101,7 +115,7 @@ def _drop_unknown(
 ) -> list[Qrel]:
     doc_ids = {document.doc_id for document in documents}
     query_ids = {query.query_id for query in queries}
-    kept = [q for q in qrels if q.query_id in query_ids and (not doc_ids or q.doc_id in doc_ids)]
+    kept = [q for q in qrels if (not query_ids or q.query_id in query_ids) and (not doc_ids or q.doc_id in doc_ids)]
     num_unknown = len(qrels) - len(kept)
     if qrels and num_unknown / len(qrels) > max_unknown_share:
         kept_set = set(kept)

@@ -9,16 +9,17 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from distill_assets.core.errors import MalformedRecordError, SourceError
+from distill_assets.core.errors import MalformedRecordError, SourceError, UnknownBatchError
 from distill_assets.core.records import Collection, Document, Qrel, Query, Split, assign_split, fingerprint
 from distill_assets.sources.base import check_collection, require_batch_name, require_known_batch
 
 # Raised whenever the same files would give other documents, queries or splits, so that stored batches count as stale.
 READER_VERSION = "1"
-_CORPUS, _QUERIES, _QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
+_CORPUS, _QUERIES, _QRELS, _READY = "corpus.jsonl", "queries.jsonl", "qrels", "_READY"
 _EXPECTED = f"expected {_CORPUS}, {_QUERIES} and {_QRELS}/*.tsv"
 _SPLIT_OF_STEM: dict[str, Split] = {
     "train": "train",
@@ -38,9 +39,10 @@ class BeirSource:
     """A BEIR folder, or an inbox of them.
 
     A root that holds `corpus.jsonl` or `queries.jsonl` is one batch, named after the folder. Any other root is an
-    inbox: each sub-folder with one of the two files is a batch, and may bring documents alone, or queries alone that
-    are judged against the documents that stand already. Hidden folders are skipped, so a batch that is still being
-    copied is safe under a name like `.incoming` until it is renamed.
+    inbox: each sub-folder with one of the two files, or with judgements, is a batch, and may bring documents alone, queries
+    alone that are judged against the documents that stand already, or judgements alone. Hidden folders are skipped, so a
+    batch that is still being copied is safe under a name like `.incoming` until it is renamed; a file `_READY`, written last,
+    says the same of a batch that is copied in place.
 
     Splits, decided by the batch's own files so that they never move when it is ingested again:
 
@@ -68,14 +70,33 @@ class BeirSource:
         if not self.name:
             object.__setattr__(self, "name", f"beir:{self.root.resolve().name}")
 
+    @property
+    def is_inbox(self) -> bool:
+        """Whether each sub-folder is a batch."""
+        return not _holds_texts(self.root)
+
     def batches(self) -> list[str]:
-        """Names of the batches that can be read now, sorted.
+        """Names of the batches that are there now, sorted; folders of an inbox with impossible names are left out.
 
         Raises:
             SourceError: the root is no folder, or nothing in it can be read.
-            UnknownBatchError: a folder has a name that a batch may not have.
+            UnknownBatchError: the one folder has a name that a batch may not have.
         """
         return sorted(self._folders())
+
+    def refused(self) -> dict[str, str]:
+        """Folders of an inbox that hold data under a name that a batch may not have, with the reason."""
+        if not self.root.is_dir() or not self.is_inbox:
+            return {}
+        reasons = {path.name: _name_fault(path.name) for path in _data_folders(self.root)}
+        return {name: reason for name, reason in sorted(reasons.items()) if reason}
+
+    def last_change(self, batch: str) -> float:
+        """Newest time stamp of the batch's files; 0.0 where a `_READY` file is at least as new as all of them."""
+        folder = self._folder(batch)
+        newest = max((_changed_at(path) for path in _batch_files(folder)), default=0.0)
+        ready = folder / _READY
+        return 0.0 if ready.is_file() and _changed_at(ready) >= newest else newest
 
     def fingerprint(self, batch: str) -> str:
         """Hash of the bytes of the batch's files, and of what else decides whether and how they are read."""
@@ -110,13 +131,15 @@ class BeirSource:
             raise SourceError(f"no folder at {self.root}: {_EXPECTED} in it or in its sub-folders; correct the path")
         if _holds_texts(self.root):
             return {require_batch_name(self.root.resolve().name): self.root}
-        found = [path for path in self.root.iterdir() if not path.name.startswith(".") and _holds_texts(path)]
+        found = {path.name: path for path in _data_folders(self.root) if not _name_fault(path.name)}
         if not found:
+            for reason in self.refused().values():
+                raise UnknownBatchError(reason)
             raise SourceError(
                 f"nothing to read in {self.root}: {_EXPECTED} in it or in its sub-folders; "
-                "put a BEIR folder there (at least one of the .jsonl files) or correct the path"
+                "put a BEIR folder there (at least one of the three) or correct the path"
             )
-        return {require_batch_name(path.name): path for path in found}
+        return found
 
 
 def given_splits(judged: Iterable[tuple[str, set[str]]]) -> dict[str, Split]:
@@ -139,6 +162,25 @@ def given_splits(judged: Iterable[tuple[str, set[str]]]) -> dict[str, Split]:
     return found
 
 
+def _data_folders(inbox: Path) -> list[Path]:
+    folders = [path for path in inbox.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return [path for path in folders if _holds_texts(path) or _qrel_files(path)]
+
+
+def _name_fault(name: str) -> str | None:
+    try:
+        require_batch_name(name)
+    except UnknownBatchError as error:
+        return str(error)
+    return None
+
+
+def _changed_at(path: Path) -> float:
+    """Time of the last change of content, or of the arrival here where that is later: a copy may keep an old time stamp."""
+    stat = path.stat()
+    return max(stat.st_mtime, stat.st_ctime)
+
+
 def _holds_texts(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (_CORPUS, _QUERIES))
 
@@ -154,10 +196,17 @@ def _batch_files(folder: Path) -> list[Path]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = path.stat()
+        return _digest_once(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise _cannot_open(path, error) from error
+
+
+@lru_cache(maxsize=4096)
+def _digest_once(path: Path, size: int, changed_ns: int) -> str:
+    """Hashed again only when size or time moved: a sensor asks this of every batch twice a minute."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cannot_open(path: Path, error: OSError) -> SourceError:

@@ -61,9 +61,19 @@ class PythonApiSource:
     max_queries: int | None = None
     name: str = "python_api"
 
+    is_inbox = False
+
     def batches(self) -> list[str]:
         """The package names, sorted."""
         return sorted(set(self.packages))
+
+    def refused(self) -> dict[str, str]:
+        """Nothing: a package that cannot be read is an error of the settings."""
+        return {}
+
+    def last_change(self, batch: str) -> float:
+        """0.0: an installed package is complete."""
+        return 0.0
 
     def fingerprint(self, batch: str) -> str:
         """Version of the installed package and everything that shapes what is read from it."""

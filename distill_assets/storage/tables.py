@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from distill_assets.core.errors import NonFiniteError, WarehouseError
 
-SCHEMA_VERSION: int = 1
+# 2 added `quarantine`. A table that is new is added to an older file; a changed one will need a migration of its own.
+SCHEMA_VERSION: int = 2
 
 # Large strings: a chunk of document texts may pass the 2 GiB that 32-bit offsets can address.
 _ARROW_TYPES: dict[str, pa.DataType] = {
@@ -214,6 +215,17 @@ TABLES: dict[str, TableSpec] = {
         key_columns=("teacher_fingerprint", "query_hash", "doc_hash"),
         mode="append",
         has_primary_key=True,
+    ),
+    "quarantine": TableSpec(
+        asset="corpus",
+        columns={
+            "batch": _BATCH,
+            "source_fingerprint": _text("The content that could not be read; other content is tried again."),
+            "reason": _text("Why, with file and line."),
+            "quarantined_at": ColumnSpec("TIMESTAMP", "When it was refused, UTC."),
+        },
+        key_columns=("batch",),
+        slice_column="batch",
     ),
     "slices": TableSpec(
         asset="any",

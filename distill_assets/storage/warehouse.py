@@ -25,6 +25,7 @@ from distill_assets.core.errors import (
     EmptyFrameError,
     MissingPartitionError,
     NewerWarehouseError,
+    WarehouseBusyError,
     WarehouseError,
 )
 from distill_assets.storage.tables import SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
@@ -34,6 +35,7 @@ __all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "TableSpec", "
 # DuckDB's wording on POSIX and on Windows; every other IOException (no permission, not a database) is final.
 _LOCK_MESSAGES = ("could not set lock", "being used by another process")
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5
+_SETTLED_S = 0.1  # file times tick every few milliseconds: a younger file may change again under the same time stamp
 # Threads of one process share one DuckDB instance, where two transactions on the same slice would conflict, not wait.
 _WRITE_LOCKS: dict[Path, threading.RLock] = {}
 
@@ -58,6 +60,7 @@ class Warehouse:
         self.path = Path(path)
         self.lock_timeout_s = lock_timeout_s
         self._write_lock = _WRITE_LOCKS.setdefault(self.path.resolve(), threading.RLock())
+        self._known_slices: tuple[object, dict[tuple[str, str], SliceInfo]] | None = None
 
     def exists(self) -> bool:
         """Whether the file is there. Ask before reading where a read must not create a warehouse."""
@@ -69,7 +72,8 @@ class Warehouse:
 
         Raises:
             NewerWarehouseError: the file was made by a newer version of this package.
-            WarehouseError: another process held the file for all of `lock_timeout_s`, or the file is not a warehouse.
+            WarehouseBusyError: another process held the file for all of `lock_timeout_s`.
+            WarehouseError: the file is not a warehouse.
         """
         connection = self._open()
         try:
@@ -204,16 +208,44 @@ class Warehouse:
     def slice_info(self, table: str, slice_key: str = "") -> SliceInfo | None:
         """What is recorded about one slice, or None when it was never materialised."""
         table_spec(table)
-        sql = f"SELECT {', '.join(TABLES['slices'].columns)} FROM slices WHERE table_name = ? AND slice_key = ?"
-        found = self.query(sql, [table, slice_key]).to_pylist()
-        return SliceInfo(**found[0]) if found else None
+        return self._all_slices().get((table, slice_key))
+
+    def slices(self, table: str) -> dict[str, SliceInfo]:
+        """What is recorded about every materialised slice of a table, by slice key, sorted."""
+        table_spec(table)
+        return {key: info for (name, key), info in self._all_slices().items() if name == table}
 
     def slice_keys(self, table: str) -> list[str]:
         """Keys of the materialised slices of a table, sorted."""
-        table_spec(table)
-        sql = "SELECT slice_key FROM slices WHERE table_name = ? ORDER BY slice_key"
-        keys: list[str] = self.query(sql, [table])["slice_key"].to_pylist()
-        return keys
+        return list(self.slices(table))
+
+    def _all_slices(self) -> dict[tuple[str, str], SliceInfo]:
+        """All records, read again only when the file has changed.
+
+        Whether a hundred batches are up to date takes some thousand of these look-ups; opening the file costs 10 ms.
+        """
+        stamp = self._stamp()
+        if self._known_slices is not None and stamp is not None and self._known_slices[0] == stamp:
+            return self._known_slices[1]
+        sql = f"SELECT {', '.join(TABLES['slices'].columns)} FROM slices ORDER BY table_name, slice_key"
+        found = {(r["table_name"], r["slice_key"]): SliceInfo(**r) for r in self.query(sql).to_pylist()}
+        # Opening may have written (a first table, a log replayed): what counts is that nothing moved since before the read.
+        if stamp is not None and stamp == self._stamp():
+            self._known_slices = (stamp, found)
+        return found
+
+    def _stamp(self) -> object | None:
+        """Size and time of the file and its log; None while they are too young to tell two writes apart."""
+        stamp = []
+        for path in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            if time.time() - stat.st_mtime < _SETTLED_S:
+                return None
+            stamp.append((path.name, stat.st_size, stat.st_mtime_ns))
+        return tuple(stamp)
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +260,7 @@ class Warehouse:
                         f"cannot open {self.path}: {error}; expected a DuckDB file of this package that can be written"
                     ) from error
                 if time.monotonic() >= deadline:
-                    raise WarehouseError(
+                    raise WarehouseBusyError(
                         f"{self.path} was held by another process for {self.lock_timeout_s:g} s: {error}; "
                         "wait for that process or end it, then run again"
                     ) from error
@@ -247,10 +279,13 @@ class Warehouse:
                 f"{self.path} has schema version {found}, this package reads version {SCHEMA_VERSION}: "
                 "upgrade the package (pip install --upgrade distill-assets); nothing was changed"
             )
-        if found != SCHEMA_VERSION:
+        if found is None:
             raise WarehouseError(
-                f"{self.path} has schema version {found}, expected {SCHEMA_VERSION}: set another data_folder"
+                f"{self.path} has no schema version, expected {SCHEMA_VERSION}: set another data_folder"
             )
+        if found < SCHEMA_VERSION:
+            with self._write_lock:
+                self._upgrade(connection)
 
     def _create_tables(self, connection: duckdb.DuckDBPyConnection) -> None:
         others = [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
@@ -263,6 +298,14 @@ class Warehouse:
         for table, spec in TABLES.items():
             connection.execute(spec.ddl(table))
         connection.execute("INSERT INTO schema_info VALUES (?)", [SCHEMA_VERSION])
+        connection.commit()
+
+    def _upgrade(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Add the tables that newer versions brought; rows that are there stay as they are."""
+        connection.begin()
+        for table, spec in TABLES.items():
+            connection.execute(spec.ddl(table))
+        connection.execute("UPDATE schema_info SET version = ?", [SCHEMA_VERSION])
         connection.commit()
 
     @contextmanager
