@@ -66,7 +66,7 @@ def _require_batches(project: Project) -> None:
 
 def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
     """Assets that share a run, in order: those of a batch, which share a parse; each other one has its own, and its own time."""
-    groups = []
+    groups: list[tuple[Stage, tuple[str, ...]]] = []
     for stage in STAGES:
         groups += [(stage, stage.assets)] if stage.name == "ingest" else [(stage, (asset,)) for asset in stage.assets]
     last = next((i for i, (_, group) in enumerate(groups) if until in group), None)

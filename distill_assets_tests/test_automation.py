@@ -1,0 +1,237 @@
+"""What happens without a click: batches that arrive, what follows them, and retraining."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from distill_assets.automation import advance_retraining, plan_ingestion, reason_not_to_retrain
+from distill_assets.definitions import build_definitions
+from distill_assets.running import run_line
+from distill_assets_tests.conftest import make_project, write_beir
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """An inbox with one batch that has been there for an hour."""
+    write_beir(tmp_path / "inbox" / "first", topics=("array", "matrix", "frame", "series", "index", "kernel"))
+    return tmp_path / "inbox"
+
+
+@pytest.fixture
+def inbox_project(inbox: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> Any:
+    """A project over the inbox; a folder counts as complete at once."""
+    return make_project(inbox, tiny_encoder, tiny_cross_encoder, tmp_path / "data", inbox_settle_s=0)
+
+
+@pytest.fixture
+def instance() -> dg.DagsterInstance:
+    """An instance in memory."""
+    return dg.DagsterInstance.ephemeral()
+
+
+def materialise(project: Any, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str | None) -> None:
+    """One run, as the daemon would launch it."""
+    job = build_definitions(project).resolve_implicit_global_asset_job_def()
+    keys = [dg.AssetKey(asset) for asset in assets]
+    job.execute_in_process(instance=instance, asset_selection=keys, partition_key=partition, raise_on_error=False)
+
+
+def tick(project: Any, instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult:
+    """One tick of the batch sensor; its requests for partitions are carried out."""
+    definitions = build_definitions(project)
+    sensor = definitions.get_sensor_def("new_batches")
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=definitions)
+    result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    for change in result.dynamic_partitions_requests or ():
+        if isinstance(change, dg.AddDynamicPartitionsRequest):
+            instance.add_dynamic_partitions("batches", list(change.partition_keys))
+        else:
+            for key in change.partition_keys:
+                instance.delete_dynamic_partition("batches", key)
+    return result
+
+
+INGESTED = ("corpus", "queries", "qrels")
+
+
+def test_a_batch_is_registered_read_once_and_read_again_when_it_changes(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """A sensor that asks twice pays twice; one that never asks again serves last week's documents."""
+    first = tick(inbox_project, instance, None)
+    assert [request.partition_key for request in first.run_requests] == ["first"]
+    assert instance.get_dynamic_partitions("batches") == ["first"]
+    waiting = tick(inbox_project, instance, first.cursor)
+    assert not waiting.run_requests
+    materialise(inbox_project, instance, INGESTED, "first")
+    assert not tick(inbox_project, instance, waiting.cursor).run_requests
+
+    corpus = inbox / "first" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace("sum every", "sum up every"), encoding="utf-8")
+    changed = tick(inbox_project, instance, waiting.cursor)
+    assert [request.partition_key for request in changed.run_requests] == ["first"]
+
+
+def test_a_folder_that_is_still_being_copied_waits(inbox: Path, inbox_project: Any) -> None:
+    """Half a corpus reads like a small corpus: everything that follows would succeed on half of the documents."""
+    project = make_project(inbox, *_models(inbox_project), inbox_project.settings.data_folder, inbox_settle_s=60)
+    now = max(_changed_at(path) for path in (inbox / "first").rglob("*") if path.is_file())
+    assert list(plan_ingestion(project, ["first"], {}, now=now + 59).waiting) == ["first"]
+    assert list(plan_ingestion(project, ["first"], {}, now=now + 61).requests) == ["first"]
+    time.sleep(0.01)
+    (inbox / "first" / "_READY").touch()
+    assert list(plan_ingestion(project, ["first"], {}, now=now + 1).requests) == ["first"]
+
+
+def test_a_broken_batch_is_quarantined_and_holds_up_nobody(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """A broken folder must neither be retried for ever, nor be forgotten, nor stop the batch beside it."""
+    write_beir(inbox / "second", topics=("graph", "window"))
+    broken = inbox / "second" / "corpus.jsonl"
+    whole = broken.read_text(encoding="utf-8")
+    broken.write_text(whole[:-30], encoding="utf-8")
+    (inbox / "bad name").mkdir()
+    (inbox / "bad name" / "corpus.jsonl").write_text(whole, encoding="utf-8")
+
+    first = tick(inbox_project, instance, None)
+    assert {request.partition_key for request in first.run_requests} == {"first", "second"}
+    for batch in ("first", "second"):
+        materialise(inbox_project, instance, INGESTED, batch)
+    second = tick(inbox_project, instance, first.cursor)
+    assert not second.run_requests
+    assert instance.get_dynamic_partitions("batches") == ["first"]
+    [evaluation] = second.asset_events
+    assert not evaluation.passed and set(evaluation.metadata) == {"num_quarantined", "second", "bad name"}
+    assert "corpus.jsonl" in evaluation.metadata["second"].value
+    assert not tick(inbox_project, instance, second.cursor).asset_events, "told once"
+    materialise(inbox_project, instance, ("hard_negatives",), "first")
+    assert inbox_project.warehouse.slice_info("hard_negatives", "first").num_rows > 0
+
+    broken.write_text(whole, encoding="utf-8")
+    third = tick(inbox_project, instance, second.cursor)
+    assert [request.partition_key for request in third.run_requests] == ["second"]
+    materialise(inbox_project, instance, INGESTED, "second")
+    assert inbox_project.quarantined() == {}
+
+
+def test_a_new_batch_is_mined_and_scored_and_older_ones_are_left_alone(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """Plain `eager()` mines every older batch again whenever the corpus grows: the bill of the whole collection each time."""
+    definitions = build_definitions(inbox_project)
+    instance.add_dynamic_partitions("batches", ["first"])
+    result = dg.evaluate_automation_conditions(definitions, instance)
+    assert result.total_requested == 0
+    materialise(inbox_project, instance, INGESTED, "first")
+    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
+    assert result.get_requested_partitions(dg.AssetKey("hard_negatives")) == {"first"}
+    materialise(inbox_project, instance, ("hard_negatives",), "first")
+    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
+    assert result.total_requested == 0, "without a teacher nothing is scored, and a teacher is not made unasked"
+    materialise(inbox_project, instance, ("teacher_checkpoint",), None)
+    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
+    assert result.get_requested_partitions(dg.AssetKey("teacher_scores")) == {"first"}
+    materialise(inbox_project, instance, ("teacher_scores",), "first")
+
+    write_beir(inbox / "second", topics=("graph", "window"))
+    instance.add_dynamic_partitions("batches", ["second"])
+    materialise(inbox_project, instance, INGESTED, "second")
+    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
+    for asset in ("hard_negatives", "teacher_scores"):  # one run for both: they have the same partitions
+        assert result.get_requested_partitions(dg.AssetKey(asset)) == {"second"}
+    assert result.total_requested == 2
+    materialise(inbox_project, instance, ("hard_negatives", "teacher_scores"), "second")
+    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
+    assert result.total_requested == 0, "training never starts by itself"
+    assert inbox_project.warehouse.slice_info("teacher_scores", "second").num_rows > 0
+
+
+def test_a_retraining_goes_stage_by_stage_and_then_has_nothing_to_do(
+    inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """A retraining that trains before the scores are there trains on part of the data; one without an end trains weekly."""
+    assert reason_not_to_retrain(inbox_project) == "no batch has been read yet"
+    list(run_line(build_definitions(inbox_project), inbox_project, instance, until="qrels"))
+    assert reason_not_to_retrain(inbox_project) is None
+    stages = []
+    for _ in range(10):
+        result = advance_retraining(inbox_project, instance, "request", None)
+        if not result.run_requests:
+            break
+        stages.append(result.run_requests[0].job_name)
+        for request in result.run_requests:
+            stage = {
+                "mine": ("hard_negatives",),
+                "teacher": ("teacher_checkpoint",),
+                "score": ("teacher_scores",),
+                "train": ("student_checkpoint", "eval_metrics"),
+                "release": ("leaderboard", "champion"),
+            }[request.job_name]
+            materialise(inbox_project, instance, stage, request.partition_key)
+    assert stages == ["mine", "teacher", "score", "train", "release"]
+    assert result.cursor == "request"
+    assert "since the last training" in str(reason_not_to_retrain(inbox_project))
+
+
+def test_a_retraining_stops_where_a_stage_fails(inbox_project: Any, instance: dg.DagsterInstance) -> None:
+    """Asking again and again for a stage that cannot succeed fills the queue every 15 seconds."""
+    list(run_line(build_definitions(inbox_project), inbox_project, instance, until="qrels"))
+    tags = {"distill/retraining": "request"}
+    run = instance.create_run_for_job(_job_named(inbox_project, "mine"), tags=tags)
+    waiting = advance_retraining(inbox_project, instance, "request", None)
+    assert "waiting for 1 runs of mine" in str(waiting.skip_reason) and waiting.cursor is None
+    instance.report_run_failed(run)
+    stopped = advance_retraining(inbox_project, instance, "request", None)
+    assert not stopped.run_requests and stopped.cursor == "request"
+    assert "stops at mine" in str(stopped.skip_reason)
+
+
+def test_a_document_that_is_replaced_or_removed(inbox: Path, inbox_project: Any, instance: dg.DagsterInstance) -> None:
+    """Negatives of an older batch may name a document that is gone: training would die on it, or read the old text."""
+    from distill_assets.assets.inputs import is_fresh
+    from distill_assets.assets.reading import read_corpus, read_labels
+
+    write_beir(inbox / "second", topics=("graph", "window"))
+    definitions = build_definitions(inbox_project)
+    list(run_line(definitions, inbox_project, instance, until="teacher_scores"))
+    victim = inbox_project.warehouse.read("hard_negatives", slice_keys=["first"]).column("doc_id")[0].as_py()
+    owner = "second" if victim.split("-")[0] in ("graph", "window") else "first"
+    other = inbox / "zz-later"
+    other.mkdir()
+    (other / "corpus.jsonl").write_text(json.dumps({"_id": victim, "text": "another text"}) + "\n", encoding="utf-8")
+    instance.add_dynamic_partitions("batches", ["zz-later"])
+    materialise(inbox_project, instance, INGESTED, "zz-later")
+    assert read_corpus(inbox_project).content_of[victim] == "another text"
+    assert not is_fresh(inbox_project, "teacher_scores", "first")
+    (other / "corpus.jsonl").unlink()
+
+    corpus = inbox / owner / "corpus.jsonl"
+    kept = [line for line in corpus.read_text(encoding="utf-8").splitlines() if json.loads(line)["_id"] != victim]
+    corpus.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    qrels = inbox / owner / "qrels"
+    for path in qrels.glob("*.tsv"):
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if victim not in line.split("\t")]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    materialise(inbox_project, instance, INGESTED, owner)
+    assert victim not in read_corpus(inbox_project).content_of
+    labels = read_labels(inbox_project)
+    assert all(victim not in ids for ids in labels.negatives.values())
+
+
+def _models(project: Any) -> tuple[Path, Path]:
+    return Path(project.settings.student), Path(project.settings.teacher)
+
+
+def _changed_at(path: Path) -> float:
+    stat = path.stat()
+    return max(stat.st_mtime, stat.st_ctime)
+
+
+def _job_named(project: Any, name: str) -> Any:
+    return build_definitions(project).resolve_job_def(name)
