@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from distill_assets.cli import main
+from distill_assets_tests.conftest import write_beir
 
 
 @pytest.fixture
@@ -71,6 +72,9 @@ def test_run_search_leaderboard_and_a_second_run(
     assert call(monkeypatch, "run") == 0
     assert "nothing changed: no teacher forward pass, nothing trained" in capsys.readouterr().out
 
+    assert call(monkeypatch, "retrain") == 0
+    assert "nothing to retrain: no new scores" in capsys.readouterr().out
+
     assert call(monkeypatch, "rollback") == 1
     assert "first champion" in capsys.readouterr().err
 
@@ -128,6 +132,27 @@ def test_broken_line_is_named_and_the_stored_batch_stays(
     error = capsys.readouterr().err
     assert "corpus.jsonl" in error and "120" in error
     assert project.warehouse.slice_info("corpus", "tiny").num_rows == 120
+
+
+def test_a_broken_batch_of_an_inbox_is_left_out_and_said(
+    tiny_environment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """The others must go on, and a script must hear of it: exit code 0 would hide that half of the documents are missing."""
+    inbox = tmp_path / "inbox"
+    write_beir(inbox / "good", topics=("array", "matrix"))
+    write_beir(inbox / "bad", topics=("graph",))
+    (inbox / "bad" / "queries.jsonl").write_text("{\n", encoding="utf-8")
+    monkeypatch.setenv("DISTILL_COLLECTION", f"beir:{inbox}")
+    assert call(monkeypatch, "run", "--until", "hard_negatives") == 1
+    error = capsys.readouterr().err
+    assert "left out, because they could not be read: bad" in error and "queries.jsonl, line 1" in error
+    assert call(monkeypatch, "batches", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["hard_negatives"] is None for row in found["batches"]] == [True, False]
+    assert "line 1" in found["quarantined"]["bad"]
 
 
 def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
