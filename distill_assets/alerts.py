@@ -16,8 +16,8 @@ def send_alert(webhook: str | None, text: str, log: logging.Logger) -> None:
     if webhook is None:
         return
     body = json.dumps({"text": f"distill_assets: {text}"}).encode("utf-8")
-    request = urllib.request.Request(webhook, data=body, headers={"Content-Type": "application/json"})
     try:
+        request = urllib.request.Request(webhook, data=body, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
             pass
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,30 @@ def test_keys_and_slices_are_columns_and_every_column_is_described(spec: TableSp
     assert set(spec.key_columns) <= set(spec.columns)
     assert spec.slice_column is None or spec.slice_column in spec.columns
     assert all(column.description.endswith(".") for column in spec.columns.values())
+
+
+def test_an_older_file_gets_the_new_tables_and_keeps_its_rows(warehouse: Warehouse) -> None:
+    """Refusing a file of the version before would cost every score that it holds."""
+    warehouse.replace_slice("queries", queries("q1"), slice_key="a")
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("DROP TABLE quarantine")
+        connection.execute("UPDATE schema_info SET version = 1")
+    again = Warehouse(warehouse.path)
+    assert again.read("quarantine").num_rows == 0
+    assert again.read("queries")["query_id"].to_pylist() == ["q1"]
+    with duckdb.connect(str(warehouse.path)) as connection:
+        assert connection.execute("SELECT version FROM schema_info").fetchall() == [(SCHEMA_VERSION,)]
+
+
+def test_known_slices_follow_other_writers(warehouse: Warehouse) -> None:
+    """A remembered list of slices that misses another process's write would train on last week's data and call it fresh."""
+    warehouse.replace_slice("queries", queries("q1"), slice_key="a", input_fingerprint="old")
+    time.sleep(0.15)  # old enough to be remembered
+    assert list(warehouse.slices("queries")) == ["a"]
+    assert warehouse._known_slices is not None
+    Warehouse(warehouse.path).replace_slice("queries", queries("q2"), slice_key="b", input_fingerprint="new")
+    assert list(warehouse.slices("queries")) == ["a", "b"]
+    time.sleep(0.15)
+    assert list(warehouse.slices("queries")) == ["a", "b"]
+    Warehouse(warehouse.path).drop_slice("queries", "a")
+    assert list(warehouse.slices("queries")) == ["b"]
