@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ import dagster as dg
 from distill_assets.alerts import send_alert
 from distill_assets.assets.inputs import is_fresh
 from distill_assets.core.errors import DistillError
+from distill_assets.core.model_folders import is_cross_encoder
 from distill_assets.core.records import fingerprint
 from distill_assets.partitions import batches
 from distill_assets.resources import Project
@@ -83,8 +85,17 @@ def _when_missing() -> dg.AutomationCondition:
 
 
 def is_teacher_free(project: Project) -> bool:
-    """Whether the teacher costs no training, as far as the settings say without looking at a model: the bundled one."""
-    return project.teacher_choice == BUNDLED and not project.settings.teacher_finetune
+    """Whether the teacher costs no training: the bundled one, or a local cross-encoder, used as it is.
+
+    A hub name is not looked up while definitions load: such a teacher is made by the first `run`, `retrain` or click.
+    """
+    if project.settings.teacher_finetune:
+        return False
+    folder = Path(project.teacher_choice).expanduser()
+    try:
+        return project.teacher_choice == BUNDLED or (folder.is_dir() and is_cross_encoder(folder))
+    except DistillError:  # a broken folder is the asset's to report
+        return False
 
 
 def make_jobs(recipes: dg.StaticPartitionsDefinition) -> dict[str, Any]:

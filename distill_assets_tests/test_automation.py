@@ -133,7 +133,8 @@ def test_a_new_batch_is_mined_and_scored_and_older_ones_are_left_alone(
     assert result.get_requested_partitions(dg.AssetKey("hard_negatives")) == {"first"}
     materialise(inbox_project, instance, ("hard_negatives",), "first")
     result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
-    assert result.total_requested == 0, "without a teacher nothing is scored, and a teacher is not made unasked"
+    assert result.total_requested == 1, "without a teacher nothing is scored"
+    assert result.get_num_requested(dg.AssetKey("teacher_checkpoint")) == 1
     materialise(inbox_project, instance, ("teacher_checkpoint",), None)
     result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
     assert result.get_requested_partitions(dg.AssetKey("teacher_scores")) == {"first"}
@@ -150,6 +151,20 @@ def test_a_new_batch_is_mined_and_scored_and_older_ones_are_left_alone(
     result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
     assert result.total_requested == 0, "training never starts by itself"
     assert inbox_project.warehouse.slice_info("teacher_scores", "second").num_rows > 0
+
+
+def test_a_teacher_that_has_to_be_trained_is_not_made_unasked(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """Fine-tuning takes hours of a machine: a folder that lands must not start it."""
+    student, _ = _models(inbox_project)
+    project = make_project(inbox, student, student, inbox_project.settings.data_folder)
+    definitions = build_definitions(project)
+    instance.add_dynamic_partitions("batches", ["first"])
+    result = dg.evaluate_automation_conditions(definitions, instance)
+    materialise(project, instance, (*INGESTED, "hard_negatives"), "first")
+    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
+    assert result.total_requested == 0
 
 
 def test_a_retraining_goes_stage_by_stage_and_then_has_nothing_to_do(
