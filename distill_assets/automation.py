@@ -287,7 +287,7 @@ def quarantine_evaluation(quarantined: Mapping[str, str]) -> dg.AssetCheckEvalua
         passed=not quarantined,
         severity=dg.AssetCheckSeverity.WARN,
         metadata=quarantine_metadata(quarantined),
-        description=f"{len(quarantined)} batches cannot be read" if quarantined else "every batch could be read",
+        description=f"cannot be read: {len(quarantined)}" if quarantined else "every batch could be read",
     )
 
 
