@@ -7,6 +7,7 @@ schedule, or for somebody who starts the job `retraining`.
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,26 @@ from typing import Any
 import dagster as dg
 
 from distill_assets.alerts import send_alert
-from distill_assets.assets.inputs import is_fresh
+from distill_assets.assets.inputs import is_teacher_trained
 from distill_assets.core.errors import DistillError
-from distill_assets.core.model_folders import is_cross_encoder
 from distill_assets.core.records import fingerprint
 from distill_assets.partitions import batches
 from distill_assets.resources import Project
 from distill_assets.settings import BUNDLED
-from distill_assets.stages import STAGES, Stage, due_for_retraining, next_work
+from distill_assets.stages import INGEST, STAGES, Stage, due_for_retraining, is_stale, next_work
 
 RETRAINING = "retraining"
 RETRAINING_TAG = "distill/retraining"
 QUARANTINE_CHECK = "batches_readable"
-_INGESTED = ("corpus", "queries", "qrels")
 _WARN_AFTER, _FAIL_AFTER = timedelta(days=10), timedelta(days=30)  # retraining is weekly by default
 
 
 def with_automation(assets: Sequence[dg.AssetsDefinition], project: Project) -> list[dg.AssetsDefinition]:
     """The assets with their automation conditions, and a freshness policy for what users read."""
     conditions = {
-        "hard_negatives": _follows_own_batch(ignored="corpus"),
-        "teacher_scores": _follows_own_batch(ignored="teacher_checkpoint"),
+        # Other batches' corpora may be missing; its own comes with its queries, in one run. A teacher may not.
+        "hard_negatives": _follows_own_batch(ignored="corpus", may_be_missing=True),
+        "teacher_scores": _follows_own_batch(ignored="teacher_checkpoint", may_be_missing=False),
     }
     if is_teacher_free(project):
         conditions["teacher_checkpoint"] = _when_missing()
@@ -50,7 +50,7 @@ def with_automation(assets: Sequence[dg.AssetsDefinition], project: Project) -> 
     return [asset.map_asset_specs(complete) for asset in assets]
 
 
-def _follows_own_batch(ignored: str) -> dg.AutomationCondition:
+def _follows_own_batch(*, ignored: str, may_be_missing: bool) -> dg.AutomationCondition:
     """Requested once when the batch's own inputs are new, complete and checked; updates of `ignored` request nothing.
 
     Plain `eager()` would mine every older batch again whenever the corpus of a new one arrives, and would hold all batches up
@@ -60,7 +60,7 @@ def _follows_own_batch(ignored: str) -> dg.AutomationCondition:
     other = dg.AssetSelection.assets(ignored)
     is_first = condition.initial_evaluation() & condition.missing()
     missing = condition.any_deps_missing()
-    if ignored == "corpus":  # other batches' corpora may be missing; its own comes with its queries, in one run
+    if may_be_missing:
         missing = missing.ignore(other)
     return (
         (is_first | condition.newly_missing() | condition.any_deps_updated().ignore(other)).since_last_handled()
@@ -89,11 +89,10 @@ def is_teacher_free(project: Project) -> bool:
 
     A hub name is not looked up while definitions load: such a teacher is made by the first `run`, `retrain` or click.
     """
-    if project.settings.teacher_finetune:
+    if project.teacher_choice != BUNDLED and not Path(project.teacher_choice).expanduser().is_dir():
         return False
-    folder = Path(project.teacher_choice).expanduser()
     try:
-        return project.teacher_choice == BUNDLED or (folder.is_dir() and is_cross_encoder(folder))
+        return not is_teacher_trained(project)
     except DistillError:  # a broken folder is the asset's to report
         return False
 
@@ -219,6 +218,7 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
     return new_batches
 
 
+@dataclass
 class IngestionPlan:
     """What a look at the source says of each batch.
 
@@ -229,11 +229,10 @@ class IngestionPlan:
         quarantined: batches and folders that cannot be read, with the reason.
     """
 
-    def __init__(self) -> None:
-        self.requests: dict[str, str] = {}
-        self.current: list[str] = []
-        self.waiting: dict[str, str] = {}
-        self.quarantined: dict[str, str] = {}
+    requests: dict[str, str] = field(default_factory=dict)
+    current: list[str] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+    quarantined: dict[str, str] = field(default_factory=dict)
 
     def describe(self) -> str:
         """One line for the tick."""
@@ -270,7 +269,7 @@ def plan_ingestion(
             plan.quarantined[batch] = refused["reason"]
             if batch in read:
                 plan.current.append(batch)  # as it was read before it broke
-        elif all(is_fresh(project, asset, batch) for asset in _INGESTED):
+        elif not any(is_stale(project, asset, batch) for asset in INGEST.assets):
             plan.current.append(batch)
         elif requested.get(batch) == key:
             plan.waiting[batch] = "its run has been asked for; if it failed, start it again or change the batch"
@@ -302,7 +301,7 @@ def make_quarantine_check(project: Project) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset="corpus", name=QUARANTINE_CHECK, description="No batch is in quarantine.")
     def batches_readable() -> dg.AssetCheckResult:
-        found = {batch: row["reason"] for batch, row in project.quarantined().items()} | project.source.refused()
+        found = project.unreadable()
         return dg.AssetCheckResult(
             passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata=quarantine_metadata(found)
         )

@@ -3,23 +3,21 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distill_assets.assets.inputs import data_version
 from distill_assets.assets.manifests import package_versions
 from distill_assets.assets.reading import choose_queries, read_labels, read_qrels, read_step_groups, read_train_queries
 from distill_assets.core.groups import build_student_groups, build_teacher_groups
-from distill_assets.core.recipes import Recipe, TeacherRecipe
+from distill_assets.core.recipes import Recipe, TeacherMember, TeacherRecipe
 from distill_assets.resources import Project
-
-Member = Literal["cross_encoder", "bi_encoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
     """How a member is grown: which one, the adapter's rank, train queries per epoch (None: all), epochs, peak learning rate."""
 
-    member: Member
+    member: TeacherMember
     rank: int
     num_queries: int | None
     epochs: int

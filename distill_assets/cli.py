@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distill_assets.core.errors import DistillError
+from distill_assets.core.recipes import TeacherMember
 from distill_assets.settings import FULL, QUICK, load_settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ app = typer.Typer(
     ),
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-Member = Literal["cross_encoder", "bi_encoder"]
 _LEADERBOARD_FIELDS = (
     "ndcg_at_10",
     "ndcg_at_10_low",
@@ -62,7 +62,7 @@ def run(
         raise typer.BadParameter("choose one of --quick and --full")
     project = _open_project(QUICK if quick else FULL if full else {}, show_progress=sys.stderr.isatty())
     steps = _run_steps(project, until)
-    if not any(_has_worked(step) for step in steps):
+    if not any(step.was_made for step in steps):
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
     if until == "champion":
         _print_results(project, steps)
@@ -125,7 +125,7 @@ def leaderboard(as_json: Json = False) -> None:
 def batches(as_json: Json = False) -> None:
     """The batches of the collection and what each brought."""
     project = _open_project()
-    refusals = {batch: row["reason"] for batch, row in project.quarantined().items()} | project.source.refused()
+    refusals = project.unreadable()
     found = []
     for batch in project.source.batches():
         row: dict[str, Any] = {"batch": batch}
@@ -167,7 +167,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
 @app.command(name="grow-teacher")
 def grow_teacher(
     out: Annotated[Path, typer.Argument(help="Folder for the adapter: safetensors, config, provenance.json.")],
-    member: Annotated[Member, typer.Option(help="Which of the teacher's two members.")] = "cross_encoder",
+    member: Annotated[TeacherMember, typer.Option(help="Which of the teacher's two members.")] = "cross_encoder",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the low-rank adapter.")] = 24,
     queries: Annotated[int | None, typer.Option(help="Train queries per epoch; all by default.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 1,
@@ -209,29 +209,25 @@ def _open_project(overrides: dict[str, Any] | None = None, *, show_progress: boo
 def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
     from distill_assets.definitions import build_definitions
     from distill_assets.running import run_line
-    from distill_assets.stages import stale
+    from distill_assets.stages import is_stale
 
     steps = []
     with _instance(project) as instance:
         definitions = build_definitions(project)
-        for step in run_line(definitions, project, instance, until=until, todo=todo or stale, on_start=_announce):
+        for step in run_line(definitions, project, instance, until=until, todo=todo or is_stale, on_start=_announce):
             typer.echo(f"{'up to date' if step.was_fresh else f'{step.seconds:8.1f} s'}  {_label(step)}")
             if step.refusal:
                 typer.echo(f"refused: {step.refusal}", err=True)
             steps.append(step)
-    worked = sum(_has_worked(step) for step in steps)
+    worked = sum(step.was_made for step in steps)
     typer.echo(f"\n{worked} steps run, {len(steps) - worked} up to date, {sum(s.seconds for s in steps):.0f} s")
     return steps
-
-
-def _has_worked(step: Any) -> bool:
-    return not step.was_fresh and not step.refusal
 
 
 def _print_results(project: "Project", steps: list[Any]) -> None:
     from distill_assets.assets.publishing import write_project_report
 
-    report = write_project_report(project, [(_label(step), step.seconds) for step in steps if _has_worked(step)])
+    report = write_project_report(project, [(_label(step), step.seconds) for step in steps if step.was_made])
     _print_leaderboard(project)
     typer.echo(f"report: {report}")
 

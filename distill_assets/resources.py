@@ -75,6 +75,10 @@ class Project(dg.ConfigurableResource):
             return {}
         return {row["batch"]: row for row in self.warehouse.read("quarantine").to_pylist()}
 
+    def unreadable(self) -> dict[str, str]:
+        """Batches in quarantine and folders that can never be a batch, each with the reason."""
+        return {batch: row["reason"] for batch, row in self.quarantined().items()} | self.source.refused()
+
     @cached_property
     def warehouse(self) -> Warehouse:
         """The DuckDB warehouse."""

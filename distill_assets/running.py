@@ -12,7 +12,7 @@ import dagster as dg
 
 from distill_assets.core.errors import DistillError
 from distill_assets.resources import Project
-from distill_assets.stages import STAGES, Stage, Todo, partitions_of, stale
+from distill_assets.stages import INGEST, STAGES, Stage, Todo, is_stale, partitions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,11 @@ class Step:
     was_fresh: bool
     refusal: str | None = None
 
+    @property
+    def was_made(self) -> bool:
+        """Whether the step did its work: neither up to date before, nor refused."""
+        return not self.was_fresh and self.refusal is None
+
 
 def run_line(
     definitions: dg.Definitions,
@@ -32,7 +37,7 @@ def run_line(
     instance: dg.DagsterInstance,
     *,
     until: str = "champion",
-    todo: Todo = stale,
+    todo: Todo = is_stale,
     on_start: Callable[[tuple[str, ...], str], None] = lambda assets, partition: None,
 ) -> Iterator[Step]:
     """Yield each step as it is done, up to and with the asset `until`.
@@ -49,13 +54,13 @@ def run_line(
     instance.add_dynamic_partitions("batches", batches)
     for stage, group in groups:
         for partition in partitions_of(project, stage):
-            due = tuple(asset for asset in todo(project, stage, partition) if asset in group)
+            due = tuple(asset for asset in group if todo(project, asset, partition))
             if due:
                 on_start(due, partition)
                 yield _make(definitions, project, instance, stage, due, partition)
             else:
                 yield Step(group, partition, 0.0, was_fresh=True)
-        if stage.name == "ingest":
+        if stage is INGEST:
             _require_batches(project)
 
 
@@ -68,7 +73,7 @@ def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
     """Assets that share a run, in order: those of a batch, which share a parse; each other one has its own, and its own time."""
     groups: list[tuple[Stage, tuple[str, ...]]] = []
     for stage in STAGES:
-        groups += [(stage, stage.assets)] if stage.name == "ingest" else [(stage, (asset,)) for asset in stage.assets]
+        groups += [(stage, stage.assets)] if stage is INGEST else [(stage, (asset,)) for asset in stage.assets]
     last = next((i for i, (_, group) in enumerate(groups) if until in group), None)
     if last is None:
         known = ", ".join(asset for _, group in groups for asset in group)
@@ -88,7 +93,7 @@ def _make(
     try:
         _materialise(definitions, instance, assets, partition)
     except DistillError as error:
-        if stage.name != "ingest" or not project.source.is_inbox:
+        if stage is not INGEST or not project.source.is_inbox:
             raise
         refusal = str(error)
     return Step(assets, partition, time.perf_counter() - started, was_fresh=False, refusal=refusal)

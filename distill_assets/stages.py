@@ -21,8 +21,9 @@ class Stage:
     description: str
 
 
+INGEST = Stage("ingest", "batch", ("corpus", "queries", "qrels"), "Read one batch.")
 STAGES: tuple[Stage, ...] = (
-    Stage("ingest", "batch", ("corpus", "queries", "qrels"), "Read one batch."),
+    INGEST,
     Stage("mine", "batch", ("hard_negatives",), "Mine one batch against all documents."),
     Stage(
         "teacher", "none", ("teacher_checkpoint",), "Make the teacher ready; fine-tune it where the settings say so."
@@ -32,39 +33,39 @@ STAGES: tuple[Stage, ...] = (
     Stage("release", "none", ("leaderboard", "champion"), "Compare all systems and let the gate decide."),
 )
 
-Todo = Callable[[Project, Stage, str], tuple[str, ...]]
+Todo = Callable[[Project, str, str], bool]  # whether an asset's partition is to be made
 
 
 def partitions_of(project: Project, stage: Stage) -> list[str]:
     """Partition keys that a stage has now; one empty key where it has no partitions."""
     if stage.by == "batch":
-        return project.source.batches() if stage.name == "ingest" else project.batches()
+        return project.source.batches() if stage is INGEST else project.batches()
     return sorted(project.settings.all_recipes) if stage.by == "recipe" else [""]
 
 
-def stale(project: Project, stage: Stage, partition: str) -> tuple[str, ...]:
-    """Assets of the stage that were made from something else than what is there now, or not at all."""
-    return tuple(asset for asset in stage.assets if not is_fresh(project, asset, partition))
+def is_stale(project: Project, asset: str, partition: str) -> bool:
+    """Whether the asset was made from something else than what is there now, or not at all."""
+    return not is_fresh(project, asset, partition)
 
 
-def due_for_retraining(project: Project, stage: Stage, partition: str) -> tuple[str, ...]:
-    """Assets of the stage that a retraining has to make.
+def due_for_retraining(project: Project, asset: str, partition: str) -> bool:
+    """Whether a retraining has to make the asset.
 
     Reading batches is left to who brings them. Negatives are mined where there are none, and again only where
     `remine_before_retraining` says so: they age slowly, and all that follows them would have to be paid for. The teacher stays
     as it is: another teacher makes every score worthless.
     """
-    if stage.name == "ingest":
-        return ()
-    if stage.name == "teacher" or (stage.name == "mine" and not project.settings.remine_before_retraining):
-        return tuple(asset for asset in stage.assets if not is_made(project, asset, partition))
-    return stale(project, stage, partition)
+    if asset in INGEST.assets:
+        return False
+    if asset == "teacher_checkpoint" or (asset == "hard_negatives" and not project.settings.remine_before_retraining):
+        return not is_made(project, asset, partition)
+    return is_stale(project, asset, partition)
 
 
 def next_work(project: Project, todo: Todo) -> tuple[Stage, list[str]] | None:
     """The first stage that has something to do and the partitions it has to do it for; None when all is done."""
     for stage in STAGES:
-        due = [partition for partition in partitions_of(project, stage) if todo(project, stage, partition)]
+        due = [p for p in partitions_of(project, stage) if any(todo(project, asset, p) for asset in stage.assets)]
         if due:
             return stage, due
     return None

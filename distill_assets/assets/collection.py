@@ -1,6 +1,5 @@
 """Group `collection`: what a batch brings, as three tables."""
 
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from distill_assets.core.records import Collection, hash_text
 from distill_assets.partitions import batches
 from distill_assets.resources import Project
 from distill_assets.sources.base import Source
+from distill_assets.storage.warehouse import utc_now
 
 _COMMON: dict[str, Any] = {
     "partitions_def": batches,
@@ -93,11 +93,11 @@ def _read(project: Project, batch: str) -> Collection:
         row = {
             "source_fingerprint": [key],
             "reason": [str(error)],
-            "quarantined_at": [datetime.now(UTC).replace(tzinfo=None)],
+            "quarantined_at": [utc_now()],
         }
         project.warehouse.replace_slice("quarantine", pa.table(row), slice_key=batch, input_fingerprint=key)
         raise
-    if batch in project.quarantined():
+    if project.warehouse.slice_info("quarantine", batch) is not None:
         project.warehouse.drop_slice("quarantine", batch)
     return collection
 

@@ -41,7 +41,8 @@ def data_version(project: Project, table: str, slice_key: str = "") -> str:
     return info.data_version
 
 
-def _versions(project: Project, table: str, keys: Sequence[str]) -> str:
+def data_versions(project: Project, table: str, keys: Sequence[str]) -> str:
+    """Fingerprint of several slices' keys and content versions. Raises `MissingPartitionError` for the first that is missing."""
     return fingerprint(*((key, data_version(project, table, key)) for key in keys))
 
 
@@ -54,7 +55,7 @@ def of_hard_negatives(project: Project, batch: str) -> str:
     """Every document of every batch, this batch's queries and judgements, the encoder, the mining rules."""
     data_version(project, "corpus", batch)  # its own documents, before those of all others
     return fingerprint(
-        _versions(project, "corpus", project.batches()),
+        data_versions(project, "corpus", project.batches()),
         data_version(project, "queries", batch),
         data_version(project, "qrels", batch),
         project.student_fingerprint,
@@ -72,11 +73,11 @@ def of_teacher_checkpoint(project: Project, _: str = "") -> str:
         parts += [
             "joined",
             settings.step_queries,
-            *(_versions(project, t, batches) for t in ("queries", "hard_negatives")),
+            *(data_versions(project, t, batches) for t in ("queries", "hard_negatives")),
         ]
     if is_teacher_trained(project):
         tables = ("queries", "qrels", "hard_negatives")
-        parts += [settings.teacher_recipe.fingerprint, *(_versions(project, table, batches) for table in tables)]
+        parts += [settings.teacher_recipe.fingerprint, *(data_versions(project, table, batches) for table in tables)]
     return fingerprint(*parts)
 
 
@@ -111,7 +112,9 @@ def of_student_checkpoint(project: Project, name: str) -> str:
 def _label_versions(project: Project, recipe: Recipe) -> str:
     batches = project.batches()
     tables = ["queries", "qrels", "hard_negatives"] + (["teacher_scores"] if recipe.uses_teacher else [])
-    return fingerprint(_document_versions(project, batches), *(_versions(project, table, batches) for table in tables))
+    return fingerprint(
+        _document_versions(project, batches), *(data_versions(project, table, batches) for table in tables)
+    )
 
 
 def _document_versions(project: Project, batches: Sequence[str]) -> str:
@@ -141,7 +144,7 @@ def of_eval_metrics(project: Project, name: str) -> str:
         project.student_fingerprint,
         project.settings.dev_queries,
         project.settings.test_queries,
-        *(_versions(project, table, batches) for table in tables),
+        *(data_versions(project, table, batches) for table in tables),
     )
 
 
@@ -149,7 +152,7 @@ def of_leaderboard(project: Project, _: str = "") -> str:
     """Every recipe's metrics and the teacher."""
     names = sorted(project.settings.all_recipes)
     return fingerprint(
-        _versions(project, "eval_metrics", names),
+        data_versions(project, "eval_metrics", names),
         data_version(project, "checkpoints", "teacher"),
         project.settings.pool_depth,
     )
@@ -159,7 +162,9 @@ def of_champion(project: Project, _: str = "") -> str:
     """Every recipe's metrics and the rules of the gate."""
     names = sorted(project.settings.all_recipes)
     settings = project.settings
-    return fingerprint(_versions(project, "eval_metrics", names), settings.promotion_margin, settings.promotion_alpha)
+    return fingerprint(
+        data_versions(project, "eval_metrics", names), settings.promotion_margin, settings.promotion_alpha
+    )
 
 
 INPUTS: dict[str, Callable[[Project, str], str]] = {

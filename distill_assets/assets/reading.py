@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from distill_assets.assets.inputs import data_version
+from distill_assets.assets.inputs import data_versions
 from distill_assets.core.errors import SourceError, TrainingError
 from distill_assets.core.groups import DevGroup, Labels, build_dev_groups
-from distill_assets.core.records import Document, Query, fingerprint, hash_text
+from distill_assets.core.records import Document, Query, hash_text
 from distill_assets.core.retrieval import search_dense
 from distill_assets.resources import Project
 
@@ -42,8 +42,7 @@ def read_corpus(project: Project, batches: Sequence[str] | None = None) -> Corpu
         SourceError: there is no document at all.
     """
     chosen = project.batches() if batches is None else list(batches)
-    version = fingerprint(*((batch, data_version(project, "corpus", batch)) for batch in chosen))
-    return _read_corpus(project, tuple(chosen), version)
+    return _read_corpus(project, tuple(chosen), data_versions(project, "corpus", chosen))
 
 
 _corpus_cache: dict[tuple[Path, str], Corpus] = {}
@@ -52,14 +51,9 @@ _corpus_cache: dict[tuple[Path, str], Corpus] = {}
 def _read_corpus(project: Project, batches: tuple[str, ...], version: str) -> Corpus:
     key = (project.folder, version)
     if key not in _corpus_cache:
-        columns = [
-            "batch",
-            "doc_id",
-            "title",
-            "text",
-        ]  # ordered by batch, then id: the last of several rows of an id wins
-        rows = project.warehouse.read("corpus", slice_keys=batches, columns=columns).to_pylist()
-        latest = {row["doc_id"]: Document(row["doc_id"], row["title"], row["text"]) for row in rows}
+        rows = project.warehouse.read("corpus", slice_keys=batches, columns=["doc_id", "title", "text"]).to_pylist()
+        # Ordered by batch, then id: of several rows of an id the last one stays.
+        latest = {row["doc_id"]: Document(**row) for row in rows}
         documents = [latest[doc_id] for doc_id in sorted(latest)]
         if not documents:
             raise SourceError(

@@ -1,7 +1,6 @@
 """Group `release`: the student that search uses, and the gate it has to pass."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from distill_assets.core.metrics import evaluate_run
 from distill_assets.core.promotion import choose_candidate, decide_promotion
 from distill_assets.core.records import fingerprint
 from distill_assets.resources import Project
+from distill_assets.storage.warehouse import utc_now
 
 _SEED = 2026
 
@@ -102,7 +102,7 @@ def roll_back(project: Project) -> dict[str, Any]:
         )
     row = {
         **earlier,
-        "decided_at": datetime.now(UTC).replace(tzinfo=None),
+        "decided_at": utc_now(),
         "verdict": "rolled_back",
         "reason": f"rolled back from {present['recipe']} ({present['model_fingerprint'][:8]})",
         "p_value": None,
@@ -132,7 +132,7 @@ def _evaluate_on_dev(project: Project, path: Path) -> dict[str, float]:
 def _history_row(project: Project, name: str, dev_ndcg_at_10: float) -> dict[str, Any]:
     checkpoint: Mapping[str, Any] = project.warehouse.read("checkpoints", slice_keys=[name]).to_pylist()[0]
     return {
-        "decided_at": datetime.now(UTC).replace(tzinfo=None),
+        "decided_at": utc_now(),
         "recipe": name,
         "model_fingerprint": checkpoint["model_fingerprint"],
         "checkpoint_path": str(student_path(project, name)),

@@ -11,6 +11,7 @@ from distill_assets.core.errors import SettingsError, UnknownRecipeError
 from distill_assets.core.records import fingerprint
 
 StudentLoss = Literal["margin_mse", "hard_labels"]
+TeacherMember = Literal["cross_encoder", "bi_encoder"]  # of the bundled teacher, whose scores are summed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -316,8 +316,9 @@ class Warehouse:
             raise WarehouseError(f"{self.path}: {error}; nothing was changed") from error
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)  # TIMESTAMP columns hold UTC without a zone
+def utc_now() -> datetime:
+    """The time for a TIMESTAMP column: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _has_schema(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -370,7 +371,9 @@ def _delete_slice(connection: duckdb.DuckDBPyConnection, table: str, spec: Table
 
 def _record_slice(connection: duckdb.DuckDBPyConnection, table: str, slice_key: str, *values: int | str) -> None:
     """Say that a slice is materialised: its number of rows, the fingerprint of its inputs, the version of its content."""
-    connection.execute("INSERT OR REPLACE INTO slices VALUES (?, ?, ?, ?, ?, ?)", [table, slice_key, *values, _now()])
+    connection.execute(
+        "INSERT OR REPLACE INTO slices VALUES (?, ?, ?, ?, ?, ?)", [table, slice_key, *values, utc_now()]
+    )
 
 
 def _require_slices(
