@@ -23,6 +23,7 @@ DPI = 120
 WIDTH_IN, HEIGHT_IN = 6.5, 3.5
 COLOURS = 96  # of the PNG palette: a third of the size of true colour, no visible loss on flat shapes
 MAX_BARS = 24  # a taller figure passes the 60 kB that UI metadata should stay under
+MAX_POINTS = 1500  # of a scatter: more only cover each other
 MAX_NAMES = 10  # more names beside points overlap; the other points stay, unnamed
 MAX_NAME_LENGTH = 28  # a recipe name may have 50 characters, which would leave no room for bars
 SMOOTHING_STEPS = 15
@@ -157,6 +158,33 @@ def score_histogram_chart(
     axes.set_xlabel("teacher logit (raw)")
     axes.set_ylabel("share of pairs")
     _title(axes, "What the teacher thinks of positives and hard negatives", theme)
+    _legend(axes, theme)
+    return _to_png(figure)
+
+
+def score_scatter_chart(points: Sequence[tuple[float, float, bool]], *, theme: Theme = LIGHT) -> bytes:
+    """Student cosine against raw teacher logit, one point per pair, as PNG. Past `MAX_POINTS` every n-th is drawn.
+
+    `points` are (teacher logit, student cosine, whether the pair is a positive).
+
+    Raises:
+        ShapeError: there is no point.
+        NonFiniteError: a score is NaN or infinite.
+    """
+    _require_values("score_scatter_chart", "teacher logits", [logit for logit, _, _ in points])
+    _require_values("score_scatter_chart", "student cosines", [cosine for _, cosine, _ in points])
+    drawn = points[:: math.ceil(len(points) / MAX_POINTS)]
+    figure, axes = _new_figure(theme)
+    for name, colour, wanted in (("hard negatives", theme.muted, False), ("positives", theme.champion, True)):
+        own = [(logit, cosine) for logit, cosine, is_positive in drawn if is_positive is wanted]
+        if own:
+            label = f"{name} ({len(own):,} pairs)"
+            axes.scatter(
+                [x for x, _ in own], [y for _, y in own], s=12, color=colour, alpha=0.55, linewidths=0, label=label
+            )
+    axes.set_xlabel("teacher logit (raw)")
+    axes.set_ylabel("student cosine")
+    _title(axes, "What the student made of the teacher's scores", theme)
     _legend(axes, theme)
     return _to_png(figure)
 

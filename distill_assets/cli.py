@@ -125,7 +125,7 @@ def leaderboard(as_json: Json = False) -> None:
 def batches(as_json: Json = False) -> None:
     """The batches of the collection and what each brought."""
     project = _open_project()
-    refusals = project.unreadable()
+    refusals, held = project.unreadable(), sorted(project.refused_by_checks())
     found = []
     for batch in project.source.batches():
         row: dict[str, Any] = {"batch": batch}
@@ -134,7 +134,9 @@ def batches(as_json: Json = False) -> None:
             row[table] = None if info is None else info.num_rows
         found.append(row)
     if as_json:
-        _print_json({"collection": project.source.name, "batches": found, "quarantined": refusals})
+        _print_json(
+            {"collection": project.source.name, "batches": found, "quarantined": refusals, "refused_by_checks": held}
+        )
         return
     for row in found:
         counts = ", ".join(
@@ -143,6 +145,10 @@ def batches(as_json: Json = False) -> None:
         typer.echo(f"{row['batch']}: {counts}")
     for batch, reason in sorted(refusals.items()):
         typer.echo(f"{batch} is in quarantine: {reason}")
+    for batch in held:
+        typer.echo(
+            f"{batch} did not pass a blocking check: see its checks in the Dagster UI, or start distill-assets run"
+        )
 
 
 @app.command()

@@ -55,6 +55,13 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused."
     )
 
+    max_leaked_queries: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of test queries that may stand in train, equal or nearly so, before a batch is refused.",
+    )
+
     inbox_settle_s: float = Field(
         30, ge=0, description="Seconds without a change after which a folder in an inbox counts as complete."
     )

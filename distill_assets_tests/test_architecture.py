@@ -29,9 +29,10 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"charts", "core"},
     "resources": {"core", "settings", "sources", "storage"},
     "alerts": set(),
+    "provenance": set(),
     "stages": {"assets", "resources"},
-    "automation": {"alerts", "assets", "core", "settings", "partitions", "resources", "stages"},
-    "assets": {"core", "settings", "sources", "storage", "partitions", "resources", "charts", "report"},
+    "automation": {"alerts", "assets", "core", "settings", "partitions", "provenance", "resources", "stages"},
+    "assets": {"core", "settings", "sources", "storage", "partitions", "provenance", "resources", "charts", "report"},
 }
 FORBIDDEN_IN: dict[str, set[str]] = {
     "core": {"dagster", "duckdb", "pyarrow", "typer", "jinja2", "pydantic_settings"},

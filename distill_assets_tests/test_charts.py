@@ -18,6 +18,7 @@ from distill_assets.charts import (
     leaderboard_chart,
     quality_latency_chart,
     score_histogram_chart,
+    score_scatter_chart,
     training_curve_chart,
 )
 from distill_assets.core.errors import DistillError, NonFiniteError, ShapeError
@@ -58,6 +59,8 @@ CURVE = [(step, 2.0 / (1 + step / 50)) for step in range(2000)]
         lambda: training_curve_chart([(1, 0.7)], []),
         lambda: score_histogram_chart([4.0, 5.5, 6.0], [-1.0, 0.5] * 5000),
         lambda: score_histogram_chart([1.0], [1.0]),
+        lambda: score_scatter_chart([(math.sin(i), math.cos(7 * i), i % 5 == 0) for i in range(20_000)]),
+        lambda: score_scatter_chart([(1.0, 0.5, True)]),
     ],
 )
 def test_chart_is_a_small_png(draw: Callable[[], bytes]) -> None:
@@ -79,6 +82,7 @@ def test_chart_is_a_small_png(draw: Callable[[], bytes]) -> None:
         lambda: training_curve_chart([], [(1, 0.5)]),
         lambda: score_histogram_chart([], [1.0]),
         lambda: score_histogram_chart([1.0], []),
+        lambda: score_scatter_chart([]),
     ],
 )
 def test_empty_input_is_refused(draw: Callable[[], bytes]) -> None:
@@ -97,6 +101,7 @@ def test_empty_input_is_refused(draw: Callable[[], bytes]) -> None:
         lambda: training_curve_chart([(1, math.nan)], []),
         lambda: training_curve_chart([(1, 1.0)], [(1, math.nan)]),
         lambda: score_histogram_chart([math.inf], [1.0]),
+        lambda: score_scatter_chart([(1.0, math.nan, True)]),
     ],
 )
 def test_non_finite_values_are_refused(draw: Callable[[], bytes]) -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from distill_assets.assets.checks import accepted, check_results, check_specs
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.publishing import write_project_report
@@ -26,9 +27,11 @@ from distill_assets.assets.reporting import OWNERS, content_version, markdown_ta
 from distill_assets.assets.teacher import score_pairs
 from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.core.leaderboard import LeaderboardRow, gap_closed
-from distill_assets.core.metrics import QueryMetrics, evaluate_run
+from distill_assets.core.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
+from distill_assets.core.quality import judge_recount
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.records import Query
+from distill_assets.core.recount import largest_differences
 from distill_assets.core.retrieval import rank
 from distill_assets.core.significance import bootstrap_interval
 from distill_assets.resources import Project
@@ -50,6 +53,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
         pool="encoder",
         code_version=CODE_VERSIONS["eval_metrics"],
         metadata={"dagster/column_schema": table_schema("eval_metrics")},
+        check_specs=check_specs("eval_metrics", recipes),
     )
     @retrying
     def eval_metrics(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
@@ -62,10 +66,17 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             name: lambda queries: search_student(project, student, queries, _DEPTH),
         }
         rows: list[dict[str, Any]] = []
+        differences: dict[str, float] = dict.fromkeys(METRIC_NAMES, 0.0)
         for split in ("dev", "test"):
             queries, qrels = judged_queries(project, split)
             for system, search in searches.items():
-                rows += _metric_rows(name, system, split, evaluate_run(search(queries), qrels))
+                run = search(queries)
+                counted = evaluate_run(run, qrels)
+                rows += _metric_rows(name, system, split, counted)
+                for measure, value in largest_differences(run, qrels, counted).items():
+                    differences[measure] = max(differences[measure], value)
+        verdict = judge_recount(differences, len(rows) * len(METRIC_NAMES))
+        checks = check_results("eval_metrics", {"metrics_agree": verdict})
         table = pa.Table.from_pylist(
             [{k: v for k, v in row.items() if k != "recipe"} for row in rows], schema=_METRIC_SCHEMA
         )
@@ -74,7 +85,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             "eval_metrics",
             table,
             slice_key=name,
-            input_fingerprint=input_fingerprint(project, "eval_metrics", name),
+            input_fingerprint=accepted(input_fingerprint(project, "eval_metrics", name), checks),
             data_version=version,
         )
         means = _means(rows)
@@ -82,7 +93,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             f"{split}_ndcg_at_10": means[split, name]["ndcg_at_10"] for split in ("dev", "test")
         }
         metadata["means"] = markdown_table([{"split": s, "system": n, **v} for (s, n), v in means.items()])
-        return materialised(version, table.num_rows, metadata)
+        return materialised("eval_metrics", version, table.num_rows, metadata, checks)
 
     return eval_metrics
 
@@ -124,7 +135,7 @@ def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
         "num_teacher_forward_passes": num_scored,
         "pool_recall": _pool_recall(runs, qrels, project.settings.pool_depth),
     }
-    return materialised(version, len(rows), metadata)
+    return materialised("leaderboard", version, len(rows), metadata)
 
 
 def _collection_deps() -> list[dg.AssetDep]:

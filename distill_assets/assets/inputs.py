@@ -32,11 +32,19 @@ CODE_VERSIONS = {
 
 
 def data_version(project: Project, table: str, slice_key: str = "") -> str:
-    """Content version of one materialised slice. Raises `MissingPartitionError` when it is not there."""
+    """Content version of one materialised slice.
+
+    Raises:
+        MissingPartitionError: it is not there, or a blocking check refused it.
+    """
     info = project.warehouse.slice_info(table, slice_key)
+    where = f"{table}{f'[{slice_key}]' if slice_key else ''}"
     if info is None:
+        raise MissingPartitionError(f"{where} is not materialised: materialise it first, or run distill-assets run")
+    if not info.input_fingerprint:
         raise MissingPartitionError(
-            f"{table}{f'[{slice_key}]' if slice_key else ''} is not materialised: materialise it first, or run distill-assets run"
+            f"{where} did not pass a blocking check: its checks in the Dagster UI say what was found and what to do; "
+            "then materialise it again"
         )
     return info.data_version
 

@@ -64,7 +64,8 @@ def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         data_version=version,
         allow_empty=True,  # a batch that brings documents alone has no query to mine for
     )
-    return materialised(version, table.num_rows, {"num_queries": len(queries), "sample": markdown_table(rows[:8])})
+    metadata = {"num_queries": len(queries), "sample": markdown_table(rows[:8])}
+    return materialised("hard_negatives", version, table.num_rows, metadata)
 
 
 _SCHEMA = pa.schema(
