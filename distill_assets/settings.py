@@ -96,7 +96,10 @@ class Settings(BaseSettings):
     negatives_per_query: int = Field(10, ge=1, description="Hard negatives kept per query.")
     scored_negatives: int = Field(4, ge=1, description="Of those, how many the teacher scores.")
     near_identical: float = Field(
-        0.9, gt=0, le=1, description="Token-shingle Jaccard from which a document is a positive's twin."
+        0.9,
+        gt=0,
+        le=1,
+        description="Token-shingle Jaccard from which a document is a positive's twin, and a train query a test query's.",
     )
 
     skip_recipes: tuple[str, ...] = Field((), description="Built-in recipes that are not trained.")

@@ -86,7 +86,12 @@ def champion(context: dg.AssetExecutionContext, project: Project) -> dg.Material
 
 
 def _origin(project: Project, path: Path) -> dict[str, Any]:
-    """What a champion was made from, as its manifest says: recipe, seed, teacher, data versions by batch, code."""
+    """What a champion was made from, as its manifest says: recipe, seed, teacher, data versions by batch, code.
+
+    Nothing where the folder of an earlier champion is gone.
+    """
+    if not path.is_dir():
+        return {}
     manifest = project.checkpoints.read_manifest(path)
     inputs = dict(manifest["inputs"])
     teacher = inputs.pop("teacher_checkpoint", "(this recipe reads no teacher)")

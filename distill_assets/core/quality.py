@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_assets.core.errors import ShapeError
-from distill_assets.core.mining import shingles
 
 MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
@@ -28,6 +27,7 @@ MAX_MEAN_COSINE, MAX_MEAN_COSINE_EVER = 0.98, 0.9999
 METRIC_TOLERANCE = 1e-6
 _SAME_LOGIT = 1e-6
 _SHINGLE_SIZE = 3
+_PUNCTUATION = ".,;:?!\"'"  # not brackets and operators: they carry meaning in queries about code
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,28 +142,31 @@ class Twin:
 def find_twins(test: Mapping[str, str], train: Mapping[str, str], *, jaccard: float) -> list[Twin]:
     """For each test query (query_id -> text) its nearest train query, where that is equal or nearly so; sorted by test id.
 
-    Equal: the same text but for case and space. Nearly: token shingles with a Jaccard similarity of at least `jaccard`,
-    asked of texts of three words and more only ("c++" and "c#" have the same words).
+    Nearly: the shingles of three words have a Jaccard similarity of at least `jaccard`; case and punctuation do not count,
+    signs do ("x < y" and "x <= y" are two questions). Of fewer than three words all must be equal.
 
     Two sets with similarity j share at least ceil(j * n) of the n shingles of one, so one of the rarest n - ceil(j * n) + 1
     is shared (the prefix filter of Chaudhuri et al. 2006): lists of common shingles ("how do i") are never walked.
     """
-    by_text: dict[str, str] = {}
     by_shingle: dict[int, list[str]] = {}
-    shingles_of = {query_id: _long_shingles(text) for query_id, text in train.items()}
-    for query_id in sorted(train):
-        by_text.setdefault(_normalised(train[query_id]), query_id)
-        for shingle in shingles_of[query_id]:
+    shingles_of = {query_id: query_shingles(text) for query_id, text in train.items()}
+    for query_id, own in shingles_of.items():
+        for shingle in own:
             by_shingle.setdefault(shingle, []).append(query_id)
     found = []
     for test_id, text in sorted(test.items()):
-        equal = by_text.get(_normalised(text))
-        nearest = (
-            (1.0, equal) if equal is not None else _nearest(_long_shingles(text), shingles_of, by_shingle, jaccard)
-        )
+        nearest = _nearest(query_shingles(text), shingles_of, by_shingle, jaccard)
         if nearest is not None:
             found.append(Twin(test_id, text, nearest[1], train[nearest[1]], nearest[0]))
     return found
+
+
+def query_shingles(text: str) -> frozenset[int]:
+    """Hashes of every run of three words, of all words where there are fewer; good within one process."""
+    stripped = (word.strip(_PUNCTUATION) for word in text.casefold().split())
+    words = [word for word in stripped if word]
+    last = max(1, len(words) - _SHINGLE_SIZE + 1) if words else 0
+    return frozenset(hash(tuple(words[start : start + _SHINGLE_SIZE])) for start in range(last))
 
 
 def judge_unseen(twins: Sequence[Twin], num_test: int) -> Verdict:
@@ -380,14 +383,6 @@ def _nearest(
     scored = [(len(own & shingles_of[c]) / len(own | shingles_of[c]), c) for c in candidates]
     near = [found for found in scored if found[0] >= jaccard]
     return min(near, key=lambda found: (-found[0], found[1])) if near else None
-
-
-def _long_shingles(text: str) -> frozenset[int]:
-    return shingles(text, _SHINGLE_SIZE) if len(text.split()) >= _SHINGLE_SIZE else frozenset()
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _by_query(pairs: Sequence[ScoredPair]) -> dict[str, list[ScoredPair]]:
