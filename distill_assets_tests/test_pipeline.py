@@ -1,11 +1,14 @@
 """The whole line on a tiny collection with tiny local models, through Dagster."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from distill_assets.assets.checks import CHECKS
 from distill_assets.core.errors import MissingPartitionError
 from distill_assets.definitions import build_definitions
 from distill_assets.running import Step, run_line
@@ -36,11 +39,38 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(project: Any, ins
     assert champion is not None and champion["verdict"] == "promoted"
     assert SentenceTransformer(champion["checkpoint_path"], device="cpu").encode("sum a matrix").shape == (32,)
     assert (project.folder / "report" / "index.html").stat().st_size > 10_000
+    _assert_events_are_whole(project, instance)
     num_pairs = project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py()
 
     second = _run(project, instance)
     assert all(step.was_fresh for step in second)
     assert project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py() == num_pairs
+
+
+def _assert_events_are_whole(project: Any, instance: dg.DagsterInstance) -> None:
+    """Every check has a result, metadata is JSON, and the way back from the champion is there."""
+    metadata = {}
+    for asset in ("hard_negatives", "teacher_scores", "student_checkpoint", "eval_metrics", "leaderboard", "champion"):
+        event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+        metadata[asset] = event.asset_materialization.metadata
+        assert {"dagster/row_count", "dagster/column_lineage"} <= set(metadata[asset]), asset
+    for check in CHECKS:
+        key = dg.AssetCheckKey(dg.AssetKey(check.asset), check.name)
+        [record] = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        found = record.event.dagster_event.asset_check_evaluation_data
+        json.dumps({name: value.value for name, value in found.metadata.items()}, allow_nan=False, default=str)
+        assert found.description and found.blocking == check.is_blocking, check.name
+    told = metadata["champion"]
+    assert told["recipe"].value == asdict(project.settings.recipe(told["champion"].value))
+    assert told["seed"].value == 13 and told["previous_champion"].value == "(none)"
+    for table in ("queries", "qrels", "hard_negatives"):
+        version = project.warehouse.slice_info(table, "tiny").data_version
+        assert told["data_versions"].value[table] == {"tiny": version}
+    teacher = project.warehouse.slice_info("checkpoints", "teacher").data_version
+    assert told["teacher_fingerprint"].value in (teacher, "(this recipe reads no teacher)")
+    assert "torch" in told["packages"].value
+    picture = metadata["student_checkpoint"]["student_against_teacher"].value
+    assert "data:image/png" in picture and len(picture) < 60_000
 
 
 def test_changed_document_rescores_only_its_pairs(
