@@ -170,7 +170,7 @@ GRAPH: dict[str, Row] = {
         ["duckdb", "python"],
         "1",
     ),
-    "leaderboard": (["eval_metrics", "teacher_checkpoint"], None, "evaluation", ["duckdb", "pytorch"], "1"),
+    "leaderboard": (["eval_metrics", "teacher_checkpoint"], None, "evaluation", ["duckdb", "pytorch"], "2"),
     "champion": (["leaderboard"], None, "release", ["duckdb"], "1"),
 }
 

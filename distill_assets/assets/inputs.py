@@ -26,7 +26,7 @@ CODE_VERSIONS = {
     "teacher_scores": "1",
     "student_checkpoint": "1",
     "eval_metrics": "1",
-    "leaderboard": "1",
+    "leaderboard": "2",
     "champion": "1",
 }
 
@@ -163,6 +163,7 @@ def of_leaderboard(project: Project, _: str = "") -> str:
         data_versions(project, "eval_metrics", names),
         data_version(project, "checkpoints", "teacher"),
         project.settings.pool_depth,
+        project.settings.step_queries,  # the dev queries that judge the teacher
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from distill_assets.assets.checks import accepted, check_results, check_specs
+from distill_assets.assets.costs import recording_cost
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.fitness import judge_fitness, measure_teacher
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_teacher_trained
@@ -230,7 +231,8 @@ def score_pairs(project: Project, context: Any, texts: list[tuple[str, str]]) ->
     wanted = pa.table({"query_hash": [k[0] for k in keys], "doc_hash": [k[1] for k in keys]}, schema=_PAIR_SCHEMA)
     missing = [(row["query_hash"], row["doc_hash"]) for row in store.missing(key, wanted).to_pylist()]
     if missing:
-        _score_missing(project, context, key, Path(checkpoint["path"]), missing, text_of)
+        with recording_cost(project, context, key):
+            _score_missing(project, context, key, Path(checkpoint["path"]), missing, text_of)
     found = {(r["query_hash"], r["doc_hash"]): r["teacher_logit"] for r in store.lookup(key, wanted).to_pylist()}
     return [found[k] for k in keys], len(missing)
 
