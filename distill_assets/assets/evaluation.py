@@ -204,8 +204,8 @@ def _latency(queries: Sequence[Query], search: Callable[[Query], object]) -> dic
 def _student_speed(
     project: Project, path: Path, queries: Sequence[Query], doc_ids: Sequence[str], contents: Sequence[str]
 ) -> dict[str, float]:
+    from distill_assets.core.dense_search import search_dense
     from distill_assets.core.encoders import encode_texts
-    from distill_assets.core.retrieval import search_dense
 
     documents, _ = project.embed(path, contents, "document")
     model = project.load_student(path)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from distill_assets.assets.inputs import data_versions
+from distill_assets.core.dense_search import search_dense
 from distill_assets.core.errors import SourceError, TrainingError
 from distill_assets.core.groups import DevGroup, Labels, build_dev_groups
 from distill_assets.core.records import Document, Query, hash_text
-from distill_assets.core.retrieval import search_dense
 from distill_assets.resources import Project
 
 Qrels = dict[str, dict[str, int]]
