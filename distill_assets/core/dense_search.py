@@ -382,7 +382,12 @@ def _tie_ranks(queries: _Rows, documents: _Rows, scores: _Floats, doc_ids: Seque
 
 
 def _largest_norm(block: _Floats) -> float:
-    # In float64: squares of float32 under- or overflow in float32, and a bound of 0 or NaN would lose documents.
+    """An upper bound of the largest norm, off by float32 rounding at most."""
+    squares = np.einsum("ij,ij->i", block, block)
+    largest = float(squares.max(initial=0.0))
+    if np.isfinite(largest) and float(squares.min(initial=1.0)) > 1e-20:
+        return math.sqrt(largest * (1 + 2 * block.shape[1] * _EPSILON))
+    # Squares under- or overflow in float32: a bound of 0 or NaN would lose documents.
     squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
     if not np.isfinite(squares).all():
         raise _not_finite(int((~np.isfinite(squares)).sum()), "document vectors")
