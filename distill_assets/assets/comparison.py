@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.reading import Qrels, Run, read_corpus, read_labels, read_step_groups
+from distill_assets.assets.reading import Qrels, read_corpus, read_labels, read_step_groups
 from distill_assets.assets.teacher import score_pairs
 from distill_assets.core.agreement import kendall_tau_b, overlap_at_k
 from distill_assets.core.groups import DevGroup
 from distill_assets.core.metrics import QueryMetrics, evaluate_run
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.records import Query
+from distill_assets.core.retrieval import Run
 from distill_assets.resources import Project
 
 _TOP = 3  # documents of each ranking that the report shows
