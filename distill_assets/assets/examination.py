@@ -14,7 +14,7 @@ from distill_assets.core.records import hash_text
 from distill_assets.resources import Project
 
 # Chosen by hash of their id, so always the same: documents, whose vectors the evaluation reads next anyway, and queries.
-_DOCUMENTS, _QUERIES = 256, 200
+_DOCUMENTS, _QUERIES = 256, 128
 
 
 def examine_student(
@@ -31,8 +31,11 @@ def examine_student(
         return verdicts | {"embeddings_spread": unknown, "agrees_with_teacher": unknown}, {}
     image = training_curve_chart(losses, [(int(step), float(value)) for step, value in training["dev_curve"]])
     charts = {"training_curve": dg.MetadataValue.md(as_markdown_image(image, f"loss and dev nDCG@10 of {recipe.name}"))}
-    verdicts["embeddings_spread"] = _spread(project, path)
-    groups = read_scored_groups(project, _QUERIES)
+    groups, sample = read_scored_groups(project, _QUERIES), _sample_documents(project)
+    # All documents at once: each call that finds vectors missing loads the model again.
+    project.embed(path, [*sample, *(text for _, documents, _, _ in groups for text in documents)], "document")
+    student_vectors, vectors = (project.embed(model, sample, "document")[0] for model in (path, project.student_path))
+    verdicts["embeddings_spread"] = judge_spread(student_vectors, vectors)
     teacher = [logits for _, _, _, logits in groups]
     student, untouched = (_cosines(project, model, groups) for model in (path, project.student_path))
     verdicts["agrees_with_teacher"] = judge_agreement(
@@ -76,12 +79,10 @@ def read_scored_groups(project: Project, limit: int) -> list[ScoredGroup]:
 _COLUMNS = ["query_id", "doc_id", "label", "teacher_logit"]
 
 
-def _spread(project: Project, path: Path) -> Verdict:
+def _sample_documents(project: Project) -> list[str]:
     corpus = read_corpus(project)
     chosen = sorted(range(len(corpus.doc_ids)), key=lambda place: hash_text(corpus.doc_ids[place]))[:_DOCUMENTS]
-    contents = [corpus.contents[place] for place in chosen]
-    student, untouched = (project.embed(model, contents, "document")[0] for model in (path, project.student_path))
-    return judge_spread(student, untouched)
+    return [corpus.contents[place] for place in chosen]
 
 
 def _cosines(project: Project, model: Path, groups: list[ScoredGroup]) -> list[list[float]]:
