@@ -13,13 +13,14 @@ from distill_assets.storage.warehouse import utc_now
 
 
 @contextmanager
-def recording_cost(project: Project, context: Any, teacher_fingerprint: str) -> Iterator[None]:
+def recording_cost(project: Project, context: Any, scores_key: str, teacher_fingerprint: str) -> Iterator[None]:
     """Record, at the end of the block, how many pairs of this teacher were stored meanwhile and how long it took.
 
     Also when the block fails: what was committed before a kill has been paid for. Counts what is stored, so that the figure
-    does not depend on how scoring is organised.
+    does not depend on how scoring is organised. `scores_key` is what the pair scores are kept under: a teacher may have several
+    (one per precision), and all of them are its cost.
     """
-    before, started = project.pair_scores.count(teacher_fingerprint), time.perf_counter()
+    before, started = project.pair_scores.count(scores_key), time.perf_counter()
     try:
         yield
     finally:
@@ -30,7 +31,7 @@ def recording_cost(project: Project, context: Any, teacher_fingerprint: str) -> 
             "asset": [asset],
             "partition_key": [partition],
             "teacher_fingerprint": [teacher_fingerprint],
-            "num_pairs": [project.pair_scores.count(teacher_fingerprint) - before],
+            "num_pairs": [project.pair_scores.count(scores_key) - before],
             "seconds": [seconds],
         }
         project.warehouse.append("scoring_costs", pa.table(row))

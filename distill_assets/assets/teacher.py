@@ -231,7 +231,7 @@ def score_pairs(project: Project, context: Any, texts: list[tuple[str, str]]) ->
     wanted = pa.table({"query_hash": [k[0] for k in keys], "doc_hash": [k[1] for k in keys]}, schema=_PAIR_SCHEMA)
     missing = [(row["query_hash"], row["doc_hash"]) for row in store.missing(key, wanted).to_pylist()]
     if missing:
-        with recording_cost(project, context, key):
+        with recording_cost(project, context, key, checkpoint["model_fingerprint"]):
             _score_missing(project, context, key, Path(checkpoint["path"]), missing, text_of)
     found = {(r["query_hash"], r["doc_hash"]): r["teacher_logit"] for r in store.lookup(key, wanted).to_pylist()}
     return [found[k] for k in keys], len(missing)
