@@ -153,7 +153,7 @@ GRAPH: dict[str, Row] = {
     "corpus": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "queries": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "qrels": ([], "batches", "collection", ["duckdb", "python"], "1"),
-    "hard_negatives": (["corpus", "qrels", "queries"], "batches", "negatives", ["duckdb", "python"], "1"),
+    "hard_negatives": (["corpus", "qrels", "queries"], "batches", "negatives", ["duckdb", "python"], "2"),
     "teacher_checkpoint": (["hard_negatives", "qrels", "queries"], None, "teacher", ["huggingface", "pytorch"], "2"),
     "teacher_scores": (
         ["hard_negatives", "qrels", "teacher_checkpoint"],
@@ -168,7 +168,7 @@ GRAPH: dict[str, Row] = {
         "hard_labels, margin_mse",
         "evaluation",
         ["duckdb", "python"],
-        "1",
+        "2",
     ),
     "leaderboard": (["eval_metrics", "teacher_checkpoint"], None, "evaluation", ["duckdb", "pytorch"], "1"),
     "champion": (["leaderboard"], None, "release", ["duckdb"], "1"),
