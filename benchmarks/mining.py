@@ -238,7 +238,8 @@ def _latency_rows(options: Options) -> list[Row]:
     precision = "bf16" if has_fast_bf16(options.device) else "fp32"
     student = load_student(packaged_encoder(), device=options.device, precision=precision)
     teacher = _teacher(options)
-    contents, doc_ids = contents[:5000], doc_ids[:5000]
+    limit = 1000 if options.quick else 5000
+    contents, doc_ids = contents[:limit], doc_ids[:limit]
     documents = encode_texts(student, contents, "document")
     texts = [text for _, text in queries[:40]]
 

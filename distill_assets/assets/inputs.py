@@ -21,12 +21,12 @@ CODE_VERSIONS = {
     "corpus": "1",
     "queries": "1",
     "qrels": "1",
-    "hard_negatives": "1",
+    "hard_negatives": "2",
     "teacher_checkpoint": "2",
     "teacher_scores": "1",
     "student_checkpoint": "1",
-    "eval_metrics": "1",
-    "leaderboard": "2",
+    "eval_metrics": "2",
+    "leaderboard": "3",
     "champion": "1",
 }
 

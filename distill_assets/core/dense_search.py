@@ -7,7 +7,7 @@ same whatever the block sizes and the precision of the product, and equal vector
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 _BF16_ROUNDOFF = 2.0**-9  # 8 significant bits, rounded to nearest
 _BF16_NORMS = (1e-6, 1e6)  # far from where bf16 products under- or overflow, which its bound does not cover
 _BF16_MIN_QUERIES = 64  # below, turning the documents into bf16 costs more than the product saves
+_FEW_QUERIES_DOCS = 2048
 _RESCORED_ROWS = 1024  # rows rescored at once: 1,024 x 384 float64 is 3 MB, whatever number of documents tie
 _FLOOR_GROUPS = 2  # groups per wanted document in the first look for a floor
 _COMPACT_AT = 4  # candidates per wanted document that are kept before the floor is raised and the rest dropped
@@ -139,6 +140,10 @@ def search_dense_rows(
     queries = np.ascontiguousarray(query_vectors, dtype=np.float32)
     _require_shapes(queries, doc_vectors, doc_ids)
     sizes = blocks or Blocks.within(256, dimension=max(1, queries.shape[1]), k=k)
+    if (
+        len(queries) < _BF16_MIN_QUERIES
+    ):  # little work per block: it stays in the cache between its norms and its product
+        sizes = replace(sizes, docs=min(sizes.docs, _FEW_QUERIES_DOCS))
     found = FoundRows(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32))
     for first in range(0, len(queries), sizes.queries_per_pass):
         part = slice(first, first + sizes.queries_per_pass)
