@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from distill_assets.core.errors import DistillError
+from distill_assets.lost_runs import command_tags
 from distill_assets.resources import Project
 from distill_assets.stages import INGEST, STAGES, Stage, Todo, is_stale, partitions_of
 
@@ -104,14 +105,13 @@ def _materialise(
 ) -> None:
     job = definitions.resolve_implicit_global_asset_job_def()
     keys = [dg.AssetKey(asset) for asset in assets]
-    tags = {"distill/command": "run"}
     try:
         job.execute_in_process(
             instance=instance,
             asset_selection=keys,
             partition_key=partition or None,
             raise_on_error=True,
-            tags=tags,
+            tags=command_tags("run"),
             run_config={"loggers": {"console": {"config": {"log_level": "INFO"}}}},
         )
     except Exception as error:
