@@ -101,12 +101,7 @@ def test_a_killed_run_frees_its_slot_and_the_next_goes_on_from_there(deployment:
     [run] = deployment.wait_for("the teacher at work", is_scoring, timeout_s=600)
     os.kill(worker_pid(deployment, run.run_id), signal.SIGKILL)
 
-    def is_over() -> Any:
-        with deployment.instance() as instance:
-            ended = instance.get_run_by_id(run.run_id)
-            return ended is not None and ended.is_finished
-
-    deployment.wait_for("the killed run to be reported", is_over)
+    deployment.wait_for("the killed run to be reported", lambda: is_over(deployment, run.run_id))
     kept = warehouse.query(scored)["n"][0].as_py() - before
     assert 4 < kept < 24 * 5, "killed half way"
     assert slice_of(deployment, "teacher_scores", "killed") is None, "nothing half written"
@@ -117,11 +112,19 @@ def test_a_killed_run_frees_its_slot_and_the_next_goes_on_from_there(deployment:
 
     deployment.wait_for("the slot to be free", is_free, timeout_s=120)
     again = launch_job(deployment, "score", "killed")
-    wait_for_scores(deployment, "killed")
+    deployment.wait_for("the next run", lambda: is_over(deployment, again), timeout_s=600)
+    assert slice_of(deployment, "teacher_scores", "killed").num_rows == 24 * 5
     with deployment.instance() as instance:
         [event] = instance.all_logs(again, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     metadata = event.asset_materialization.metadata
     assert metadata["num_known"].value == kept and metadata["num_forward_passes"].value == 24 * 5 - kept
+
+
+def is_over(deployment: Deployment, run_id: str) -> bool:
+    """Whether a run has ended, well or not."""
+    with deployment.instance() as instance:
+        run = instance.get_run_by_id(run_id)
+    return run is not None and run.is_finished
 
 
 def worker_pid(deployment: Deployment, run_id: str) -> int:
