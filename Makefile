@@ -6,9 +6,9 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install run quick ui test check bench clean
+.PHONY: help install run quick ui test test-deployment check bench clean
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(STAMP) ## install the project into .venv, versions as pinned in constraints.txt
 
@@ -34,8 +34,11 @@ quick: install ## the same on one package and fewer queries
 ui: install ## the Dagster UI on 127.0.0.1:3000, over what `make run` recorded
 	$(BIN)/distill-assets ui
 
-test: $(DEV_STAMP) ## all tests
+test: $(DEV_STAMP) ## all tests but those of a whole deployment
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-deployment: $(DEV_STAMP) ## the UI in a browser and the daemon, started for real: some minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m deployment distill_assets_tests/deployment
 
 check: $(DEV_STAMP) ## lint, format, types, definitions
 	$(BIN)/ruff check .

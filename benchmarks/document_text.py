@@ -62,7 +62,7 @@ def measure(packages: tuple[str, ...], body_words: int) -> None:
     quality = {
         name: mean_of(evaluate_run(run, judged), "ndcg_at_10") for name, run in _named(bm25, dense, fused).items()
     }
-    print(  # noqa: T201 - a benchmark prints its table
+    print(
         f"body_words {body_words:3}  documents {len(documents):,}  queries {len(queries)}  tokens/document {num_tokens:.0f}  "
         + "  ".join(f"{name} {value:.3f}" for name, value in quality.items())
         + f"  fused recall@30 {_recall(fused, judged, queries, 30):.3f}  {len(documents) / seconds:.0f} documents/s"

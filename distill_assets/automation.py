@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from distill_assets.alerts import send_alert
 from distill_assets.assets.inputs import is_teacher_trained
@@ -138,7 +139,10 @@ def make_schedules(project: Project, jobs: Mapping[str, Any]) -> list[dg.Schedul
         description="Retrains every recipe on all scores to date; skips when nothing new has come since the last training.",
     )
     def retraining(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        reason = reason_not_to_retrain(project)
+        try:
+            reason = reason_not_to_retrain(project)
+        except DistillError as error:  # an empty inbox, a disk that is not mounted
+            reason = str(error)
         return dg.SkipReason(reason) if reason else dg.RunRequest(run_key=str(context.scheduled_execution_time))
 
     return [retraining]
@@ -174,7 +178,7 @@ def make_automation_sensor() -> dg.AutomationConditionSensorDefinition:
         "automation",
         target=dg.AssetSelection.all(),
         run_tags=git_tags(),
-        minimum_interval_seconds=15,
+        minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
 
@@ -183,7 +187,7 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
     @dg.sensor(
         name="new_batches",
         job=jobs["ingest"],
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Registers batches that arrive and has them read; reads a changed one again; leaves broken ones alone.",
     )
@@ -203,10 +207,11 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
             changes.append(batches.build_add_request(sorted(registered - known)))
         if dropped:
             changes.append(batches.build_delete_request(dropped))
-        told = fingerprint(*sorted(plan.quarantined.items()))
-        events = [] if cursor.get("") == told else [quarantine_evaluation(plan.quarantined)]
+        judged = next(iter(context.instance.fetch_materializations(dg.AssetKey("corpus"), limit=1).records), None)
+        told = fingerprint(*sorted(plan.quarantined.items()), judged.storage_id if judged else "")
+        events = [] if cursor.get("") == told else [quarantine_evaluation(plan.quarantined, judged)]
         requests = [
-            dg.RunRequest(partition_key=batch, tags={"distill/batch": batch, "distill/source": key})
+            dg.RunRequest(partition_key=batch, tags={"distill/batch": batch, "distill/source": key[:12]})
             for batch, key in plan.requests.items()
         ]
         new_cursor = {batch: key for batch, key in cursor.items() if batch in found} | plan.requests | {"": told}
@@ -281,9 +286,20 @@ def plan_ingestion(
     return plan
 
 
-def quarantine_evaluation(quarantined: Mapping[str, str]) -> dg.AssetCheckEvaluation:
-    """The check `corpus: batches_readable` as the sensor reports it."""
+def quarantine_evaluation(
+    quarantined: Mapping[str, str], judged: dg.EventLogRecord | None = None
+) -> dg.AssetCheckEvaluation:
+    """The check `corpus: batches_readable` as the sensor reports it.
+
+    `judged` is the newest materialisation of the corpus: the UI calls a check "not evaluated" that names another one or none.
+    """
+    target = None
+    if judged is not None:
+        target = AssetCheckEvaluationTargetMaterializationData(
+            storage_id=judged.storage_id, run_id=judged.run_id, timestamp=judged.timestamp
+        )
     return dg.AssetCheckEvaluation(
+        target_materialization_data=target,
         asset_key=dg.AssetKey("corpus"),
         check_name=QUARANTINE_CHECK,
         passed=not quarantined,

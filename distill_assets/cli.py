@@ -184,8 +184,8 @@ def rollback() -> None:
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
     """Open the Dagster UI on 127.0.0.1 over the same instance that `run` records in (ends with Ctrl-C)."""
-    project = _open_project()
-    _dagster_home(project)
+    with _instance(_open_project()):  # its databases, made once: several processes that make them at a time fail
+        pass
     dagster = Path(sys.executable).with_name("dagster")
     arguments = [str(dagster), "dev", "-m", "distill_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
     os.execv(arguments[0], arguments)
@@ -288,10 +288,16 @@ def _dagster_home(project: "Project") -> Path:
 
 @contextmanager
 def _instance(project: "Project") -> Iterator[Any]:
+    """The Dagster instance, with its databases made and without runs whose process is gone."""
     import dagster as dg
+
+    from distill_assets.lost_runs import end_lost_runs
 
     _dagster_home(project)
     with dg.DagsterInstance.get() as instance:
+        instance.all_instigator_state()
+        for run in end_lost_runs(instance):
+            typer.echo(f"marked as failed, its process is gone: {run.job_name} {run.run_id[:8]}", err=True)
         yield instance
 
 

@@ -25,6 +25,7 @@ from distill_assets.automation import (
     make_sensors,
     with_automation,
 )
+from distill_assets.lost_runs import make_lost_run_sensor
 from distill_assets.partitions import recipe_partitions
 from distill_assets.resources import Project
 
@@ -52,7 +53,7 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
         asset_checks=[make_quarantine_check(project)],
         jobs=list(jobs.values()),
         schedules=make_schedules(project, jobs),
-        sensors=[*make_sensors(project, jobs), make_automation_sensor()],
+        sensors=[*make_sensors(project, jobs), make_automation_sensor(), make_lost_run_sensor()],
         resources={"project": project},
         executor=dg.in_process_executor,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from distill_assets.core.errors import ModelError
+from distill_assets.core.errors import ModelError, SourceError
 from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.records import fingerprint, hash_text
 from distill_assets.settings import BUNDLED, INBOX, Settings, load_settings
@@ -84,14 +84,19 @@ class Project(dg.ConfigurableResource):
         return [self.warehouse.slices(table) for table in ("corpus", "queries", "qrels")]
 
     def quarantined(self) -> dict[str, dict[str, Any]]:
-        """Rows of the quarantine table by batch: what could not be read, and why."""
+        """Rows of the quarantine table by batch: what could not be read, and why; folders that are gone included."""
         if not self.warehouse.exists():
             return {}
         return {row["batch"]: row for row in self.warehouse.read("quarantine").to_pylist()}
 
     def unreadable(self) -> dict[str, str]:
-        """Batches in quarantine and folders that can never be a batch, each with the reason."""
-        return {batch: row["reason"] for batch, row in self.quarantined().items()} | self.source.refused()
+        """Batches in quarantine that are still there, and folders that can never be a batch, each with the reason."""
+        try:
+            there = set(self.source.batches())
+        except SourceError:  # nothing is there
+            there = set()
+        rows = {batch: row["reason"] for batch, row in self.quarantined().items() if batch in there}
+        return rows | self.source.refused()
 
     @cached_property
     def warehouse(self) -> Warehouse:

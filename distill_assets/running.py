@@ -14,6 +14,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError
 
 from distill_assets.assets.checks import find_check
 from distill_assets.core.errors import CheckFailedError, DistillError
+from distill_assets.lost_runs import command_tags
 from distill_assets.provenance import git_tags
 from distill_assets.resources import Project
 from distill_assets.stages import INGEST, STAGES, Stage, Todo, is_stale, partitions_of
@@ -117,7 +118,7 @@ def _materialise(
             partition_key=partition or None,
             raise_on_error=True,
             run_id=run_id,
-            tags={"distill/command": "run"} | git_tags(),
+            tags=command_tags("run") | git_tags(),
             run_config={"loggers": {"console": {"config": {"log_level": "INFO"}}}},
         )
     except Exception as error:

@@ -40,12 +40,10 @@ def search(project: Project, text: str, k: int) -> Found:
     if row is None:
         raise PromotionError("there is no champion to search with: run distill-assets run first")
     # Search serves what is there: a batch that has only just landed, or that a check refused, must not take the others down.
-    wanted = project.source.batches()
-    present = {batch for batch, info in project.warehouse.slices("corpus").items() if info.input_fingerprint}
-    batches = [batch for batch in wanted if batch in present]
+    wanted, batches = project.source.batches(), project.batches()
     corpus, path = read_corpus(project, batches), Path(row["checkpoint_path"])
     documents, _ = project.embedded(path, corpus.contents, "document")
     run = search_vectors(project, path, [Query("", text, "test")], corpus.doc_ids, documents, k)
     content_of = corpus.content_of
     hits = [Hit(i, doc_id, score, content_of[doc_id]) for i, (doc_id, score) in enumerate(run[""], start=1)]
-    return Found(row["recipe"], hits, [batch for batch in wanted if batch not in present])
+    return Found(row["recipe"], hits, [batch for batch in wanted if batch not in batches])

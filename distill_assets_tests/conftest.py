@@ -61,27 +61,13 @@ def beir_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence-transformers bi-encoder of 2 layers x 32, saved as the hub would have it."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    torch.manual_seed(0)
-    source = _save_bert(tmp_path_factory.mktemp("bert"), num_labels=None)
-    transformer = Transformer(str(source), max_seq_length=32)
-    model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")], device="cpu")
-    path = tmp_path_factory.mktemp("models") / "tiny-encoder"
-    model.save_pretrained(str(path), create_model_card=False)
-    return path
+    return save_tiny_encoder(tmp_path_factory.mktemp("models") / "tiny-encoder")
 
 
 @pytest.fixture(scope="session")
 def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sequence-classification cross-encoder of 2 layers x 32 with one output, as plain transformers saves it."""
-    import torch
-
-    torch.manual_seed(1)
-    return _save_bert(tmp_path_factory.mktemp("models") / "tiny-cross-encoder", num_labels=1)
+    return save_tiny_cross_encoder(tmp_path_factory.mktemp("models") / "tiny-cross-encoder")
 
 
 @pytest.fixture
@@ -113,6 +99,29 @@ def make_project(collection: Path, student: Path, teacher: Path, data_folder: Pa
         "device": "cpu",
     }
     return Project(overrides={**values, **overrides})
+
+
+def save_tiny_encoder(path: Path) -> Path:
+    """Make the tiny bi-encoder, the same each time."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    torch.manual_seed(0)
+    source = _save_bert(path.with_name(f"{path.name}-bert"), num_labels=None)
+    transformer = Transformer(str(source), max_seq_length=32)
+    model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean")], device="cpu")
+    model.save_pretrained(str(path), create_model_card=False)
+    return path
+
+
+def save_tiny_cross_encoder(path: Path) -> Path:
+    """Make the tiny cross-encoder, the same each time."""
+    import torch
+
+    torch.manual_seed(1)
+    return _save_bert(path, num_labels=1)
 
 
 def _save_bert(path: Path, num_labels: int | None) -> Path:

@@ -1,16 +1,20 @@
 """What happens without a click: batches that arrive, what follows them, and retraining."""
 
 import json
+import shutil
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from distill_assets.assets.inputs import input_fingerprint
 from distill_assets.automation import advance_retraining, plan_ingestion, reason_not_to_retrain
 from distill_assets.definitions import build_definitions
 from distill_assets.running import run_line
+from distill_assets.stages import is_stale
 from distill_assets_tests.conftest import make_project, write_beir
 
 
@@ -71,8 +75,8 @@ def test_a_batch_is_registered_read_once_and_read_again_when_it_changes(
     materialise(inbox_project, instance, INGESTED, "first")
     assert not tick(inbox_project, instance, waiting.cursor).run_requests
 
-    corpus = inbox / "first" / "corpus.jsonl"
-    corpus.write_text(corpus.read_text(encoding="utf-8").replace("sum every", "sum up every"), encoding="utf-8")
+    file = inbox / "first" / "corpus.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("sum every", "sum up every"), encoding="utf-8")
     changed = tick(inbox_project, instance, waiting.cursor)
     assert [request.partition_key for request in changed.run_requests] == ["first"]
 
@@ -118,6 +122,40 @@ def test_a_broken_batch_is_quarantined_and_holds_up_nobody(
     assert [request.partition_key for request in third.run_requests] == ["second"]
     materialise(inbox_project, instance, INGESTED, "second")
     assert inbox_project.quarantined() == {}
+
+
+def test_the_failed_check_stays_in_sight_when_another_batch_is_read(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """The UI calls a check "not evaluated" when the asset moved after it: the broken batch would be out of sight."""
+    (inbox / "bad name").mkdir()
+    (inbox / "bad name" / "corpus.jsonl").write_text('{"_id": "1", "text": "a"}\n', encoding="utf-8")
+    first = tick(inbox_project, instance, None)
+    [told] = first.asset_events
+    assert not told.passed and told.target_materialization_data is None, "nothing has been read yet"
+    materialise(inbox_project, instance, INGESTED, "first")
+    second = tick(inbox_project, instance, first.cursor)
+    [told] = second.asset_events
+    newest = instance.fetch_materializations(dg.AssetKey("corpus"), limit=1).records[0]
+    assert not told.passed and told.target_materialization_data.storage_id == newest.storage_id
+    assert not tick(inbox_project, instance, second.cursor).asset_events
+
+
+def test_an_inbox_that_was_emptied_alarms_nobody(inbox: Path, inbox_project: Any, instance: dg.DagsterInstance) -> None:
+    """A reason kept of a folder that is gone fails the check for ever; a schedule that fails weekly hides the real failure."""
+    corpus = inbox / "first" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8")[:-30], encoding="utf-8")
+    instance.add_dynamic_partitions("batches", ["first"])
+    materialise(inbox_project, instance, INGESTED, "first")
+    assert set(inbox_project.unreadable()) == {"first"}
+    shutil.move(inbox / "first", inbox.parent / "elsewhere")
+    assert inbox_project.unreadable() == {}
+    definitions = build_definitions(inbox_project)
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2026, 11, 24, tzinfo=UTC))
+    found = definitions.get_schedule_def("retraining").evaluate_tick(context)
+    assert not found.run_requests and "nothing to read" in str(found.skip_message)
+    shutil.move(inbox.parent / "elsewhere", inbox / "first")
+    assert set(inbox_project.unreadable()) == {"first"}, "the same folder came back"
 
 
 def test_a_new_batch_is_mined_and_scored_and_older_ones_are_left_alone(
@@ -250,3 +288,64 @@ def _changed_at(path: Path) -> float:
 
 def _job_named(project: Any, name: str) -> Any:
     return build_definitions(project).resolve_job_def(name)
+
+
+def test_one_by_one_gives_the_same_tables_as_all_in_one(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """A slice that depends on when it was made makes two deployments of the same data disagree, and nobody can say why."""
+    write_beir(inbox / "second", topics=("graph", "window"))
+    write_beir(inbox / "third", topics=("signal",))
+    list(run_line(build_definitions(inbox_project), inbox_project, instance, until="teacher_scores"))
+    other = make_project(inbox, *_models(inbox_project), tmp_path / "other", inbox_settle_s=0)
+    clicks = dg.DagsterInstance.ephemeral()
+    clicks.add_dynamic_partitions("batches", ["first", "second", "third"])
+    for assets, order in (
+        (("qrels",), ("third", "first", "second")),
+        (("queries", "corpus"), ("second", "third", "first")),
+        (("hard_negatives",), ("third", "second", "first")),
+        (("teacher_checkpoint",), (None,)),
+        (("teacher_scores",), ("second", "first", "third")),
+    ):
+        for partition in order:
+            materialise(other, clicks, assets, partition)
+    for table in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores"):
+        assert other.warehouse.read(table).equals(inbox_project.warehouse.read(table)), table
+        versions = [{k: v.data_version for k, v in p.warehouse.slices(table).items()} for p in (inbox_project, other)]
+        assert versions[0] == versions[1] and len(versions[0]) == 3
+
+
+def test_more_than_a_hundred_batches_are_still_told_apart(
+    inbox_project: Any, inbox: Path, instance: dg.DagsterInstance
+) -> None:
+    """From 100 upstream partitions on Dagster calls everything fresh: a project that asked it would never retrain again."""
+    for i in range(101):
+        (inbox / f"day-{i:03}").mkdir()
+        text = json.dumps({"_id": f"d{i}", "text": f"clip the window number {i}"})
+        (inbox / f"day-{i:03}" / "corpus.jsonl").write_text(text + "\n", encoding="utf-8")
+    first = tick(inbox_project, instance, None)
+    assert len(first.run_requests) == 102
+    materialise(inbox_project, instance, INGESTED, "first")
+    _record_as_read(inbox_project, [f"day-{i:03}" for i in range(101)])
+    assert not tick(inbox_project, instance, first.cursor).run_requests
+    materialise(inbox_project, instance, ("hard_negatives",), "first")
+    assert not is_stale(inbox_project, "hard_negatives", "first")
+
+    changed = inbox / "day-077" / "corpus.jsonl"
+    changed.write_text(json.dumps({"_id": "d77", "text": "another text"}) + "\n", encoding="utf-8")
+    assert [r.partition_key for r in tick(inbox_project, instance, first.cursor).run_requests] == ["day-077"]
+    materialise(inbox_project, instance, INGESTED, "day-077")
+    assert is_stale(inbox_project, "hard_negatives", "first"), "one of 102 corpora moved"
+
+
+def _record_as_read(project: Any, batches: list[str]) -> None:
+    """What reading them leaves in the warehouse, in one transaction instead of a run for each."""
+    rows = [
+        (table, batch, 1, input_fingerprint(project, table, batch), f"v-{batch}", datetime(2026, 11, 24))
+        for batch in batches
+        for table in INGESTED
+    ]
+    with project.warehouse.transaction() as connection:
+        connection.executemany("INSERT INTO slices VALUES (?, ?, ?, ?, ?, ?)", rows)
+        texts = [(batch, f"d{int(batch[4:])}", "", f"text {batch}", batch) for batch in batches]
+        connection.executemany("INSERT INTO corpus VALUES (?, ?, ?, ?, ?)", texts)

@@ -42,7 +42,9 @@ def test_a_batch_that_is_not_materialised_is_named_and_the_others_are_searched(i
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("batches", ["first", "second"])
     job = build_definitions(inbox_project).resolve_implicit_global_asset_job_def()
-    job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("corpus")], partition_key="first")
+    corpus, labels = dg.AssetKey("corpus"), [dg.AssetKey("queries"), dg.AssetKey("qrels")]
+    job.execute_in_process(instance=instance, asset_selection=[corpus, *labels], partition_key="first")
+    job.execute_in_process(instance=instance, asset_selection=[corpus], partition_key="second")  # half read
     found = search(inbox_project, "how to sum a matrix", 24)
     assert found.missing_batches == ["second"]
     assert len(found.hits) == 24 and {hit.doc_id.split("-")[0] for hit in found.hits} == {"array", "matrix"}

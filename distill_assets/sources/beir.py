@@ -123,6 +123,10 @@ class BeirSource:
         return check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
 
     def _folder(self, batch: str) -> Path:
+        # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
+        path = self.root / batch
+        if _name_fault(batch) is None and self.root.is_dir() and self.is_inbox and _is_data_folder(path):
+            return path
         folders = self._folders()
         return folders[require_known_batch(batch, folders)]
 
@@ -163,8 +167,11 @@ def given_splits(judged: Iterable[tuple[str, set[str]]]) -> dict[str, Split]:
 
 
 def _data_folders(inbox: Path) -> list[Path]:
-    folders = [path for path in inbox.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return [path for path in folders if _holds_texts(path) or _qrel_files(path)]
+    return [path for path in inbox.iterdir() if _is_data_folder(path)]
+
+
+def _is_data_folder(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_dir() and (_holds_texts(path) or bool(_qrel_files(path)))
 
 
 def _name_fault(name: str) -> str | None:
