@@ -17,7 +17,10 @@ MODULES = sorted(
     ".".join(("distill_assets", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")
 )
 HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
-HEAVY_CORE = {f"distill_assets.core.{name}" for name in ("adapters", "encoders", "interaction", "losses", "training")}
+HEAVY_CORE = {
+    f"distill_assets.core.{name}"
+    for name in ("adapters", "batches", "encoders", "interaction", "losses", "objectives", "training")
+}
 # What a layer may import of this package, itself aside; entry points (cli, definitions, running, search, ...) may all.
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
