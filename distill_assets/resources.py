@@ -14,7 +14,7 @@ from distill_assets.sources.base import Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
 from distill_assets.storage.checkpoints import CheckpointStore
-from distill_assets.storage.embeddings import EmbeddingStore
+from distill_assets.storage.embeddings import EmbeddingStore, StoredVectors
 from distill_assets.storage.lexical import LexicalCache
 from distill_assets.storage.models import BUNDLED_TEACHER, fingerprint_model, resolve_model
 from distill_assets.storage.pair_scores import PairScoreStore
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     import numpy as np
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
-    from distill_assets.core.encoders import Role
+    from distill_assets.core.encoders import EncoderPrecision, Role
     from distill_assets.core.scoring import PairScorer
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
+_CHUNK_BATCHES = 64  # batches encoded between two commits: 2,048 texts by default, a minute of work on two slow cores
 BI_ENCODER_FOLDER = "bi_encoder"  # in a teacher's folder: that bi-encoder; the untouched student where there is none
 
 
@@ -112,6 +113,22 @@ class Project(dg.ConfigurableResource):
         return pick_device(self.settings.device)
 
     @cached_property
+    def student_precision(self) -> "EncoderPrecision":
+        """What bi-encoders encode in: as set, else bf16 where the hardware multiplies in it."""
+        if self.settings.student_precision != "auto":
+            return self.settings.student_precision
+        from distill_assets.core.encoders import has_fast_bf16
+
+        return "bf16" if has_fast_bf16(self.device) else "fp32"
+
+    @cached_property
+    def search_precision(self) -> "EncoderPrecision":
+        """What the matrix product of dense search computes in; it only selects, so this moves no result."""
+        from distill_assets.core.encoders import has_fast_bf16
+
+        return "bf16" if has_fast_bf16("cpu") else "fp32"
+
+    @cached_property
     def student_path(self) -> Path:
         """Folder of the untouched student."""
         return resolve_model(self.settings.student)
@@ -122,8 +139,14 @@ class Project(dg.ConfigurableResource):
         return self.encoder_fingerprint(self.student_path)
 
     def encoder_fingerprint(self, path: Path) -> str:
-        """Content of a bi-encoder folder (weights, tokenizer, prompts) and how many tokens of a text it reads."""
-        return fingerprint(fingerprint_model(path), self.settings.student_max_length)
+        """Content of a bi-encoder folder (weights, tokenizer, prompts), how many tokens of a text it reads, precision if set.
+
+        The precision that `auto` finds is not part of it: the same collection on another machine is not stale for that. Vectors
+        are keyed by it (`embedded`), so that those of two precisions never meet.
+        """
+        precision = self.settings.student_precision
+        chosen = () if precision == "auto" else (precision,)
+        return fingerprint(fingerprint_model(path), self.settings.student_max_length, *chosen)
 
     @property
     def teacher_choice(self) -> str:
@@ -150,11 +173,11 @@ class Project(dg.ConfigurableResource):
             return BUNDLED_TEACHER
         return resolve_model(self.teacher_choice)
 
-    def load_student(self, path: Path) -> "SentenceTransformer":
-        """Load a bi-encoder at the length that the settings allow."""
+    def load_student(self, path: Path, precision: "EncoderPrecision" = "fp32") -> "SentenceTransformer":
+        """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
         from distill_assets.core.encoders import load_student
 
-        return load_student(path, device=self.device, max_length=self.settings.student_max_length)
+        return load_student(path, device=self.device, max_length=self.settings.student_max_length, precision=precision)
 
     def load_teacher(self, path: Path) -> "CrossEncoder":
         """Load a cross-encoder at the length that the settings allow."""
@@ -185,19 +208,24 @@ class Project(dg.ConfigurableResource):
         return (queries * documents).sum(axis=1)
 
     def embed(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[np.ndarray, int]":
-        """Unit vectors of `texts` in order, and how many had to be encoded: the embedding store answers the rest.
+        """Unit vectors of `texts` in order, and how many had to be encoded: the embedding store answers the rest."""
+        vectors, num_encoded = self.embedded(path, texts, role)
+        return vectors[:], num_encoded
 
-        What is encoded is committed every few thousand texts, so that a killed run pays for none of them again.
+    def embedded(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[StoredVectors, int]":
+        """The same, read from the memory-mapped store when rows are asked for.
+
+        What is encoded is committed every few thousand texts, so that a killed run pays for at most those again. They are
+        stored in the order of `texts`: a search reads them from end to end.
         """
         from distill_assets.core.encoders import encode_texts
 
-        key = fingerprint(self.encoder_fingerprint(path), role)
+        key = fingerprint(self.encoder_fingerprint(path), role, self.student_precision)
         hashes = [hash_text(text) for text in texts]
-        text_of = dict(zip(hashes, texts, strict=True))
-        missing = sorted(self.embeddings.missing(key, hashes), key=lambda h: (len(text_of[h]), h))  # least padding
+        missing = self.embeddings.missing(key, hashes)
         if missing:
-            model = self.load_student(path)
-            step = 64 * self.settings.batch_size
+            text_of, model = dict(zip(hashes, texts, strict=True)), self.load_student(path, self.student_precision)
+            step = _CHUNK_BATCHES * self.settings.batch_size
             for start in range(0, len(missing), step):
                 part = missing[start : start + step]
                 batch = [text_of[h] for h in part]
@@ -205,7 +233,7 @@ class Project(dg.ConfigurableResource):
                     model, batch, role, batch_size=self.settings.batch_size, show_progress=self.show_progress
                 )
                 self.embeddings.append(key, part, vectors)
-        return self.embeddings.gather(key, hashes), len(missing)
+        return self.embeddings.view(key, hashes), len(missing)
 
 
 def collection_folder(settings: Settings) -> Path:

@@ -44,7 +44,7 @@ def search(project: Project, text: str, k: int) -> Found:
     present = set(project.warehouse.slice_keys("corpus"))
     batches = [batch for batch in wanted if batch in present]
     corpus, path = read_corpus(project, batches), Path(row["checkpoint_path"])
-    documents, _ = project.embed(path, corpus.contents, "document")
+    documents, _ = project.embedded(path, corpus.contents, "document")
     run = search_vectors(project, path, [Query("", text, "test")], corpus.doc_ids, documents, k)
     content_of = corpus.content_of
     hits = [Hit(i, doc_id, score, content_of[doc_id]) for i, (doc_id, score) in enumerate(run[""], start=1)]

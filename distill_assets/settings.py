@@ -61,6 +61,10 @@ class Settings(BaseSettings):
 
     student: str = Field(PACKAGED, description="`packaged` (all-MiniLM-L6-v2 from PyPI), a local folder or a hub name.")
     student_max_length: int = Field(128, ge=8, description="Tokens that the student reads of a text.")
+    student_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="What bi-encoders encode in; `auto`: bf16 where the hardware multiplies in it. Training has its own.",
+    )
     teacher: str = Field(
         "auto",
         description="A cross-encoder (local folder or hub name), or `bundled` (grown for python_api), or `auto`: bundled for "
@@ -107,6 +111,9 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
     batch_size: int = Field(32, ge=1, description="Texts or pairs per forward pass of inference; speed only.")
+    search_memory_mb: int = Field(
+        256, ge=1, description="Memory of dense search above its vectors and results; speed only."
+    )
     chunk_size: int = Field(1024, ge=1, description="Pairs scored between two commits; what a kill can cost.")
     retrain_cron: str = Field("0 3 * * 0", description="When the retraining schedule runs, UTC; weekly by default.")
     remine_before_retraining: bool = Field(

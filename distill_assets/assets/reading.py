@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from distill_assets.assets.inputs import data_versions
+from distill_assets.core.dense_search import Blocks, FoundRows, VectorRows, search_dense_rows
 from distill_assets.core.errors import SourceError, TrainingError
 from distill_assets.core.groups import DevGroup, Labels, build_dev_groups
 from distill_assets.core.records import Document, Query, hash_text
-from distill_assets.core.retrieval import search_dense
+from distill_assets.core.retrieval import Run
 from distill_assets.resources import Project
 
 Qrels = dict[str, dict[str, int]]
-Run = dict[str, list[tuple[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -100,34 +100,51 @@ def choose_queries(queries: Sequence[Query], qrels: Qrels, limit: int | None) ->
 
 def search_bm25(project: Project, queries: Sequence[Query], k: int) -> Run:
     """Top k by BM25 over all documents; the index comes from the cache of this corpus."""
-    corpus = read_corpus(project)
-    index = project.lexical.load_or_build(corpus.version, corpus.doc_ids, corpus.contents)
-    rankings = index.search([q.text for q in queries], k)
-    return _without_own(queries, rankings)
+    return _as_run(queries, bm25_rows(project, queries, k), read_corpus(project).doc_ids)
 
 
 def search_student(project: Project, path: Path, queries: Sequence[Query], k: int) -> Run:
     """Exact top k by cosine over all documents, with the bi-encoder at `path`; known embeddings are not computed again."""
+    return _as_run(queries, student_rows(project, path, queries, k), read_corpus(project).doc_ids)
+
+
+def bm25_rows(project: Project, queries: Sequence[Query], k: int) -> FoundRows:
+    """`search_bm25` as positions in the corpus, a query's own document not yet left out."""
     corpus = read_corpus(project)
-    documents, _ = project.embed(path, corpus.contents, "document")
-    return search_vectors(project, path, queries, corpus.doc_ids, documents, k)
+    index = project.lexical.load_or_build(corpus.version, corpus.doc_ids, corpus.contents)
+    return index.search_rows([q.text for q in queries], k)
+
+
+def student_rows(project: Project, path: Path, queries: Sequence[Query], k: int) -> FoundRows:
+    """`search_student` as positions in the corpus, a query's own document not yet left out."""
+    corpus = read_corpus(project)
+    documents, _ = project.embedded(path, corpus.contents, "document")
+    return vector_rows(project, path, queries, corpus.doc_ids, documents, k)
 
 
 def search_vectors(
-    project: Project, path: Path, queries: Sequence[Query], doc_ids: Sequence[str], documents: np.ndarray, k: int
+    project: Project, path: Path, queries: Sequence[Query], doc_ids: Sequence[str], documents: VectorRows, k: int
 ) -> Run:
     """Exact top k among document vectors at hand."""
-    if not queries:
-        return {}
+    return _as_run(queries, vector_rows(project, path, queries, doc_ids, documents, k), doc_ids)
+
+
+def vector_rows(
+    project: Project, path: Path, queries: Sequence[Query], doc_ids: Sequence[str], documents: VectorRows, k: int
+) -> FoundRows:
+    """`search_vectors` as positions among the documents."""
     vectors, _ = project.embed(path, [q.text for q in queries], "query")
-    return _without_own(queries, search_dense(vectors, documents, doc_ids, k=k))
+    if not queries:  # the store knows no dimension before its first vector
+        return FoundRows(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+    blocks = Blocks.within(project.settings.search_memory_mb, dimension=vectors.shape[1], k=k)
+    return search_dense_rows(vectors, documents, doc_ids, k=k, blocks=blocks, precision=project.search_precision)
 
 
-def _without_own(queries: Sequence[Query], rankings: Sequence[Sequence[tuple[str, float]]]) -> Run:
+def _as_run(queries: Sequence[Query], found: FoundRows, doc_ids: Sequence[str]) -> Run:
     """A query that is itself a document must not find itself (ArguAna; BEIR PR 91 moved nDCG from 31.5 to 41.4)."""
     return {
         query.query_id: [(doc_id, score) for doc_id, score in ranking if doc_id != query.query_id]
-        for query, ranking in zip(queries, rankings, strict=True)
+        for query, ranking in zip(queries, found.rankings(doc_ids), strict=True)
     }
 
 

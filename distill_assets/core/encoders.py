@@ -1,13 +1,15 @@
 """Loading and applying the two kinds of model: the cross-encoder teacher and the bi-encoder student."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Module, Transformer
+from sentence_transformers.util import batch_to_device, truncate_embeddings
+from tqdm import trange
 
 from distill_assets.core.errors import ModelError, NonFiniteError
 from distill_assets.core.interaction import JointInteraction
@@ -15,6 +17,12 @@ from distill_assets.core.model_folders import is_cross_encoder, read_json, requi
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Role = Literal["query", "document"]
+EncoderPrecision = Literal["fp32", "bf16"]
+
+_TOKENS_PER_TEXT = 128
+_CUDA_BATCH_TOKENS = 65_536
+_SLAB_TEXTS = 512  # tokenised at once: 8 MB of ids at 512 tokens
+_KNOWN_FEATURES = {"input_ids", "attention_mask", "token_type_ids", "modality", "prompt_length"}
 
 
 def pick_device(device: Device) -> str:
@@ -36,8 +44,12 @@ def has_fast_bf16(device: str) -> bool:
     return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
 
 
-def load_student(path: Path, *, device: str, max_length: int | None = None) -> SentenceTransformer:
+def load_student(
+    path: Path, *, device: str, max_length: int | None = None, precision: EncoderPrecision = "fp32"
+) -> SentenceTransformer:
     """Load a sentence-transformers bi-encoder from a local folder.
+
+    In bf16 the transformer computes in bf16; pooling and what follows stay in fp32.
 
     Raises:
         ModelError: not a folder, not a model, or weights that cannot be read (truncated, for one).
@@ -50,7 +62,14 @@ def load_student(path: Path, *, device: str, max_length: int | None = None) -> S
     limit = model.max_seq_length
     if max_length is not None:
         model.max_seq_length = max_length if limit is None else min(limit, max_length)
+    if precision == "bf16":
+        model[0].to(torch.bfloat16).register_forward_hook(_as_float32)
     return model
+
+
+def _as_float32(module: torch.nn.Module, inputs: object, output: dict[str, Any]) -> dict[str, Any]:
+    """Pooling averages many tokens: 8 bits would be too few for the sum."""
+    return {name: v.float() if _is_tensor(v) and v.is_floating_point() else v for name, v in output.items()}
 
 
 def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> CrossEncoder:
@@ -132,22 +151,76 @@ def encode_texts(
 ) -> np.ndarray:
     """Embed texts as unit vectors, float32 (len(texts), dimension), in the order given.
 
-    `role` picks the model's own prompt for queries or documents (E5, BGE, ...); models without prompts ignore it.
+    `role` picks the model's own prompt for queries or documents (E5, BGE, ...); models without prompts ignore it. Batches
+    hold as many tokens as `batch_size` texts of 128 tokens (more on a GPU), texts of like length together: least padding.
 
     Raises:
         NonFiniteError: the model gave a NaN or an infinity, which would rank at random.
     """
-    encode = model.encode_query if role == "query" else model.encode_document
-    vectors = np.asarray(
-        encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=show_progress),
-        dtype=np.float32,
-    )
+    model.eval()
+    num_tokens = max(_TOKENS_PER_TEXT * batch_size, _CUDA_BATCH_TOKENS if model.device.type == "cuda" else 0)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), np.float32)
+    for start in trange(0, len(texts), _SLAB_TEXTS, desc="texts encoded", disable=not show_progress):
+        slab = order[start : start + _SLAB_TEXTS]
+        vectors[slab] = _encode_slab(model, [texts[i] for i in slab], role, num_tokens)
     num_bad = int((~np.isfinite(vectors).all(axis=1)).sum())
     if num_bad:
         raise NonFiniteError(
             f"{num_bad} of {len(vectors)} embeddings are not finite: the model's weights are damaged or training diverged"
         )
     return vectors
+
+
+@torch.inference_mode()
+def _encode_slab(model: SentenceTransformer, texts: list[str], role: Role, num_tokens: int) -> np.ndarray:
+    """Unit vectors of a few hundred texts, tokenised once, then cut into batches of `num_tokens` tokens."""
+    features = model.preprocess(texts, prompt=_prompt(model, role), task=role)
+    if not _is_sliceable(features, len(texts)):
+        encode = model.encode_query if role == "query" else model.encode_document
+        return np.asarray(encode(texts, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32)
+    lengths = features["attention_mask"].sum(dim=1)
+    order = torch.argsort(lengths, stable=True)
+    vectors: list[torch.Tensor] = []
+    for batch in _token_batches(lengths[order].tolist(), num_tokens):
+        rows, width = order[batch], int(lengths[order[batch.stop - 1]])
+        part = {name: v[rows, :width] if _is_tensor(v) else v for name, v in features.items()}
+        output = model(batch_to_device(part, model.device), task=role)["sentence_embedding"]
+        vectors.append(truncate_embeddings(output, model.truncate_dim).float())
+    joined = torch.nn.functional.normalize(torch.cat(vectors), p=2, dim=1)
+    return joined[torch.argsort(order).to(joined.device)].cpu().numpy()
+
+
+def _prompt(model: SentenceTransformer, role: Role) -> str | None:
+    """The prompt that `encode_query` or `encode_document` would take."""
+    names = ("query",) if role == "query" else ("document", "passage", "corpus")
+    name = next((name for name in names if name in model.prompts), model.default_prompt_name)
+    return model.prompts.get(name) if name is not None else None
+
+
+def _is_sliceable(features: Mapping[str, object], num_texts: int) -> bool:
+    """Whether rows and columns of the features can be cut: text tokens, padded on the right, and nothing that is not known."""
+    mask = features.get("attention_mask")
+    if not isinstance(mask, torch.Tensor) or not set(features) <= _KNOWN_FEATURES:
+        return False
+    tensors = [value for value in features.values() if isinstance(value, torch.Tensor)]
+    is_on_the_left = bool((mask[:, 1:] <= mask[:, :-1]).all())
+    return is_on_the_left and all(value.shape == mask.shape and len(value) == num_texts for value in tensors)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _token_batches(lengths: Sequence[int], num_tokens: int) -> Iterator[slice]:
+    """Runs of ascending lengths that hold at most `num_tokens` tokens once padded to their longest, or a single text."""
+    start = 0
+    for stop, length in enumerate(lengths):
+        if stop > start and length * (stop + 1 - start) > num_tokens:
+            yield slice(start, stop)
+            start = stop
+    if start < len(lengths):
+        yield slice(start, len(lengths))
 
 
 class CrossEncoderScorer:

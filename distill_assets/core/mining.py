@@ -84,7 +84,7 @@ def mine_hard_negatives(
     Raises:
         ValueError: a ranking holds a document twice, or a ranked document has no text.
     """
-    candidates: Iterable[Candidate] = fuse_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k)
+    candidates: Iterable[Candidate] = iter_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k)
     candidates = drop_judged_positives(candidates, positives)
     candidates = drop_own_document(candidates, query_id)
     candidates = drop_near_identical(candidates, [texts[p] for p in sorted(positives) if p in texts], texts, rules)
@@ -93,11 +93,18 @@ def mine_hard_negatives(
 
 def fuse_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *, rrf_k: int = 60) -> list[Candidate]:
     """Every document of the two rankings, fused by reciprocal rank, with its place in each."""
+    return list(iter_candidates(bm25_ranking, dense_ranking, rrf_k=rrf_k))
+
+
+def iter_candidates(
+    bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *, rrf_k: int = 60
+) -> Iterator[Candidate]:
+    """`fuse_candidates` one by one: mining reads few of them."""
     bm25_ranks = {doc_id: position for position, doc_id in enumerate(bm25_ranking, start=1)}
     dense_ranks = {doc_id: position for position, doc_id in enumerate(dense_ranking, start=1)}
     fused = fuse_reciprocal_rank([bm25_ranking, dense_ranking], k=rrf_k)
-    return [
-        Candidate(
+    for position, (doc_id, score) in enumerate(fused, start=1):
+        yield Candidate(
             doc_id=doc_id,
             rank=position,
             source=_source(doc_id in bm25_ranks, doc_id in dense_ranks),
@@ -105,8 +112,6 @@ def fuse_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *
             dense_rank=dense_ranks.get(doc_id),
             rrf_score=score,
         )
-        for position, (doc_id, score) in enumerate(fused, start=1)
-    ]
 
 
 def drop_judged_positives(candidates: Iterable[Candidate], positives: Set[str]) -> Iterator[Candidate]:

@@ -67,21 +67,59 @@ class EmbeddingStore:
         Raises:
             WarehouseError: some are not stored; says how many.
         """
+        return self.view(fingerprint, text_hashes)[:]
+
+    def view(self, fingerprint: str, text_hashes: Sequence[str]) -> "StoredVectors":
+        """The same rows without a copy: they are read from the memory-mapped file when they are asked for.
+
+        Raises:
+            WarehouseError: some are not stored; says how many.
+        """
         with self._lock:
-            shard = self._shard(fingerprint)
-            rows = shard.refresh()
-            found = [rows.get(_to_bytes(h), -1) for h in text_hashes]
-            num_missing = sum(row < 0 for row in found)
-            if num_missing:
-                raise WarehouseError(
-                    f"embeddings: {num_missing} of {len(found)} texts have no vector of encoder {fingerprint!r}; "
-                    "expected all: encode those that missing() names, append them, and gather again"
-                )
-            return shard.read(found)
+            shard, found = self._find(fingerprint, text_hashes)
+            return StoredVectors(shard.map(), np.asarray(found, dtype=np.int64))
+
+    def _find(self, fingerprint: str, text_hashes: Sequence[str]) -> "tuple[_Shard, list[int]]":
+        shard = self._shard(fingerprint)
+        rows = shard.refresh()
+        found = [rows.get(_to_bytes(h), -1) for h in text_hashes]
+        num_missing = sum(row < 0 for row in found)
+        if num_missing:
+            raise WarehouseError(
+                f"embeddings: {num_missing} of {len(found)} texts have no vector of encoder {fingerprint!r}; "
+                "expected all: encode those that missing() names, append them, and gather again"
+            )
+        return shard, found
 
     def _shard(self, fingerprint: str) -> "_Shard":
         require_folder_name(fingerprint, "fingerprint")
         return self._shards.setdefault(fingerprint, _Shard(self.root / fingerprint))
+
+
+class StoredVectors:
+    """Some rows of one encoder's file in an order of one's own; reading them is what costs memory, and only what is read.
+
+    Texts that were appended in that order are neighbours in the file, and a slice of them is read in one go.
+    """
+
+    def __init__(self, stored: np.ndarray, rows: np.ndarray) -> None:
+        self._stored, self._rows = stored, rows
+        self._is_run = bool(len(rows)) and bool((np.diff(rows) == 1).all())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, dimension)."""
+        return len(self._rows), self._stored.shape[1]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: "slice | np.ndarray") -> np.ndarray:
+        """A copy of the vectors at these places, float32."""
+        if self._is_run and isinstance(key, slice) and key.step in (None, 1):
+            start, stop, _ = key.indices(len(self._rows))
+            return np.array(self._stored[self._rows[0] + start : self._rows[0] + max(start, stop)], dtype=np.float32)
+        return np.asarray(self._stored[self._rows[key]], dtype=np.float32)
 
 
 @dataclass
@@ -142,11 +180,11 @@ class _Shard:
         flush_folder(self.folder)
         self.refresh()
 
-    def read(self, found: list[int]) -> np.ndarray:
-        if not found:
+    def map(self) -> np.ndarray:
+        """The vectors that are complete, memory-mapped."""
+        if not self.num_rows:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
-        stored = np.memmap(self.vectors_path, dtype=_FLOAT, mode="r", shape=(self.num_rows, self.dimension or 0))
-        return np.asarray(stored[np.asarray(found, dtype=np.int64)], dtype=np.float32)
+        return np.memmap(self.vectors_path, dtype=_FLOAT, mode="r", shape=(self.num_rows, self.dimension or 0))
 
     def _complete_rows(self) -> int:
         dimension = self._read_dimension()

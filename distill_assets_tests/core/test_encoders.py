@@ -1,5 +1,6 @@
 """Loading models: every wrong folder is one `ModelError` with its path, and code from a model folder is never run."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from distill_assets.core import encoders
 from distill_assets.core.encoders import (
     CrossEncoderScorer,
     encode_texts,
@@ -208,6 +212,59 @@ def test_encode_texts_uses_the_prompt_of_the_role(tiny_encoder: Path) -> None:
     assert encode_texts(model, ["how to sum of a array"], "document") == pytest.approx(
         encode_texts(model, ["sum of a array"], "query"), abs=1e-5
     )
+
+
+def test_encode_texts_equals_sentence_transformers_whatever_the_batches(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slip in the cutting of batches gives texts each other's vectors, or cuts their last token, at plausible cosines."""
+    model = load_student(tiny_encoder, device="cpu")
+    model.prompts = {"query": "how to ", "document": ""}
+    texts = [" ".join(["sum", "array", "clip"][: 1 + i % 3] * (1 + i // 3 % 9)) for i in range(40)]
+    for slab, per_text in ((512, 128), (7, 1), (1, 1), (16, 3)):
+        monkeypatch.setattr(encoders, "_SLAB_TEXTS", slab)
+        monkeypatch.setattr(encoders, "_TOKENS_PER_TEXT", per_text)
+        for role, encode in (("query", model.encode_query), ("document", model.encode_document)):
+            expected = encode(texts, normalize_embeddings=True)
+            assert encode_texts(model, texts, role, batch_size=20) == pytest.approx(expected, abs=1e-5)
+    assert encode_texts(model, [], "query").shape == (0, 32)
+
+
+def test_features_that_cannot_be_cut_go_through_sentence_transformers(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer that pads on the left keeps its last tokens at the end: cutting columns there would drop the text."""
+    model = load_student(tiny_encoder, device="cpu")
+    texts = ["sum of a array", "clip"]
+    expected = encode_texts(model, texts, "document")
+    model.tokenizer.padding_side = "left"
+    monkeypatch.setattr(model, "encode_document", lambda texts, **_: np.full((len(texts), 32), 7.0))
+    assert (encode_texts(model, texts, "document") == 7).all()
+    model.tokenizer.padding_side = "right"
+    assert encode_texts(model, texts, "document") == pytest.approx(expected, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
+def test_token_batches_cover_everything_within_the_budget(lengths: list[int], budget: int) -> None:
+    """A text in no batch keeps whatever memory held before; a batch above the budget is what kills a run of long texts."""
+    ascending = sorted(lengths)
+    batches = list(encoders._token_batches(ascending, budget))
+    assert [length for batch in batches for length in ascending[batch]] == ascending
+    for batch in batches:
+        assert len(ascending[batch]) == 1 or len(ascending[batch]) * max(ascending[batch]) <= budget
+    for batch, after in itertools.pairwise(batches):
+        assert (len(ascending[batch]) + 1) * ascending[after.start] > budget
+
+
+def test_bf16_encodes_close_to_fp32_at_unit_length(tiny_encoder: Path) -> None:
+    """Pooling in bf16 would lose the sum of many tokens, and vectors that are not of unit length rank by their length."""
+    exact = encode_texts(load_student(tiny_encoder, device="cpu"), TEXTS, "document")
+    vectors = encode_texts(load_student(tiny_encoder, device="cpu", precision="bf16"), TEXTS, "document")
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
+    assert (vectors * exact).sum(axis=1).min() > 0.999
+    assert not np.array_equal(vectors, exact)
 
 
 def test_encode_texts_refuses_damaged_weights(tiny_encoder: Path) -> None:

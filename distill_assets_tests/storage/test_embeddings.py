@@ -36,6 +36,19 @@ def test_vectors_come_back_in_the_order_asked(store: EmbeddingStore) -> None:
     assert store.gather("f", [A]).tolist() == [[1, 2]]
 
 
+def test_a_view_reads_the_same_rows_in_any_slice(store: EmbeddingStore) -> None:
+    """The fast way for neighbours in the file must not begin at the file's first row, nor reach past the view's last."""
+    store.append("f", [A, B, C, D], vectors((1, 1), (2, 2), (3, 3), (4, 4)))
+    for hashes, rows in (([B, C, D], [2, 3, 4]), ([D, B, B], [4, 2, 2]), ([B, C], [2, 3]), ([C], [3])):
+        view = store.view("f", hashes)
+        assert view.shape == (len(rows), 2) and len(view) == len(rows)
+        for part in (slice(None), slice(1, None), slice(0, 9), slice(1, 2), slice(2, 1), np.array([len(rows) - 1, 0])):
+            assert view[part].tolist() == [[row, row] for row in np.array(rows)[part]]
+    assert store.view("f", []).shape == (0, 2)
+    with pytest.raises(WarehouseError, match="1 of 1 texts have no vector"):
+        store.view("f", [hash_text("unseen")])
+
+
 def test_missing_is_distinct_and_in_order_of_appearance(store: EmbeddingStore) -> None:
     """A text that occurs in two batches must be encoded once."""
     store.append("f", [B], vectors((3, 4)))
