@@ -1,6 +1,7 @@
 """Studies: cross-fitting, pools, label budgets and the document they write."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from distill_assets.core.records import Query
 from distill_assets.sources.beir import BeirSource
 from distill_assets.study.__main__ import app
 from distill_assets.study.collection import read_study_collection, write_beir
-from distill_assets.study.teachers import StudyTeacher, fold_of
+from distill_assets.study.experiments import Study
+from distill_assets.study.teachers import StudyTeacher, fold_of, join_kinds
 
 PLAN = """
 [teachers.default]
@@ -27,6 +29,7 @@ loss = "hard_labels"
 batch_size = 8
 [recipes.distilled]
 loss = "margin_mse"
+positives = "teacher"
 batch_size = 8
 """
 
@@ -38,7 +41,7 @@ class _Constant:
         self.value = value
         self.asked: list[str] = []
 
-    def score(self, queries, candidates):
+    def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
         self.asked += [q.query_id for q in queries]
         return {q.query_id: np.full(len(candidates[q.query_id]), self.value) for q in queries}
 
@@ -51,7 +54,9 @@ def test_a_labelled_query_is_scored_by_its_own_fold_alone() -> None:
     """A member that was trained on a query's label would repeat it: distillation would measure as good as the hard label."""
     members = [_Constant(2.0), _Constant(6.0)]
     labelled, new = _queries(20), [Query("new", "unseen text", "dev")]
-    teacher = StudyTeacher({"bi_encoder": members}, {"bi_encoder": [1.0, 2.0]}, 2, frozenset(q.query_id for q in labelled), 0.0)
+    teacher = StudyTeacher(
+        {"bi_encoder": members}, {"bi_encoder": [1.0, 2.0]}, 2, frozenset(q.query_id for q in labelled), 0.0
+    )
     candidates = {q.query_id: ["a", "b"] for q in [*labelled, *new]}
     scored = teacher.score([*labelled, *new], candidates)
     for query in labelled:
@@ -65,18 +70,24 @@ def test_a_labelled_query_is_scored_by_its_own_fold_alone() -> None:
 def test_folds_are_by_text_so_one_sentence_in_two_packages_is_in_one() -> None:
     """Folds by id would let a member train on the very sentence that it scores under another id."""
     assert all(
-        fold_of(Query("a", f"Return {i}.", "train"), 4) == fold_of(Query("b", f"return {i}", "train"), 4) for i in range(50)
+        fold_of(Query("a", f"Return {i}.", "train"), 4) == fold_of(Query("b", f"return {i}", "train"), 4)
+        for i in range(50)
     )
 
 
 def test_members_are_weighed_by_their_spread() -> None:
     """Joined raw, a BM25 score of 20 would drown a cosine of 0.5."""
     teacher = StudyTeacher(
-        {"bm25": [_Constant(20.0)], "bi_encoder": [_Constant(0.5)]}, {"bm25": [10.0], "bi_encoder": [0.1]}, 1, frozenset(), 0.0
+        {"bm25": [_Constant(20.0)], "bi_encoder": [_Constant(0.5)]},
+        {"bm25": [10.0], "bi_encoder": [0.1]},
+        1,
+        frozenset(),
+        0.0,
     )
     query = Query("q", "text", "dev")
     assert teacher.score([query], {"q": ["a"]})["q"].tolist() == [3.5]  # (20 / 10 + 0.5 / 0.1) / 2
-    assert teacher.score([query], {"q": ["a"]}, ["bm25"])["q"].tolist() == [2.0]
+    by_kind = teacher.score_by_kind([query], {"q": ["a"]})
+    assert join_kinds(by_kind, ["bm25"])["q"].tolist() == [2.0]
 
 
 def test_export_and_read_again_is_the_same_collection(beir_folder: Path, tmp_path: Path) -> None:
@@ -95,6 +106,15 @@ def test_a_split_without_judgements_is_refused(beir_folder: Path) -> None:
         read_study_collection(BeirSource(beir_folder))
 
 
+def test_hidden_labels_leave_no_trace_in_the_candidates(beir_folder: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    """Mining removes known positives: if a hidden label were known there, its absence would give the answer away."""
+    study = Study(read_study_collection(BeirSource(beir_folder)), tiny_encoder, "cpu", 64, tmp_path)
+    everything, nothing = study.labels, study.mine({})
+    positives = study.collection.qrels
+    assert not any(set(everything.negatives[q]) & set(positives[q]) for q in positives)
+    assert sum(bool(set(nothing.negatives[q]) & set(positives[q])) for q in positives) > len(positives) / 2
+
+
 @pytest.mark.parametrize("experiment", ["teachers", "recipes", "labels"])
 def test_an_experiment_writes_every_system_per_query(
     experiment: str, beir_folder: Path, tiny_encoder: Path, tmp_path: Path
@@ -108,7 +128,10 @@ def test_an_experiment_writes_every_system_per_query(
     assert result.exit_code == 0, result.output
     document = json.loads(out.read_text("utf-8"))
     expected = {
-        "teachers": {f"default: {kinds}" for kinds in ("cross_encoder", "bi_encoder", "bm25", "cross_encoder + bi_encoder + bm25")},
+        "teachers": {
+            f"default: {kinds}"
+            for kinds in ("cross_encoder", "bi_encoder", "bm25", "cross_encoder + bi_encoder + bm25")
+        },
         "recipes": {"teacher", "hard_labels", "distilled"},
         "labels": {"teacher 70%", "hard 70%", "distilled 70%", "teacher 100%", "hard 100%", "distilled 100%"},
     }[experiment]

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_utils import get_last_checkpoint
 
 from distill_assets.core.batches import StudentSteps, TeacherSteps, plan_steps
-from distill_assets.core.encoders import encode_texts, has_fast_bf16
+from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
 from distill_assets.core.errors import TrainingError
 from distill_assets.core.groups import DevGroup, TrainingGroup
 from distill_assets.core.losses import TeacherStatistics, measure_teacher, require_soft
@@ -186,7 +186,7 @@ def _student_scores(model: SentenceTransformer, groups: Sequence[DevGroup]) -> l
 
 def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[list[float]]:
     pairs = [(group.query, text) for group in groups for text in group.documents]
-    logits = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False).tolist()
+    logits = CrossEncoderScorer(model)(pairs).tolist()
     scores, start = [], 0
     for group in groups:
         scores.append(logits[start : start + len(group.documents)])

@@ -149,7 +149,9 @@ def _saver(out: Path, document: dict[str, Any]) -> Callable[[dict[str, Any]], No
         systems = whole["systems"]
         last = list(systems)[-1]
         values = [v for per_split in systems[last].values() for v in per_split["dev"].values()]
-        typer.echo(f"{whole['seconds']:5d} s  {document['collection']}  {last}: dev nDCG@10 {sum(values) / len(values):.4f}")
+        typer.echo(
+            f"{whole['seconds']:5d} s  {document['collection']}  {last}: dev nDCG@10 {sum(values) / len(values):.4f}"
+        )
 
     return save
 

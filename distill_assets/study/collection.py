@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from distill_assets.core.dense_search import search_dense
 from distill_assets.core.errors import SourceError
 from distill_assets.core.mining import MiningRules, mine_hard_negatives
 from distill_assets.core.records import SPLITS, Document, Query, Split, fingerprint, fingerprint_rows
-from distill_assets.core.retrieval import Ranking, search_dense
+from distill_assets.core.retrieval import Ranking
 from distill_assets.sources.base import Source
 from distill_assets.storage.lexical import LexicalCache, LexicalIndex
 
@@ -106,14 +107,20 @@ class FirstStage:
 
     def search_dense(self, queries: Sequence[Query], query_vectors: np.ndarray, k: int = DEPTH) -> dict[str, Ranking]:
         """Top k by cosine, exact, the query's own document left out."""
-        return _without_own(queries, search_dense(query_vectors, self.doc_vectors, self.collection.doc_ids, k=k))
+        return search_all(self.collection, queries, query_vectors, self.doc_vectors, k)
 
-    def mine(self, queries: Sequence[Query], query_vectors: np.ndarray, num_negatives: int) -> dict[str, list[str]]:
-        """Hard negatives by the rules of the asset `hard_negatives`: fused, positives and their near twins removed."""
+    def mine(
+        self,
+        queries: Sequence[Query],
+        query_vectors: np.ndarray,
+        num_negatives: int,
+        positives: Mapping[str, Sequence[str]],
+    ) -> dict[str, list[str]]:
+        """Hard negatives by the rules of the asset `hard_negatives`: fused, known positives and their near twins removed."""
         bm25 = self.search_bm25(queries, num_negatives)
         dense = self.search_dense(queries, query_vectors, num_negatives)
         rules = MiningRules(num_negatives=num_negatives)
-        content_of, qrels = self.collection.content_of, self.collection.qrels
+        content_of = self.collection.content_of
         return {
             q.query_id: [
                 candidate.doc_id
@@ -121,13 +128,24 @@ class FirstStage:
                     q.query_id,
                     [d for d, _ in bm25[q.query_id]],
                     [d for d, _ in dense[q.query_id]],
-                    positives=set(qrels.get(q.query_id, ())),
+                    positives=set(positives.get(q.query_id, ())),
                     texts=content_of,
                     rules=rules,
                 )
             ]
             for q in queries
         }
+
+
+def search_all(
+    collection: StudyCollection,
+    queries: Sequence[Query],
+    query_vectors: np.ndarray,
+    doc_vectors: np.ndarray,
+    k: int = DEPTH,
+) -> dict[str, Ranking]:
+    """Top k by cosine over all documents (rows in the order of `doc_ids`), exact, the query's own document left out."""
+    return _without_own(queries, search_dense(query_vectors, doc_vectors, collection.doc_ids, k=k))
 
 
 def _without_own(queries: Sequence[Query], rankings: Sequence[Ranking]) -> dict[str, Ranking]:

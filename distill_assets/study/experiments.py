@@ -12,17 +12,17 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from distill_assets.core.encoders import encode_texts, load_student
-from distill_assets.core.groups import DevGroup, Labels, build_dev_groups, build_student_groups
+from distill_assets.core.groups import DevGroup, Labels, build_dev_groups, build_student_epochs
 from distill_assets.core.metrics import evaluate_run, values_of
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT, Recipe
 from distill_assets.core.records import Query, Split, hash_text
 from distill_assets.core.retrieval import Ranking, rank
 from distill_assets.core.training import TrainingRun, train_student
-from distill_assets.study.collection import DEPTH, FirstStage, StudyCollection
-from distill_assets.study.teachers import StudyTeacher, TeacherPlan, grow_teacher
+from distill_assets.study.collection import DEPTH, FirstStage, StudyCollection, search_all
+from distill_assets.study.teachers import StudyTeacher, TeacherPlan, grow_teacher, join_kinds
 
 _JUDGED: tuple[Split, ...] = ("dev", "test")
-_STEP_QUERIES = 200
+_STEP_QUERIES = 100
 _POOL_DEPTH = 30
 Runs = dict[str, Ranking]
 
@@ -52,11 +52,15 @@ class Study:
     @cached_property
     def labels(self) -> Labels:
         """Positives and `num_candidates` mined negatives of every judged query, and all texts."""
+        return self.mine({query_id: sorted(judged) for query_id, judged in self.collection.qrels.items()})
+
+    def mine(self, positives: Mapping[str, Sequence[str]]) -> Labels:
+        """The candidates of every query as one finds them who knows only these positives."""
         model, first_stage = self._untouched
         queries = [q for found in self.collection.queries.values() for q in found]
         vectors = encode_texts(model, [q.text for q in queries], "query", batch_size=256)
-        positives = {query_id: sorted(judged) for query_id, judged in self.collection.qrels.items()}
-        return Labels(positives, first_stage.mine(queries, vectors, self.num_candidates), self.collection.content_of)
+        mined = first_stage.mine(queries, vectors, self.num_candidates, positives)
+        return Labels(positives, mined, self.collection.content_of)
 
     @cached_property
     def step_groups(self) -> list[DevGroup]:
@@ -79,23 +83,27 @@ class Study:
             work_folder=self.work_folder / "teacher",
         )
 
-    def search(self, model: SentenceTransformer, queries: Sequence[Query]) -> Runs:
-        """Exact top 100 of a bi-encoder over all documents."""
+    def search(self, model: SentenceTransformer) -> dict[Split, Runs]:
+        """Exact top 100 of a bi-encoder over all documents, for the queries of dev and test."""
         documents = encode_texts(model, list(self.collection.content_of.values()), "document", batch_size=256)
-        asked = encode_texts(model, [q.text for q in queries], "query", batch_size=256)
-        return FirstStage(self.collection, documents, self.work_folder / "lexical").search_dense(queries, asked)
+        found: dict[Split, Runs] = {}
+        for split in _JUDGED:
+            queries = self.collection.queries[split]
+            asked = encode_texts(model, [q.text for q in queries], "query", batch_size=256)
+            found[split] = search_all(self.collection, queries, asked, documents)
+        return found
 
     def baselines(self) -> dict[Split, dict[str, Runs]]:
         """BM25 and the untouched student on dev and test."""
         model, first_stage = self._untouched
-        found: dict[Split, dict[str, Runs]] = {}
-        for split in _JUDGED:
-            queries = self.collection.queries[split]
-            found[split] = {
-                BM25: first_stage.search_bm25(queries),
-                UNTOUCHED_STUDENT: self.search(model, queries),
+        untouched = self.search(model)
+        return {
+            split: {
+                BM25: first_stage.search_bm25(self.collection.queries[split]),
+                UNTOUCHED_STUDENT: untouched[split],
             }
-        return found
+            for split in _JUDGED
+        }
 
     def ndcg(self, run: Runs, split: Split) -> dict[str, float]:
         """nDCG@10 per query, four decimals."""
@@ -108,15 +116,9 @@ class Study:
         """One student, and what its training says of itself."""
         started = time.perf_counter()
         model = load_student(self.encoder_path, device=self.device, max_length=self.max_length)
-        groups = build_student_groups(
-            queries,
-            labels,
-            num_negatives=recipe.num_negatives,
-            seed=recipe.seed,
-            logit_of=logit_of if recipe.uses_teacher else None,
-        )
+        epochs = build_student_epochs(queries, labels, recipe, logit_of if recipe.uses_teacher else None)
         work = self.work_folder / "student"
-        report = train_student(model, groups, self.step_groups, recipe, TrainingRun(work, self.device))
+        report = train_student(model, epochs, self.step_groups, recipe, TrainingRun(work, self.device))
         shutil.rmtree(work, ignore_errors=True)
         return model, {
             "num_groups": report.num_groups,
@@ -135,8 +137,10 @@ def compare_teachers(study: Study, plans: Mapping[str, TeacherPlan], save: Calla
     for name, plan in plans.items():
         teacher = study.grow_teacher(plan, study.collection.queries["train"])
         found["plans"][name], found["teacher_seconds"][name] = asdict(plan), round(teacher.seconds, 1)
+        queries = study.collection.queries
+        by_kind = {split: teacher.score_by_kind(queries[split], pools[split]) for split in _JUDGED}
         for kinds in _subsets(plan.members):
-            reranked = {split: _rerank(study, teacher, split, pools[split], kinds) for split in _JUDGED}
+            reranked = {split: _ranked(pools[split], join_kinds(by_kind[split], kinds)) for split in _JUDGED}
             _put(found, study, f"{name}: {' + '.join(kinds)}", 0, reranked)
             save(found)
 
@@ -152,7 +156,7 @@ def compare_recipes(
     train = study.collection.queries["train"]
     teacher = study.grow_teacher(plan, train)
     started = time.perf_counter()
-    logit_of = _score_candidates(study, teacher, train)
+    logit_of = _score_candidates(teacher, train, study.labels)
     found: dict[str, Any] = {
         "teacher_plan": asdict(plan),
         "teacher_seconds": round(teacher.seconds, 1),
@@ -167,7 +171,7 @@ def compare_recipes(
     for index, seed in enumerate(seeds):
         for name, recipe in recipes.items():
             model, training = study.train(replace(recipe, seed=seed), train, study.labels, logit_of)
-            searched = {split: study.search(model, study.collection.queries[split]) for split in _JUDGED}
+            searched = study.search(model)
             _put(found, study, name, seed, searched)
             found["trainings"].setdefault(name, {})[str(seed)] = training
             if index == 0:
@@ -204,26 +208,22 @@ def compare_label_budgets(
         "systems": {},
         "num_labelled": {},
     }
-    _record(found, study, study.baselines())
+    runs = study.baselines()
+    _record(found, study, runs)
+    pools = {split: _pool(runs[split]) for split in _JUDGED}
     for share in shares:
         kept = by_hash[: max(study_minimum(hard), round(share * len(by_hash)))]
         label = f"{share:.0%}"
         found["num_labelled"][label] = len(kept)
+        hidden = {q.query_id for q in train} - {q.query_id for q in kept}
+        labels = study.mine({q: judged for q, judged in study.labels.positives.items() if q not in hidden})
         teacher = study.grow_teacher(plan, kept)
-        labels = replace(study.labels, positives={q.query_id: study.labels.positives[q.query_id] for q in kept})
-        logit_of = _score_candidates(study, teacher, train)
-        pools = {split: _pool(runs) for split, runs in study.baselines().items()}
+        logit_of = _score_candidates(teacher, train, labels)
         _put(found, study, f"{TEACHER} {label}", 0, {s: _rerank(study, teacher, s, pools[s]) for s in _JUDGED})
         for seed in seeds:
             for name, recipe, queries in (("hard", hard, kept), ("distilled", distilled, train)):
                 model, _ = study.train(replace(recipe, seed=seed), queries, labels, logit_of)
-                _put(
-                    found,
-                    study,
-                    f"{name} {label}",
-                    seed,
-                    {s: study.search(model, study.collection.queries[s]) for s in _JUDGED},
-                )
+                _put(found, study, f"{name} {label}", seed, study.search(model))
                 save(found)
 
 
@@ -232,10 +232,9 @@ def study_minimum(recipe: Recipe) -> int:
     return 2 * recipe.batch_size
 
 
-def _score_candidates(study: Study, teacher: StudyTeacher, queries: Sequence[Query]) -> dict[tuple[str, str], float]:
-    """Teacher logits of every query's judged positives and mined candidates."""
-    labels = study.labels
-    candidates = {q.query_id: [*labels.positives[q.query_id], *labels.negatives[q.query_id]] for q in queries}
+def _score_candidates(teacher: StudyTeacher, queries: Sequence[Query], labels: Labels) -> dict[tuple[str, str], float]:
+    """Teacher logits of every query's known positives and mined candidates."""
+    candidates = {q.query_id: [*labels.positives.get(q.query_id, ()), *labels.negatives[q.query_id]] for q in queries}
     scored = teacher.score(queries, candidates)
     return {
         (query_id, doc_id): float(logit)
@@ -249,15 +248,12 @@ def _pool(runs: Mapping[str, Runs]) -> dict[str, list[str]]:
     return {q: sorted({d for run in runs.values() for d, _ in run[q][:_POOL_DEPTH]}) for q in queries}
 
 
-def _rerank(
-    study: Study,
-    teacher: StudyTeacher,
-    split: Split,
-    pool: Mapping[str, Sequence[str]],
-    kinds: Sequence[str] | None = None,
-) -> Runs:
-    scored = teacher.score(study.collection.queries[split], pool, kinds)
-    return {query_id: rank(pool[query_id], np.asarray(logits), DEPTH) for query_id, logits in scored.items()}
+def _rerank(study: Study, teacher: StudyTeacher, split: Split, pool: Mapping[str, Sequence[str]]) -> Runs:
+    return _ranked(pool, teacher.score(study.collection.queries[split], pool))
+
+
+def _ranked(pool: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray]) -> Runs:
+    return {query_id: rank(pool[query_id], values, DEPTH) for query_id, values in scores.items()}
 
 
 def _subsets(members: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -273,4 +269,3 @@ def _record(found: dict[str, Any], study: Study, runs: Mapping[Split, Mapping[st
 def _put(found: dict[str, Any], study: Study, system: str, seed: int, runs: Mapping[Split, Runs]) -> None:
     per_seed = found["systems"].setdefault(system, {})
     per_seed[str(seed)] = {split: study.ndcg(run, split) for split, run in runs.items()}
-

@@ -10,20 +10,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, grow_cross_encoder, load_student
 from distill_assets.core.errors import SettingsError
-from distill_assets.core.groups import DevGroup, Labels, build_student_groups, build_teacher_groups
+from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.records import Query, fingerprint
 from distill_assets.core.training import TrainingRun, train_student, train_teacher
 from distill_assets.study.collection import FirstStage, StudyCollection
 
 MemberKind = Literal["cross_encoder", "bi_encoder", "bm25"]
+Scores = dict[str, np.ndarray]  # query_id -> one score per candidate
 _BM25_DEPTH = 1000  # below it a document's BM25 score counts as 0: it is not among any query's candidates
 _SPREAD_QUERIES = 200
 
@@ -118,23 +119,31 @@ class StudyTeacher:
     labelled: frozenset[str]  # queries whose labels members were trained on
     seconds: float
 
-    def score(
-        self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]], kinds: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        """query_id -> one standardised logit per candidate; a query's own fold alone scores it where its label was trained on."""
-        total = {q.query_id: np.zeros(len(candidates[q.query_id])) for q in queries}
-        chosen = [kind for kind in self.members if kinds is None or kind in kinds]
-        for kind in chosen:
-            members = self.members[kind]
+    def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> Scores:
+        """query_id -> one standardised logit per candidate: the mean over the kinds of members."""
+        return join_kinds(self.score_by_kind(queries, candidates))
+
+    def score_by_kind(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, Scores]:
+        """The same for each kind of member; a query's own fold alone scores it where its label was trained on."""
+        found: dict[str, Scores] = {}
+        for kind, members in self.members.items():
+            total = {q.query_id: np.zeros(len(candidates[q.query_id])) for q in queries}
             for fold, (member, spread) in enumerate(zip(members, self.spreads[kind], strict=True)):
                 asked = [q for q in queries if self._may_score(q, fold, len(members))]
-                for query_id, scores in member.score(asked, candidates).items():
+                for query_id, scores in (member.score(asked, candidates) if asked else {}).items():
                     share = 1 if query_id in self.labelled and len(members) > 1 else len(members)
-                    total[query_id] += scores / (spread * share * len(chosen))
-        return total
+                    total[query_id] += scores / (spread * share)
+            found[kind] = total
+        return found
 
     def _may_score(self, query: Query, fold: int, num_members: int) -> bool:
         return num_members == 1 or query.query_id not in self.labelled or fold_of(query, self.folds) == fold
+
+
+def join_kinds(by_kind: Mapping[str, Scores], kinds: Sequence[str] | None = None) -> Scores:
+    """The mean over some kinds of members, by default all."""
+    chosen = [scores for kind, scores in by_kind.items() if kinds is None or kind in kinds]
+    return {query_id: np.mean([scores[query_id] for scores in chosen], axis=0) for query_id in chosen[0]}
 
 
 def fold_of(query: Query, folds: int) -> int:
@@ -165,10 +174,9 @@ def grow_teacher(
         negatives = labels
         if "bi_encoder" in plan.members or plan.warm_start:
             model = load_student(encoder_path, device=device, max_length=max_length)
-            groups = build_student_groups(
-                seen, labels, num_negatives=plan.bi_encoder.num_negatives, seed=plan.bi_encoder.seed + fold
-            )
-            _train(train_student, model, groups, step_groups, plan.bi_encoder, run)
+            bi_encoder = replace(plan.bi_encoder, seed=plan.bi_encoder.seed + fold)
+            epochs = build_student_epochs(seen, labels, bi_encoder)
+            _train(train_student, model, epochs, step_groups, bi_encoder, run)
             vectors = encode_texts(model, list(collection.content_of.values()), "document", batch_size=256)
             row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
             if "bi_encoder" in plan.members:
@@ -176,13 +184,13 @@ def grow_teacher(
             if plan.warm_start:
                 model.save_pretrained(str(bi_path), create_model_card=False)
                 asked = encode_texts(model, [q.text for q in seen], "query", batch_size=256)
-                mined = FirstStage(collection, vectors, work_folder / "lexical").mine(seen, asked, 20)
+                mined = FirstStage(collection, vectors, work_folder / "lexical").mine(seen, asked, 20, labels.positives)
                 negatives = Labels(labels.positives, {**labels.negatives, **mined}, labels.content_of)
         if "cross_encoder" in plan.members:
             path = bi_path if plan.warm_start else encoder_path
             recipe = replace(plan.cross_encoder, max_length=max(plan.cross_encoder.max_length, max_length))
             cross_encoder = grow_cross_encoder(path, device=device, max_length=recipe.max_length)
-            pair_groups = build_teacher_groups(
+            pair_groups = build_teacher_epochs(
                 seen,
                 negatives,
                 num_hard=recipe.num_hard,
@@ -203,8 +211,8 @@ def grow_teacher(
     return StudyTeacher(members, spreads, plan.folds, ids, time.perf_counter() - started)
 
 
-def _train(train, model, groups, step_groups, recipe, run) -> None:  # type: ignore[no-untyped-def]
-    train(model, groups, step_groups, recipe, run)
+def _train(train: Any, model: Any, epochs: Any, step_groups: Sequence[DevGroup], recipe: Any, run: TrainingRun) -> None:
+    train(model, epochs, step_groups, recipe, run)
     shutil.rmtree(run.work_folder, ignore_errors=True)
 
 
