@@ -19,6 +19,7 @@ from distill_assets.assets.inputs import is_teacher_trained
 from distill_assets.core.errors import DistillError
 from distill_assets.core.records import fingerprint
 from distill_assets.partitions import batches
+from distill_assets.provenance import git_tags
 from distill_assets.resources import Project
 from distill_assets.settings import BUNDLED
 from distill_assets.stages import INGEST, STAGES, Stage, due_for_retraining, is_stale, next_work
@@ -107,7 +108,7 @@ def make_jobs(recipes: dg.StaticPartitionsDefinition) -> dict[str, Any]:
             selection=list(stage.assets),
             partitions_def=partitions[stage.by],
             description=stage.description,
-            tags={"distill/stage": stage.name},
+            tags={"distill/stage": stage.name} | git_tags(),
         )
 
     @dg.op(description="Leaves the request; the sensor retraining_steps carries it out, stage by stage.")
@@ -117,6 +118,7 @@ def make_jobs(recipes: dg.StaticPartitionsDefinition) -> dict[str, Any]:
     @dg.job(
         name=RETRAINING,
         description="Retrain now: mine and score what is due, train every recipe, compare, let the gate decide.",
+        tags=git_tags(),
         executor_def=dg.in_process_executor,
     )
     def retraining() -> None:
@@ -171,6 +173,7 @@ def make_automation_sensor() -> dg.AutomationConditionSensorDefinition:
     return dg.AutomationConditionSensorDefinition(
         "automation",
         target=dg.AssetSelection.all(),
+        run_tags=git_tags(),
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

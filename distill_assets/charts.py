@@ -23,7 +23,9 @@ DPI = 120
 WIDTH_IN, HEIGHT_IN = 6.5, 3.5
 COLOURS = 96  # of the PNG palette: a third of the size of true colour, no visible loss on flat shapes
 MAX_BARS = 24  # a taller figure passes the 60 kB that UI metadata should stay under
+MAX_POINTS = 1500  # of a scatter: more only cover each other
 MAX_NAMES = 10  # more names beside points overlap; the other points stay, unnamed
+MAX_CURVES = 8  # more dev curves in one panel cannot be told apart
 MAX_NAME_LENGTH = 28  # a recipe name may have 50 characters, which would leave no room for bars
 SMOOTHING_STEPS = 15
 
@@ -44,6 +46,8 @@ class Theme:
     teacher: str
     accent: str
     champion: str
+    loss: str
+    series: tuple[str, ...]
 
     def of_system(self, system: str, champion: str | None) -> str:
         """The colour of a system's role."""
@@ -61,6 +65,8 @@ LIGHT = Theme(
     teacher="#27344a",
     accent="#5aa9a3",
     champion="#0f766e",
+    loss="#b45309",
+    series=("#27344a", "#b45309", "#7c5cbf", "#5b8def", "#c2456b", "#6b7c2f", "#8fa3bd"),
 )
 DARK = Theme(
     background="#171c24",
@@ -72,6 +78,8 @@ DARK = Theme(
     teacher="#dfe5ee",
     accent="#3f938c",
     champion="#2dd4bf",
+    loss="#f0a04b",
+    series=("#dfe5ee", "#f0a04b", "#b39ddb", "#82aaff", "#f07c9b", "#b5c46a", "#7389a8"),
 )
 
 
@@ -93,7 +101,7 @@ def leaderboard_chart(rows: Rows, champion: str | None = None, *, theme: Theme =
     return _to_png(figure)
 
 
-def training_curve_chart(losses: Curve, dev_curve: Curve, *, theme: Theme = LIGHT) -> bytes:
+def training_curve_chart(losses: Curve, dev_curve: Curve, *, title: str = "Training", theme: Theme = LIGHT) -> bytes:
     """Training loss above dev nDCG@10, one panel each over the same steps, as PNG.
 
     Two panels and not two axes in one: where two scales cross means nothing. An empty `dev_curve` (training without
@@ -118,7 +126,7 @@ def training_curve_chart(losses: Curve, dev_curve: Curve, *, theme: Theme = LIGH
         panels[0].plot(steps, _smooth(values), color=theme.champion, linewidth=1.8, label="running mean")
         _legend(panels[0], theme)
     panels[0].set_ylabel("training loss")
-    _title(panels[0], "Training", theme)
+    _title(panels[0], title, theme)
     if dev_curve:
         _draw_dev_curve(panels[1], dev_curve, theme)
     panels[-1].set_xlabel("optimiser step")
@@ -161,6 +169,33 @@ def score_histogram_chart(
     return _to_png(figure)
 
 
+def score_scatter_chart(points: Sequence[tuple[float, float, bool]], *, theme: Theme = LIGHT) -> bytes:
+    """Student cosine against raw teacher logit, one point per pair, as PNG. Past `MAX_POINTS` every n-th is drawn.
+
+    `points` are (teacher logit, student cosine, whether the pair is a positive).
+
+    Raises:
+        ShapeError: there is no point.
+        NonFiniteError: a score is NaN or infinite.
+    """
+    _require_values("score_scatter_chart", "teacher logits", [logit for logit, _, _ in points])
+    _require_values("score_scatter_chart", "student cosines", [cosine for _, cosine, _ in points])
+    drawn = points[:: math.ceil(len(points) / MAX_POINTS)]
+    figure, axes = _new_figure(theme)
+    for name, colour, wanted in (("hard negatives", theme.muted, False), ("positives", theme.champion, True)):
+        own = [(logit, cosine) for logit, cosine, is_positive in drawn if is_positive is wanted]
+        if own:
+            label = f"{name} ({len(own):,} pairs)"
+            axes.scatter(
+                [x for x, _ in own], [y for _, y in own], s=12, color=colour, alpha=0.55, linewidths=0, label=label
+            )
+    axes.set_xlabel("teacher logit (raw)")
+    axes.set_ylabel("student cosine")
+    _title(axes, "What the student made of the teacher's scores", theme)
+    _legend(axes, theme)
+    return _to_png(figure)
+
+
 def quality_latency_chart(rows: Rows, champion: str | None = None, *, theme: Theme = LIGHT) -> bytes:
     """nDCG@10 against the median query time on a logarithmic axis, as PNG. Rows without a time are left out.
 
@@ -195,6 +230,81 @@ def quality_latency_chart(rows: Rows, champion: str | None = None, *, theme: The
     _title(axes, "Quality against speed: up and left is better", theme)
     named = _most_telling(shown, champion, MAX_NAMES)
     _name_points(axes, [(time, row) for time, row in timed if row in named], champion, theme)
+    return _to_png(figure)
+
+
+def difference_chart(differences: Sequence[float], system: str, baseline: str, *, theme: Theme = LIGHT) -> bytes:
+    """nDCG@10 of `system` minus `baseline`, one bar per query, largest gain first, as PNG.
+
+    Raises:
+        ShapeError: there is no query.
+        NonFiniteError: a difference is NaN or infinite.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    _require_values("difference_chart", "differences", differences)
+    values = sorted(differences, reverse=True)
+    wins, losses = sum(v > 0 for v in values), sum(v < 0 for v in values)
+    figure, axes = _new_figure(theme, height_in=2.6)
+    edges = [place + 0.5 for place in range(len(values) + 1)]
+    for colour, part in ((theme.champion, [max(v, 0.0) for v in values]), (theme.loss, [min(v, 0.0) for v in values])):
+        axes.stairs(part, edges, fill=True, color=colour, linewidth=0, zorder=2)
+    axes.axhline(0, color=theme.muted, linewidth=1.0)
+    axes.axhline(sum(values) / len(values), color=theme.text, linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
+    axes.annotate(
+        f"mean {sum(values) / len(values):+.3f}",
+        (1, sum(values) / len(values)),
+        (-2, 4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        color=theme.text,
+    )
+    axes.set_xlim(0.5, len(values) + 0.5)
+    limit = 1.15 * max(map(abs, values)) or 1.0
+    axes.set_ylim(-limit, limit)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(f"queries, sorted: {wins:,} won, {len(values) - wins - losses:,} tied, {losses:,} lost")
+    axes.set_ylabel("nDCG@10 difference")
+    _title(axes, f"{_label(system, None)} against {_label(baseline, None)}, query by query", theme)
+    return _to_png(figure)
+
+
+def dev_curves_chart(curves: Mapping[str, Curve], champion: str | None = None, *, theme: Theme = LIGHT) -> bytes:
+    """Dev nDCG@10 of several recipes over the share of their training, as PNG; the best `MAX_CURVES` of them.
+
+    Shares and not steps: recipes differ in epochs and batch sizes.
+
+    Raises:
+        ShapeError: no recipe has a dev curve.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    drawn = {name: curve for name, curve in curves.items() if curve}
+    _require_values("dev_curves_chart", "curves", [value for curve in drawn.values() for _, value in curve])
+    best = sorted(drawn, key=lambda name: (name != champion, -max(value for _, value in drawn[name]), name))[
+        :MAX_CURVES
+    ]
+    figure, axes = _new_figure(theme)
+    colours = iter(theme.series)
+    for name in best:
+        steps, values = zip(*sorted(drawn[name]), strict=True)
+        is_champion = name == champion
+        axes.plot(
+            [step / (max(steps) or 1) for step in steps],
+            values,
+            color=theme.champion if is_champion else next(colours),
+            linewidth=2.2 if is_champion else 1.4,
+            marker="o",
+            markersize=4,
+            label=_label(name, champion),
+        )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel("share of the recipe's training")
+    axes.set_ylabel("dev nDCG@10")
+    left_out = len(drawn) - len(best)
+    _title(axes, "Learning curves on dev" + (f" ({left_out} recipes not shown)" if left_out else ""), theme)
+    _legend(axes, theme)
     return _to_png(figure)
 
 

@@ -40,6 +40,11 @@ _LEADERBOARD_FIELDS = (
     "recall_at_100",
     "query_ms_p50",
     "query_ms_p95",
+    "gap_closed",
+    "p_vs_hard_labels",
+    "p_vs_untouched",
+    "detectable_vs_hard_labels",
+    "detectable_vs_untouched",
 )
 
 
@@ -116,16 +121,32 @@ def leaderboard(as_json: Json = False) -> None:
     rows = _leaderboard_rows(project)
     if as_json:
         systems = [{"name": row["system"], **{name: row[name] for name in _LEADERBOARD_FIELDS}} for row in rows]
-        _print_json({"collection": project.source.name, "split": rows[0]["split"], "systems": systems})
+        document = {"collection": project.source.name, "split": rows[0]["split"], "systems": systems}
+        _print_json({**document, "teacher_fitness": _fitness(project)})
         return
     _print_leaderboard(project)
+
+
+@app.command()
+def report(
+    open_it: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+) -> None:
+    """Write the report (HTML, self-contained) again from what is stored; no model is opened."""
+    from distill_assets.assets.publishing import write_project_report
+
+    project = _open_project()
+    _leaderboard_rows(project)  # says what to run where there is nothing to report
+    path = write_project_report(project).resolve()
+    typer.echo(f"report: {path}")
+    if open_it:
+        typer.launch(path.as_uri())
 
 
 @app.command()
 def batches(as_json: Json = False) -> None:
     """The batches of the collection and what each brought."""
     project = _open_project()
-    refusals = project.unreadable()
+    refusals, held = project.unreadable(), sorted(project.refused_by_checks())
     found = []
     for batch in project.source.batches():
         row: dict[str, Any] = {"batch": batch}
@@ -134,7 +155,9 @@ def batches(as_json: Json = False) -> None:
             row[table] = None if info is None else info.num_rows
         found.append(row)
     if as_json:
-        _print_json({"collection": project.source.name, "batches": found, "quarantined": refusals})
+        _print_json(
+            {"collection": project.source.name, "batches": found, "quarantined": refusals, "refused_by_checks": held}
+        )
         return
     for row in found:
         counts = ", ".join(
@@ -143,6 +166,10 @@ def batches(as_json: Json = False) -> None:
         typer.echo(f"{row['batch']}: {counts}")
     for batch, reason in sorted(refusals.items()):
         typer.echo(f"{batch} is in quarantine: {reason}")
+    for batch in held:
+        typer.echo(
+            f"{batch} did not pass a blocking check: see its checks in the Dagster UI, or start distill-assets run"
+        )
 
 
 @app.command()
@@ -283,9 +310,17 @@ def _print_leaderboard(project: "Project") -> None:
     champion = current_champion(project)
     typer.echo(f"\n{project.source.name}, test split, {rows[0].num_queries} queries")
     typer.echo(format_table(rows, None if champion is None else champion["recipe"]))
-    finding = teacher_finding(rows)
-    if finding:
-        typer.echo(f"\n{finding}")
+    for finding in (_fitness(project), teacher_finding(rows)):
+        if finding:
+            typer.echo(f"\n{finding}")
+
+
+def _fitness(project: "Project") -> str | None:
+    from distill_assets.assets.report_reading import read_fitness
+    from distill_assets.core.fitness import fitness_sentence
+
+    fitness = read_fitness(project)
+    return None if fitness is None else fitness_sentence(fitness)
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from distill_assets.storage.embeddings import EmbeddingStore, StoredVectors
 from distill_assets.storage.lexical import LexicalCache
 from distill_assets.storage.models import BUNDLED_TEACHER, fingerprint_model, resolve_model
 from distill_assets.storage.pair_scores import PairScoreStore
-from distill_assets.storage.warehouse import Warehouse
+from distill_assets.storage.warehouse import SliceInfo, Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,13 +62,26 @@ class Project(dg.ConfigurableResource):
     def batches(self) -> list[str]:
         """The batches that make up the collection, sorted: those the source has and that were read into the warehouse.
 
-        A batch that has only just landed, or could not be read, is not among them, so it holds up nobody; one that was read
-        before and is broken now stays as it was read.
+        A batch that has only just landed, could not be read, or did not pass a blocking check is not among them, so it holds
+        up nobody; one that was read before and is broken now stays as it was read.
         """
+        slices = self._batch_slices()
+        whole = set.intersection(*(set(by_batch) for by_batch in slices)) - self.refused_by_checks()
+        return [batch for batch in self.source.batches() if batch in whole]
+
+    def refused_by_checks(self) -> set[str]:
+        """Batches that were read and did not pass a blocking check.
+
+        Such a slice is stored without the fingerprint of its inputs (assets/checks.py).
+        """
+        return {
+            batch for by_batch in self._batch_slices() for batch, info in by_batch.items() if not info.input_fingerprint
+        }
+
+    def _batch_slices(self) -> list[dict[str, SliceInfo]]:
         if not self.warehouse.exists():
-            return []
-        tables = [self.warehouse.slices(table).keys() for table in ("corpus", "queries", "qrels")]
-        return [batch for batch in self.source.batches() if all(batch in keys for keys in tables)]
+            return [{}]
+        return [self.warehouse.slices(table) for table in ("corpus", "queries", "qrels")]
 
     def quarantined(self) -> dict[str, dict[str, Any]]:
         """Rows of the quarantine table by batch: what could not be read, and why."""

@@ -5,12 +5,16 @@ from today's (`assets/inputs.py`), so a second run with nothing changed does no 
 """
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 
-from distill_assets.core.errors import DistillError
+from distill_assets.assets.checks import find_check
+from distill_assets.core.errors import CheckFailedError, DistillError
+from distill_assets.provenance import git_tags
 from distill_assets.resources import Project
 from distill_assets.stages import INGEST, STAGES, Stage, Todo, is_stale, partitions_of
 
@@ -45,6 +49,7 @@ def run_line(
     A batch of an inbox that cannot be read is refused and the others go on; in any other collection it is an error.
 
     Raises:
+        CheckFailedError: a blocking check failed; nothing is made from its slice, and the next run makes it again.
         DistillError: a step failed; the error is the step's own.
     """
     groups = _groups(until)
@@ -104,20 +109,42 @@ def _materialise(
 ) -> None:
     job = definitions.resolve_implicit_global_asset_job_def()
     keys = [dg.AssetKey(asset) for asset in assets]
-    tags = {"distill/command": "run"}
+    run_id = str(uuid.uuid4())  # known beforehand: what its checks found is read back from the instance
     try:
         job.execute_in_process(
             instance=instance,
             asset_selection=keys,
             partition_key=partition or None,
             raise_on_error=True,
-            tags=tags,
+            run_id=run_id,
+            tags={"distill/command": "run"} | git_tags(),
             run_config={"loggers": {"console": {"config": {"log_level": "INFO"}}}},
         )
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DistillError):
+        while cause is not None and not isinstance(cause, DistillError | DagsterAssetCheckFailedError):
             cause = cause.__cause__
         if cause is None:
             raise
+        if isinstance(cause, DagsterAssetCheckFailedError):
+            raise CheckFailedError(_explain_checks(instance, run_id, partition)) from error
         raise cause from error
+
+
+def _explain_checks(instance: dg.DagsterInstance, run_id: str, partition: str) -> str:
+    """Check, asset and partition, what was found, and the next step, of each blocking check that failed in a run."""
+    lines = []
+    for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        found = record.get_dagster_event().asset_check_evaluation_data
+        if found.passed or not found.blocking or found.severity is not dg.AssetCheckSeverity.ERROR:
+            continue
+        asset = found.asset_key.to_user_string()
+        lines.append(
+            f"check {found.check_name} of {asset}{f'[{partition}]' if partition else ''} failed: {found.description}. "
+            f"{find_check(asset, found.check_name).next_step}"
+        )
+    return (
+        " ".join(lines)
+        + " The slice is kept to look at, its checks in the Dagster UI have samples; nothing is made from it, "
+        "and the next run makes it again"
+    )

@@ -22,7 +22,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search gave: the champion's recipe, its hits, and the batches that are not materialised, so not searched."""
+    """What a search gave: the champion's recipe, its hits, and the batches not searched: not materialised, or refused."""
 
     champion: str
     hits: list[Hit]
@@ -39,9 +39,9 @@ def search(project: Project, text: str, k: int) -> Found:
     row = current_champion(project) if project.warehouse.exists() else None
     if row is None:
         raise PromotionError("there is no champion to search with: run distill-assets run first")
-    # Search serves what is there: a batch that has only just landed must not take the others down.
+    # Search serves what is there: a batch that has only just landed, or that a check refused, must not take the others down.
     wanted = project.source.batches()
-    present = set(project.warehouse.slice_keys("corpus"))
+    present = {batch for batch, info in project.warehouse.slices("corpus").items() if info.input_fingerprint}
     batches = [batch for batch in wanted if batch in present]
     corpus, path = read_corpus(project, batches), Path(row["checkpoint_path"])
     documents, _ = project.embedded(path, corpus.contents, "document")

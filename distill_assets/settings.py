@@ -55,6 +55,13 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused."
     )
 
+    max_leaked_queries: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of test queries that may stand in train, equal or nearly so, before a batch is refused.",
+    )
+
     inbox_settle_s: float = Field(
         30, ge=0, description="Seconds without a change after which a folder in an inbox counts as complete."
     )
@@ -93,7 +100,10 @@ class Settings(BaseSettings):
     negatives_per_query: int = Field(10, ge=1, description="Hard negatives kept per query.")
     scored_negatives: int = Field(4, ge=1, description="Of those, how many the teacher scores.")
     near_identical: float = Field(
-        0.9, gt=0, le=1, description="Token-shingle Jaccard from which a document is a positive's twin."
+        0.9,
+        gt=0,
+        le=1,
+        description="Token-shingle Jaccard from which a document is a positive's twin, and a train query a test query's.",
     )
 
     skip_recipes: tuple[str, ...] = Field((), description="Built-in recipes that are not trained.")

@@ -32,9 +32,10 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"charts", "core"},
     "resources": {"core", "settings", "sources", "storage"},
     "alerts": set(),
+    "provenance": set(),
     "stages": {"assets", "resources"},
-    "automation": {"alerts", "assets", "core", "settings", "partitions", "resources", "stages"},
-    "assets": {"core", "settings", "sources", "storage", "partitions", "resources", "charts", "report"},
+    "automation": {"alerts", "assets", "core", "settings", "partitions", "provenance", "resources", "stages"},
+    "assets": {"core", "settings", "sources", "storage", "partitions", "provenance", "resources", "charts", "report"},
 }
 FORBIDDEN_IN: dict[str, set[str]] = {
     "core": {"dagster", "duckdb", "pyarrow", "typer", "jinja2", "pydantic_settings"},
@@ -172,7 +173,7 @@ GRAPH: dict[str, Row] = {
         ["duckdb", "python"],
         "1",
     ),
-    "leaderboard": (["eval_metrics", "teacher_checkpoint"], None, "evaluation", ["duckdb", "pytorch"], "1"),
+    "leaderboard": (["eval_metrics", "teacher_checkpoint"], None, "evaluation", ["duckdb", "pytorch"], "2"),
     "champion": (["leaderboard"], None, "release", ["duckdb"], "1"),
 }
 
@@ -193,6 +194,33 @@ def test_the_graph_is_as_written_down(graph: Any) -> None:
     A changed line here is a decision: with a new code version, what depends on it is stale.
     """
     assert {key.to_user_string(): _row(graph.get(key)) for key in graph.get_all_asset_keys()} == GRAPH
+
+
+# asset -> its checks; blocking ones carry an exclamation mark.
+ASSET_CHECKS: dict[str, list[str]] = {
+    "corpus": ["batches_readable", "documents_distinct", "documents_not_empty!"],
+    "queries": ["leakage_within_limit!", "test_queries_unseen"],
+    "qrels": ["positives_in_corpus", "queries_judged"],
+    "teacher_checkpoint": ["better_than_baselines"],
+    "teacher_scores": ["logits_vary!", "positives_above_negatives"],
+    "student_checkpoint": ["agrees_with_teacher", "embeddings_spread!", "loss_finite!"],
+    "eval_metrics": ["metrics_agree!"],
+    "champion": ["gate"],
+}
+
+
+def test_the_checks_are_as_written_down(graph: Any) -> None:
+    """A check that is lost, or no longer blocks, fails nowhere: everything just goes on.
+
+    A blocking one must have its asset's partitions, or the last batch's result would stand for all of them.
+    """
+    found: dict[str, list[str]] = {}
+    for key in graph.asset_check_keys:
+        node, name = graph.get(key), key.asset_key.to_user_string()
+        found.setdefault(name, []).append(f"{key.name}{'!' if node.blocking else ''}")
+        if node.blocking:
+            assert node.partitions_def == graph.get(key.asset_key).partitions_def, key
+    assert {asset: sorted(names) for asset, names in found.items()} == ASSET_CHECKS
 
 
 def _row(node: Any) -> Row:

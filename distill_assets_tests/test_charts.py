@@ -15,9 +15,12 @@ from distill_assets.charts import (
     _most_telling,
     _spread,
     as_markdown_image,
+    dev_curves_chart,
+    difference_chart,
     leaderboard_chart,
     quality_latency_chart,
     score_histogram_chart,
+    score_scatter_chart,
     training_curve_chart,
 )
 from distill_assets.core.errors import DistillError, NonFiniteError, ShapeError
@@ -58,6 +61,12 @@ CURVE = [(step, 2.0 / (1 + step / 50)) for step in range(2000)]
         lambda: training_curve_chart([(1, 0.7)], []),
         lambda: score_histogram_chart([4.0, 5.5, 6.0], [-1.0, 0.5] * 5000),
         lambda: score_histogram_chart([1.0], [1.0]),
+        lambda: score_scatter_chart([(math.sin(i), math.cos(7 * i), i % 5 == 0) for i in range(20_000)]),
+        lambda: score_scatter_chart([(1.0, 0.5, True)]),
+        lambda: difference_chart([math.sin(i) for i in range(1500)], "x" * 50, "hard_labels", theme=DARK),
+        lambda: difference_chart([0.0], "margin_mse", "hard_labels"),
+        lambda: dev_curves_chart({f"recipe_{i}": [(1, 0.5 + i / 100), (2, 0.6)] for i in range(30)}, "recipe_0"),
+        lambda: dev_curves_chart({"a": [(0, 0.5)], "b": []}),
     ],
 )
 def test_chart_is_a_small_png(draw: Callable[[], bytes]) -> None:
@@ -79,6 +88,9 @@ def test_chart_is_a_small_png(draw: Callable[[], bytes]) -> None:
         lambda: training_curve_chart([], [(1, 0.5)]),
         lambda: score_histogram_chart([], [1.0]),
         lambda: score_histogram_chart([1.0], []),
+        lambda: score_scatter_chart([]),
+        lambda: difference_chart([], "a", "b"),
+        lambda: dev_curves_chart({"a": []}),
     ],
 )
 def test_empty_input_is_refused(draw: Callable[[], bytes]) -> None:
@@ -97,6 +109,9 @@ def test_empty_input_is_refused(draw: Callable[[], bytes]) -> None:
         lambda: training_curve_chart([(1, math.nan)], []),
         lambda: training_curve_chart([(1, 1.0)], [(1, math.nan)]),
         lambda: score_histogram_chart([math.inf], [1.0]),
+        lambda: score_scatter_chart([(1.0, math.nan, True)]),
+        lambda: difference_chart([0.1, math.nan], "a", "b"),
+        lambda: dev_curves_chart({"a": [(1, math.nan)]}),
     ],
 )
 def test_non_finite_values_are_refused(draw: Callable[[], bytes]) -> None:

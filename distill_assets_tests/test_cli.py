@@ -1,6 +1,7 @@
 """The command line as a user types it, on the tiny collection."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,18 @@ def tiny_environment(project: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+REPORT_WITHOUT_MODELS = """
+import sys
+sys.argv = ["distill-assets", "report"]
+from distill_assets.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+assert "torch" not in sys.modules, "a model library was loaded"
+"""
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -58,8 +71,24 @@ def test_run_search_leaderboard_and_a_second_run(
         "query_ms_p50",
         "query_ms_p95",
     }
+    expected |= {
+        "gap_closed",
+        "p_vs_hard_labels",
+        "p_vs_untouched",
+        "detectable_vs_hard_labels",
+        "detectable_vs_untouched",
+    }
     assert all(set(system) == expected for system in board["systems"])
+    assert "fit to teach: on 8 dev queries" in board["teacher_fitness"]
     assert all(s["ndcg_at_10_low"] <= s["ndcg_at_10"] <= s["ndcg_at_10_high"] for s in board["systems"])
+
+    (page,) = tiny_environment.parent.glob("data/*/report/index.html")
+    before = page.read_text(encoding="utf-8")
+    page.unlink()
+    done = subprocess.run([sys.executable, "-c", REPORT_WITHOUT_MODELS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(page) in done.stdout
+    assert page.read_text(encoding="utf-8") == before  # times of the run included
 
     assert call(monkeypatch, "search", "how to sum a matrix", "-k", "3", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -83,7 +112,7 @@ def test_commands_before_the_first_run_say_what_to_do(
     tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A traceback, or an empty table with exit code 0, leaves a newcomer alone."""
-    for arguments in (["leaderboard", "--json"], ["search", "sum"]):
+    for arguments in (["leaderboard", "--json"], ["report"], ["search", "sum"]):
         assert call(monkeypatch, *arguments) == 1
         captured = capsys.readouterr()
         assert captured.out == ""

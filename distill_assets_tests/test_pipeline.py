@@ -1,11 +1,15 @@
 """The whole line on a tiny collection with tiny local models, through Dagster."""
 
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from distill_assets.assets.checks import CHECKS
 from distill_assets.core.errors import MissingPartitionError
 from distill_assets.definitions import build_definitions
 from distill_assets.running import Step, run_line
@@ -36,11 +40,71 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(project: Any, ins
     assert champion is not None and champion["verdict"] == "promoted"
     assert SentenceTransformer(champion["checkpoint_path"], device="cpu").encode("sum a matrix").shape == (32,)
     assert (project.folder / "report" / "index.html").stat().st_size > 10_000
+    _assert_events_are_whole(project, instance)
     num_pairs = project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py()
+
+    costs = project.warehouse.read("scoring_costs").to_pylist()
+    assert sum(row["num_pairs"] for row in costs) == num_pairs
+    assert {(row["asset"], row["partition_key"]) for row in costs} == {("teacher_scores", "tiny"), ("leaderboard", "")}
 
     second = _run(project, instance)
     assert all(step.was_fresh for step in second)
     assert project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py() == num_pairs
+    assert project.warehouse.read("scoring_costs").num_rows == len(costs)
+
+
+def test_query_results_are_what_the_leaderboard_averages(project: Any, instance: dg.DagsterInstance) -> None:
+    """Wins and losses from another ranking than the means would explain numbers that nobody measured.
+
+    Agreement is there for the students alone, within its bounds; the first three documents come best first.
+    """
+    import json
+
+    _run(project, instance, until="leaderboard")
+    board = {row["system"]: row for row in project.warehouse.read("leaderboard").to_pylist()}
+    results: dict[str, list[dict[str, Any]]] = {}
+    for row in project.warehouse.read("query_results").to_pylist():
+        results.setdefault(row["system"], []).append(row)
+    assert results.keys() == board.keys()
+    for system, rows in results.items():
+        assert sum(row["ndcg_at_10"] for row in rows) / len(rows) == pytest.approx(board[system]["ndcg_at_10"])
+        is_student = system not in ("bm25", "teacher")
+        assert all((row["overlap_at_10"] is not None) is is_student for row in rows)
+        assert all(-1 <= row["kendall_tau"] <= 1 and 0 <= row["overlap_at_10"] <= 1 for row in rows if is_student)
+        assert all(len(set(json.loads(row["top_doc_ids"]))) == 3 for row in rows)
+        for row in rows:  # one judged document each: its rank gives nDCG@10 = 1 / log2(1 + rank)
+            rank = row["relevant_rank"]
+            expected = 0.0 if rank is None or rank > 10 else 1 / math.log2(1 + rank)
+            assert row["ndcg_at_10"] == pytest.approx(expected)
+    dev = {row["system"] for row in project.warehouse.read("teacher_fitness").to_pylist()}
+    assert dev == {"teacher", "hard_labels", "margin_mse"}
+    assert board["margin_mse"]["p_vs_hard_labels"] is not None and board["hard_labels"]["p_vs_hard_labels"] is None
+
+
+def _assert_events_are_whole(project: Any, instance: dg.DagsterInstance) -> None:
+    """Every check has a result, metadata is JSON, and the way back from the champion is there."""
+    metadata = {}
+    for asset in ("hard_negatives", "teacher_scores", "student_checkpoint", "eval_metrics", "leaderboard", "champion"):
+        event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+        metadata[asset] = event.asset_materialization.metadata
+        assert {"dagster/row_count", "dagster/column_lineage"} <= set(metadata[asset]), asset
+    for check in CHECKS:
+        key = dg.AssetCheckKey(dg.AssetKey(check.asset), check.name)
+        [record] = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        found = record.event.dagster_event.asset_check_evaluation_data
+        json.dumps({name: value.value for name, value in found.metadata.items()}, allow_nan=False, default=str)
+        assert found.description and found.blocking == check.is_blocking, check.name
+    told = metadata["champion"]
+    assert told["recipe"].value == asdict(project.settings.recipe(told["champion"].value))
+    assert told["seed"].value == 13 and told["previous_champion"].value == "(none)"
+    for table in ("queries", "qrels", "hard_negatives"):
+        version = project.warehouse.slice_info(table, "tiny").data_version
+        assert told["data_versions"].value[table] == {"tiny": version}
+    teacher = project.warehouse.slice_info("checkpoints", "teacher").data_version
+    assert told["teacher_fingerprint"].value in (teacher, "(this recipe reads no teacher)")
+    assert "torch" in told["packages"].value
+    picture = metadata["student_checkpoint"]["student_against_teacher"].value
+    assert "data:image/png" in picture and len(picture) < 60_000
 
 
 def test_changed_document_rescores_only_its_pairs(
@@ -84,6 +148,7 @@ def test_killed_scoring_keeps_what_was_paid_for(
     with pytest.raises(BaseException):  # noqa: B017 - Dagster wraps an interrupt in its own type
         _run(project, instance, until="teacher_scores")
     assert project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py() == 128
+    assert project.warehouse.read("scoring_costs").column("num_pairs").to_pylist() == [128]  # paid for, so counted
     monkeypatch.undo()
     monkeypatch.setattr(
         CrossEncoderScorer, "__call__", lambda self, pairs: (calls.append(len(pairs)), original(self, pairs))[1]

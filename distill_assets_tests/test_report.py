@@ -1,8 +1,11 @@
 """The report page: what it says, what it escapes, and how it is written."""
 
+import itertools
+import re
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,14 @@ import pytest
 from distill_assets.core.errors import ShapeError
 from distill_assets.core.leaderboard import LeaderboardRow
 from distill_assets.report import (
+    Agreement,
+    Contest,
+    Cost,
     Example,
+    LearningCurve,
     Picture,
     ReportContext,
+    Way,
     describe_speed,
     format_seconds,
     render_report,
@@ -67,12 +75,155 @@ def make_example(text: str) -> Example:
     return Example(
         query=text,
         outcome="win",
-        relevant=text,
-        champion_best=text,
-        untouched_best=text,
-        champion_ndcg_at_10=1.0,
-        untouched_ndcg_at_10=0.43,
+        relevant=[text],
+        system_found=[text, "another document"],
+        baseline_found=["another document"],
+        system_rank=1,
+        baseline_rank=None,
+        system_ndcg_at_10=1.0,
+        baseline_ndcg_at_10=0.43,
     )
+
+
+def make_full_context(text: str = "some text") -> ReportContext:
+    """Everything that the page can show; every text that comes from outside is `text`."""
+    cost = Cost(num_scores=3000, num_pairs=2400, seconds=60.0, evaluation_pairs=500, evaluation_seconds=12.0)
+    ways = [
+        Way(title="Fine-tuning", recipe="hard_labels", signal=text, labels=text, ceiling=text, cost=None),
+        Way(title="Distillation", recipe="margin_mse", signal=text, labels=text, ceiling=None, cost=cost),
+    ]
+    base = make_context()
+    tested = {"p_vs_untouched": 0.01, "detectable_vs_untouched": 0.03}
+    rows = [replace(row, **(tested if row.system == "margin_mse" else {})) for row in base.rows]
+    rows.append(replace(make_row("hard_labels", 0.54, 6.0, gap=0.4), p_vs_untouched=0.2, detectable_vs_untouched=0.02))
+    return replace(
+        base,
+        rows=rows,
+        fitness=f"The teacher is not fit to teach: {text}",
+        is_teacher_fit=False,
+        ways=ways,
+        contests=[
+            Contest(
+                system="margin_mse", baseline="untouched_student", differences=[0.57], examples=[make_example(text)]
+            )
+        ],
+        agreement=[Agreement(system="margin_mse", kendall_tau=0.71, overlap_at_10=0.8, num_queries=1500)],
+        logits=([1.0, 2.0], [-1.0, 0.0]),
+        curves=[LearningCurve(recipe="margin_mse", losses=[(1, 0.5)], dev_curve=[(1, 0.6)])],
+        steps=[("corpus", 1.0)],
+        facts={"teacher": text},
+        champion_history=[
+            {
+                "decided_at": datetime(2025, 1, 1, 12, 0),
+                "recipe": "margin_mse",
+                "verdict": "kept",
+                "reason": text,
+                "dev_ndcg_at_10": 0.5,
+                "p_value": None,
+            }
+        ],
+    )
+
+
+class Outline(HTMLParser):
+    """Headings with their ids in order, tags that were never closed, and pictures without a description."""
+
+    VOID = {"meta", "img", "br", "source"}
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.headings: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.problems: list[str] = []
+        self.feed(html)
+        self.problems += self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note headings and pictures, remember what has to be closed."""
+        values = dict(attrs)
+        if tag in ("h1", "h2", "h3", "h4"):
+            self.headings.append((tag, values.get("id")))
+        if tag == "img" and not values.get("alt"):
+            self.problems.append("img without alt")
+        if tag == "th" and "scope" not in values:
+            self.problems.append("th without scope")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Each tag closes the last one that is open."""
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}>")
+
+
+def test_every_section_is_there_in_its_order_and_well_formed() -> None:
+    """A section that a renamed field empties, or a tag left open, changes nothing that another test would see.
+
+    Headings step down one level at a time and pictures have descriptions: a screen reader walks by them.
+    """
+    outline = Outline(render_report(make_full_context()))
+    assert outline.problems == []
+    ids = [key for tag, key in outline.headings if tag == "h2"]
+    assert ids == ["ways", "leaderboard", "queries", "agreement", "training", "history", "time", "facts"]
+    levels = [int(tag[1]) for tag, _ in outline.headings]
+    assert levels[0] == 1 and all(b <= a + 1 for a, b in itertools.pairwise(levels))
+
+
+def test_fine_tuning_against_distillation_in_numbers() -> None:
+    """2,400 pairs in 60 s are 40 a second; ceiling 0.600 is the teacher's; fine-tuning pays no teacher."""
+    html = render_report(make_full_context())
+    section = html[html.index('id="ways"') : html.index('id="leaderboard"')]
+    for expected in (
+        "Fine-tuning vs distillation",
+        "2,400 pairs scored in 1 min 0 s (40.0 pairs/s)",
+        "the teacher: nDCG@10 0.600 on the pool",
+        "no teacher pair, no teacher second",
+        "+0.050† against the untouched student",
+        "+0.040 against the untouched student",
+        "took another 500 pairs and 12 s",
+    ):
+        assert expected in section, expected
+
+
+def test_a_cost_that_was_never_recorded_is_not_zero() -> None:
+    """Scores of an older file have no times: `0 pairs in 0 s` would call a teacher free."""
+    context = make_full_context()
+    old = replace(
+        context.ways[1], cost=Cost(num_scores=3000, num_pairs=0, seconds=0, evaluation_pairs=0, evaluation_seconds=0)
+    )
+    html = render_report(replace(context, ways=[context.ways[0], old]))
+    assert "3,000 pairs, scored before times were recorded" in html
+
+
+def test_wins_show_what_was_found_and_what_was_judged() -> None:
+    """The judged document among those found is marked: only then a reader sees why a query was won."""
+    html = render_report(make_full_context())
+    section = html[html.index('id="queries"') : html.index('id="agreement"')]
+    assert "win: nDCG@10 0.430 → 1.000" in section
+    assert "rank 1" in section and "not in the first 100" in section
+    assert section.count('<li class="relevant">') == 1
+    assert "another document</li>" in section
+
+
+def test_an_unfit_teacher_is_a_finding_and_a_fit_one_a_note() -> None:
+    """A warning that is always there is read by nobody."""
+    context = make_full_context()
+    assert "Finding: the teacher is not fit to teach" in render_report(context)
+    html = render_report(replace(context, fitness="The teacher is fit to teach: yes.", is_teacher_fit=True))
+    assert 'class="finding"' not in html
+    assert "The teacher is fit to teach: yes." in html
+
+
+def test_no_number_is_printed_that_is_none() -> None:
+    """`None` or `nan` in a table looks like a measurement that went wrong, and sorts above real ones."""
+    full = make_full_context()
+    bare = replace(
+        full, rows=[make_row("margin_mse", 0.5, None), make_row("hard_labels", 0.5, None)], logits=((), (1.0,))
+    )
+    bare = replace(bare, agreement=[Agreement(system="a", kendall_tau=None, overlap_at_10=0.5, num_queries=1)])
+    for context in (full, bare):
+        text = re.sub(r"<style>.*?</style>|<[^>]*>", " ", render_report(context), flags=re.S)
+        assert not re.search(r"\b(nan|inf|None)\b", text)
 
 
 def test_first_screen_says_what_how_good_and_how_fast() -> None:
@@ -86,26 +237,17 @@ def test_first_screen_says_what_how_good_and_how_fast() -> None:
 def test_hostile_texts_are_escaped_everywhere() -> None:
     """Queries come from logs and documents from anyone: one unescaped text runs in the reader's browser."""
     context = replace(
-        make_context(),
+        make_full_context(HOSTILE),
         collection=HOSTILE,
         champion=HOSTILE,
         facts={HOSTILE: HOSTILE},
         steps=[(HOSTILE, 1.0)],
-        examples=[make_example(HOSTILE)],
-        champion_history=[
-            {
-                "decided_at": datetime(2025, 1, 1, 12, 0),
-                "recipe": HOSTILE,
-                "verdict": "kept",
-                "reason": HOSTILE,
-                "dev_ndcg_at_10": 0.5,
-                "p_value": None,
-            }
-        ],
     )
     html = render_report(context)
     assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;") >= 9
+    escaped = "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;"
+    assert html.count(escaped) >= 16
+    assert f"<h4>{escaped}" in html  # the query itself is shown as it was typed
 
 
 def test_page_is_self_contained() -> None:

@@ -1,5 +1,6 @@
 """Search with the champion, among what is materialised."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,20 @@ def test_nothing_to_search_says_so(inbox_project: Any, project: Any) -> None:
         search(inbox_project, "sum", 3)
     with pytest.raises(PromotionError, match="run distill-assets run first"):
         search(project, "sum", 3)
+
+
+def test_a_batch_that_a_check_refused_is_named_and_the_others_are_searched(inbox_project: Any) -> None:
+    """One update with broken documents must not take search over all the others down."""
+    corpus = inbox_project.source.root / "second" / "corpus.jsonl"
+    lines = [json.dumps({"_id": f"signs-{number}", "text": "---"}) for number in range(3)]
+    corpus.write_text(corpus.read_text(encoding="utf-8") + "\n".join(lines) + "\n", encoding="utf-8")
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("batches", ["first", "second"])
+    job = build_definitions(inbox_project).resolve_implicit_global_asset_job_def()
+    for batch in ("first", "second"):
+        job.execute_in_process(
+            instance=instance, asset_selection=[dg.AssetKey("corpus")], partition_key=batch, raise_on_error=False
+        )
+    assert inbox_project.warehouse.slice_info("corpus", "second").num_rows == 27
+    found = search(inbox_project, "how to sum a matrix", 5)
+    assert found.missing_batches == ["second"] and len(found.hits) == 5

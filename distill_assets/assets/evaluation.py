@@ -9,9 +9,11 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from distill_assets.assets.checks import accepted, check_results, check_specs
+from distill_assets.assets.comparison import write_fitness, write_query_results
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
-from distill_assets.assets.publishing import write_project_report
+from distill_assets.assets.publishing import summarise, write_project_report
 from distill_assets.assets.reading import (
     Qrels,
     choose_queries,
@@ -24,10 +26,12 @@ from distill_assets.assets.reading import (
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.assets.teacher import score_pairs
 from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
-from distill_assets.core.leaderboard import LeaderboardRow, gap_closed
-from distill_assets.core.metrics import QueryMetrics, evaluate_run
+from distill_assets.core.leaderboard import LeaderboardRow, gap_closed, significance_columns
+from distill_assets.core.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
+from distill_assets.core.quality import judge_recount
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.records import Query
+from distill_assets.core.recount import largest_differences
 from distill_assets.core.retrieval import Run, rank
 from distill_assets.core.significance import bootstrap_interval
 from distill_assets.resources import Project
@@ -51,6 +55,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
         pool="encoder",
         code_version=CODE_VERSIONS["eval_metrics"],
         metadata={"dagster/column_schema": table_schema("eval_metrics")},
+        check_specs=check_specs("eval_metrics", recipes),
     )
     @retrying
     def eval_metrics(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
@@ -63,10 +68,17 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             name: lambda queries: search_student(project, student, queries, _DEPTH),
         }
         rows: list[dict[str, Any]] = []
+        differences: dict[str, float] = dict.fromkeys(METRIC_NAMES, 0.0)
         for split in ("dev", "test"):
             queries, qrels = judged_queries(project, split)
             for system, search in searches.items():
-                rows += _metric_rows(name, system, split, evaluate_run(search(queries), qrels))
+                run = search(queries)
+                counted = evaluate_run(run, qrels)
+                rows += _metric_rows(name, system, split, counted)
+                for measure, value in largest_differences(run, qrels, counted).items():
+                    differences[measure] = max(differences[measure], value)
+        verdict = judge_recount(differences, len(rows) * len(METRIC_NAMES))
+        checks = check_results("eval_metrics", {"metrics_agree": verdict})
         table = pa.Table.from_pylist(
             [{k: v for k, v in row.items() if k != "recipe"} for row in rows], schema=_METRIC_SCHEMA
         )
@@ -75,7 +87,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             "eval_metrics",
             table,
             slice_key=name,
-            input_fingerprint=input_fingerprint(project, "eval_metrics", name),
+            input_fingerprint=accepted(input_fingerprint(project, "eval_metrics", name), checks),
             data_version=version,
         )
         means = _means(rows)
@@ -83,7 +95,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
             f"{split}_ndcg_at_10": means[split, name]["ndcg_at_10"] for split in ("dev", "test")
         }
         metadata["means"] = markdown_table([{"split": s, "system": n, **v} for (s, n), v in means.items()])
-        return materialised(version, table.num_rows, metadata)
+        return materialised("eval_metrics", version, table.num_rows, metadata, checks)
 
     return eval_metrics
 
@@ -106,13 +118,15 @@ def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
     runs = first_stage_runs(project, queries, names)
     runs[TEACHER], num_scored = _rerank_pool(project, context, queries, runs)
     per_query = {system: evaluate_run(run, qrels) for system, run in runs.items()}
+    write_query_results(project, context, queries, qrels, runs, per_query)
+    num_scored += write_fitness(project, context, names)
     speeds = _measure_speeds(project, queries, runs, names)
     rows = _leaderboard_rows(per_query, speeds)
     table = pa.Table.from_pylist([_row_dict(row) for row in rows], schema=_LEADERBOARD_SCHEMA)
     # Speeds differ from run to run; what the data version says is the quality.
     version = content_version(table.select(["system", "split", "ndcg_at_10", "mrr_at_10", "recall_at_100", "map"]))
     project.warehouse.replace_slice("leaderboard", table, input_fingerprint=key, data_version=version)
-    write_project_report(project)
+    report = write_project_report(project)
     shown = [_row_dict(row) for row in rows]
     metadata: dict[str, Any] = {
         "leaderboard": markdown_table(shown),
@@ -122,10 +136,12 @@ def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
         "quality_and_latency": dg.MetadataValue.md(
             as_markdown_image(quality_latency_chart(shown), "nDCG@10 against query latency")
         ),
+        "report": dg.MetadataValue.path(str(report)),
+        "summary": dg.MetadataValue.md(summarise(project)),
         "num_teacher_forward_passes": num_scored,
         "pool_recall": _pool_recall(runs, qrels, project.settings.pool_depth),
     }
-    return materialised(version, len(rows), metadata)
+    return materialised("leaderboard", version, len(rows), metadata)
 
 
 def _collection_deps() -> list[dg.AssetDep]:
@@ -249,6 +265,8 @@ def _leaderboard_rows(
 ) -> list[LeaderboardRow]:
     mean = {s: float(np.mean([m.ndcg_at_10 for m in metrics.values()])) for s, metrics in per_query.items()}
     rows = []
+    ndcg = {s: {q: m.ndcg_at_10 for q, m in metrics.items()} for s, metrics in per_query.items()}
+    tests = significance_columns(ndcg, [s for s in ndcg if s not in (BM25, UNTOUCHED_STUDENT, TEACHER)], seed=_SEED)
     for system, metrics in per_query.items():
         values = [m.ndcg_at_10 for _, m in sorted(metrics.items())]
         low, high = bootstrap_interval(values, seed=_SEED)
@@ -269,6 +287,7 @@ def _leaderboard_rows(
                 documents_per_s=speed.get("documents_per_s"),
                 model_mb=speed.get("model_mb"),
                 num_queries=len(metrics),
+                **tests.get(system, {}),
             )
         )
     return rows
@@ -332,5 +351,10 @@ _LEADERBOARD_SCHEMA = pa.schema(
             )
         ),
         ("num_queries", pa.int32()),
+        *(
+            (f"{name}_vs_{baseline}", pa.float64())
+            for name in ("p", "detectable")
+            for baseline in ("hard_labels", "untouched")
+        ),
     ]
 )

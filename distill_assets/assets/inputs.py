@@ -26,17 +26,25 @@ CODE_VERSIONS = {
     "teacher_scores": "1",
     "student_checkpoint": "1",
     "eval_metrics": "1",
-    "leaderboard": "1",
+    "leaderboard": "2",
     "champion": "1",
 }
 
 
 def data_version(project: Project, table: str, slice_key: str = "") -> str:
-    """Content version of one materialised slice. Raises `MissingPartitionError` when it is not there."""
+    """Content version of one materialised slice.
+
+    Raises:
+        MissingPartitionError: it is not there, or a blocking check refused it.
+    """
     info = project.warehouse.slice_info(table, slice_key)
+    where = f"{table}{f'[{slice_key}]' if slice_key else ''}"
     if info is None:
+        raise MissingPartitionError(f"{where} is not materialised: materialise it first, or run distill-assets run")
+    if not info.input_fingerprint:
         raise MissingPartitionError(
-            f"{table}{f'[{slice_key}]' if slice_key else ''} is not materialised: materialise it first, or run distill-assets run"
+            f"{where} did not pass a blocking check: its checks in the Dagster UI say what was found and what to do; "
+            "then materialise it again"
         )
     return info.data_version
 
@@ -155,6 +163,7 @@ def of_leaderboard(project: Project, _: str = "") -> str:
         data_versions(project, "eval_metrics", names),
         data_version(project, "checkpoints", "teacher"),
         project.settings.pool_depth,
+        project.settings.step_queries,  # the dev queries that judge the teacher
     )
 
 

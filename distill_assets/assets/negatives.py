@@ -57,9 +57,8 @@ def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         data_version=version,
         allow_empty=True,  # a batch that brings documents alone has no query to mine for
     )
-    return materialised(
-        version, table.num_rows, {"num_queries": len(queries), "sample": markdown_table(table.slice(0, 8).to_pylist())}
-    )
+    metadata = {"num_queries": len(queries), "sample": markdown_table(table.slice(0, 8).to_pylist())}
+    return materialised("hard_negatives", version, table.num_rows, metadata)
 
 
 def mine_all(

@@ -165,14 +165,20 @@ def read_labels(project: Project) -> Labels:
     return Labels(positives, negatives, content_of)
 
 
-def read_step_groups(project: Project, labels: Labels) -> list[DevGroup]:
-    """The dev queries that judge training steps, with their candidates."""
+def read_dev_groups(project: Project, labels: Labels) -> list[DevGroup]:
+    """At most `step_queries` judged dev queries with their candidates; none where no dev query has mined negatives."""
     queries = [q for q in read_queries(project, splits=("dev",)) if q.query_id in labels.positives]
     chosen = sorted(queries, key=lambda q: hash_text(q.query_id))[: project.settings.step_queries]
-    groups = build_dev_groups(chosen, labels)
+    return build_dev_groups(chosen, labels)
+
+
+def read_step_groups(project: Project, labels: Labels) -> list[DevGroup]:
+    """The dev queries that judge training steps, with their candidates. Raises `TrainingError` when there is none."""
+    groups = read_dev_groups(project, labels)
     if not groups:
+        judged = [q for q in read_queries(project, splits=("dev",)) if q.query_id in labels.positives]
         raise TrainingError(
-            f"no dev query with mined negatives among {len(queries)} judged dev queries: a step can only be chosen on dev; "
+            f"no dev query with mined negatives among {len(judged)} judged dev queries: a step can only be chosen on dev; "
             "add dev queries (qrels/dev.tsv) or more queries to split"
         )
     return groups

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from distill_assets.assets.checks import check_results, check_specs
 from distill_assets.assets.evaluation import judged_queries, student_path
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
@@ -16,6 +17,7 @@ from distill_assets.assets.reporting import OWNERS, markdown_table, materialised
 from distill_assets.core.errors import MissingPartitionError, PromotionError
 from distill_assets.core.metrics import evaluate_run
 from distill_assets.core.promotion import choose_candidate, decide_promotion
+from distill_assets.core.quality import judge_gate
 from distill_assets.core.records import fingerprint
 from distill_assets.resources import Project
 from distill_assets.storage.warehouse import utc_now
@@ -31,6 +33,7 @@ _SEED = 2026
     pool="encoder",
     code_version=CODE_VERSIONS["champion"],
     metadata={"dagster/column_schema": table_schema("champion_history")},
+    check_specs=check_specs("champion"),
 )
 @retrying
 def champion(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
@@ -74,8 +77,33 @@ def champion(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         "dev_ndcg_at_10": means[candidate],
         "checkpoint": dg.MetadataValue.path(now["checkpoint_path"]),
         "history": markdown_table(history[-10:]),
+        "previous_champion": "(none)" if present is None else f"{present['recipe']} {present['model_fingerprint']}",
+        **_origin(project, Path(now["checkpoint_path"])),
     }
-    return materialised(version, len(history), metadata)
+    is_champion = now["model_fingerprint"] == row["model_fingerprint"]
+    decided = judge_gate(verdict["verdict"], verdict["reason"], candidate, is_champion=is_champion)
+    return materialised("champion", version, len(history), metadata, check_results("champion", {"gate": decided}))
+
+
+def _origin(project: Project, path: Path) -> dict[str, Any]:
+    """What a champion was made from, as its manifest says: recipe, seed, teacher, data versions by batch, code.
+
+    Nothing where the folder of an earlier champion is gone.
+    """
+    if not path.is_dir():
+        return {}
+    manifest = project.checkpoints.read_manifest(path)
+    inputs = dict(manifest["inputs"])
+    teacher = inputs.pop("teacher_checkpoint", "(this recipe reads no teacher)")
+    commit = manifest.get("git_commit")
+    return {
+        "recipe": dg.MetadataValue.json(manifest["recipe"]),
+        "seed": manifest["recipe"]["seed"],
+        "teacher_fingerprint": teacher,
+        "untouched_student": dg.MetadataValue.json(manifest["student"]),
+        "data_versions": dg.MetadataValue.json(inputs),
+        "packages": dg.MetadataValue.json(manifest["packages"]),
+    } | ({"git_commit": commit} if commit else {})
 
 
 def roll_back(project: Project) -> dict[str, Any]:

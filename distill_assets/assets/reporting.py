@@ -1,11 +1,17 @@
-"""From rows to what the Dagster UI shows: schemas, counts, data versions, small tables."""
+"""From rows to what the Dagster UI shows: schemas, lineage, counts, data versions, small tables.
 
+All metadata of assets and checks passes `shown` here: NaN and the infinities are no JSON, and a page that gets them stays empty.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 
+from distill_assets.assets.lineage import column_lineage
 from distill_assets.core.records import fingerprint_rows
 from distill_assets.storage.warehouse import TABLES
 
@@ -27,11 +33,42 @@ def content_version(rows: pa.Table) -> str:
     return fingerprint_rows(zip(*columns, strict=True))
 
 
-def materialised(version: str, num_rows: int, metadata: Mapping[str, Any] | None = None) -> dg.MaterializeResult:
-    """The result of an asset: row count, metadata, and the content as data version."""
+def materialised(
+    asset: str,
+    version: str,
+    num_rows: int,
+    metadata: Mapping[str, Any] | None = None,
+    checks: Sequence[dg.AssetCheckResult] = (),
+) -> dg.MaterializeResult:
+    """The result of an asset: row count, lineage of its columns, metadata, checks, and the content as data version."""
+    lineage = column_lineage(asset)
+    everything = {"dagster/row_count": num_rows, **(metadata or {})}
+    if lineage is not None:
+        everything["dagster/column_lineage"] = lineage
     return dg.MaterializeResult(
-        metadata={"dagster/row_count": num_rows, **(metadata or {})}, data_version=dg.DataVersion(version)
+        metadata=shown(everything), data_version=dg.DataVersion(version), check_results=list(checks)
     )
+
+
+def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata in which every number can be shown: NaN and infinities, at any depth, as the words that JSON has not."""
+    return {name: _without_nan(value) for name, value in metadata.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dg.FloatMetadataValue):
+        return _without_nan(value.value)
+    if isinstance(value, dg.JsonMetadataValue):
+        return dg.MetadataValue.json(_without_nan(value.data))
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return [_without_nan(entry) for entry in value]
+    if isinstance(value, np.floating):
+        return _without_nan(float(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:

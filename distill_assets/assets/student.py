@@ -6,12 +6,13 @@ from typing import Any
 
 import dagster as dg
 
+from distill_assets.assets.checks import check_results, check_specs
+from distill_assets.assets.examination import examine_student
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, data_version, input_fingerprint
-from distill_assets.assets.manifests import package_versions, record_checkpoint
+from distill_assets.assets.manifests import code_state, record_checkpoint
 from distill_assets.assets.reading import read_labels, read_step_groups, read_train_queries
 from distill_assets.assets.reporting import OWNERS, table_schema
-from distill_assets.charts import as_markdown_image, training_curve_chart
 from distill_assets.core.groups import TrainingGroup, build_student_epochs
 from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import hash_text
@@ -30,6 +31,7 @@ def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.Assets
         pool="trainer",
         code_version=CODE_VERSIONS["student_checkpoint"],
         metadata={"dagster/column_schema": table_schema("checkpoints")},
+        check_specs=check_specs("student_checkpoint", recipes),
     )
     @retrying
     def student_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
@@ -46,15 +48,19 @@ def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.Assets
             _train(project, recipe, key)
         path = store.path("student", name, key)
         training = store.read_manifest(path)["training"]
-        image = training_curve_chart([tuple(p) for p in training["losses"]], [tuple(p) for p in training["dev_curve"]])
+        verdicts, charts = examine_student(project, recipe, path, training)
         metadata = {
-            "training_curve": dg.MetadataValue.md(as_markdown_image(image, f"loss and dev nDCG@10 of {name}")),
             "num_groups": training["num_groups"],
             "best_step": training["best_step"],
             "best_dev_rerank_ndcg_at_10": training["best_dev_ndcg_at_10"],
         }
         return record_checkpoint(
-            project, kind="student", name=name, path=path, input_fingerprint=key, metadata=metadata
+            project,
+            kind="student",
+            name=name,
+            path=path,
+            checks=check_results("student_checkpoint", verdicts),
+            metadata=charts | metadata,
         )
 
     return student_checkpoint
@@ -78,7 +84,7 @@ def _train(project: Project, recipe: Recipe, key: str) -> None:
             "student": {"model": project.settings.student, "fingerprint": project.student_fingerprint},
             "inputs": _input_versions(project, recipe),
             "training": asdict(report),
-            "packages": package_versions(),
+            **code_state(),
         }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     store.clear_work("student", recipe.name, key)

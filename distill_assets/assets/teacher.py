@@ -10,9 +10,12 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from distill_assets.assets.checks import accepted, check_results, check_specs
+from distill_assets.assets.costs import recording_cost
 from distill_assets.assets.failures import retrying
+from distill_assets.assets.fitness import judge_fitness, measure_teacher
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_teacher_trained
-from distill_assets.assets.manifests import package_versions, record_checkpoint
+from distill_assets.assets.manifests import code_state, record_checkpoint
 from distill_assets.assets.reading import (
     choose_queries,
     read_corpus,
@@ -28,6 +31,7 @@ from distill_assets.core.ensemble import balance_spreads
 from distill_assets.core.groups import build_teacher_epochs
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.model_folders import is_cross_encoder, read_json
+from distill_assets.core.quality import ScoredPair, judge_logits, judge_negatives_above
 from distill_assets.core.records import hash_text
 from distill_assets.core.scoring import ScoringProgress, score_in_chunks
 from distill_assets.partitions import batches
@@ -44,6 +48,7 @@ from distill_assets.storage.models import packaged_encoder
     pool="teacher",
     code_version=CODE_VERSIONS["teacher_checkpoint"],
     metadata={"dagster/column_schema": table_schema("checkpoints")},
+    check_specs=check_specs("teacher_checkpoint"),
 )
 @retrying
 def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
@@ -55,12 +60,18 @@ def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> d
             manifest = _make_teacher(project, folder, store.work_folder("teacher", "teacher", key))
             if project.is_teacher_joined:
                 manifest["joined"] = _join_with_cosine(project, folder)
-            manifest |= {"input_fingerprint": key, "packages": package_versions()}
+            manifest["dev_rerank"] = measure_teacher(project, manifest, lambda: project.teacher_scorer(folder))
+            manifest |= {"input_fingerprint": key, **code_state()}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         store.clear_work("teacher", "teacher", key)
     path = store.path("teacher", "teacher", key)
     context.log.info(f"teacher checkpoint at {path}")
-    return record_checkpoint(project, kind="teacher", name="teacher", path=path, input_fingerprint=key)
+    manifest = store.read_manifest(path)
+    measured = manifest.get("dev_rerank")
+    if not measured or not measured["num_queries"]:  # made before this was measured, or before there were dev queries
+        measured = measure_teacher(project, manifest, lambda: project.teacher_scorer(path))
+    checks = check_results("teacher_checkpoint", {"better_than_baselines": judge_fitness(measured)})
+    return record_checkpoint(project, kind="teacher", name="teacher", path=path, checks=checks)
 
 
 def _make_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str, Any]:
@@ -148,6 +159,7 @@ def _fine_tune(project: Project, model: Any, work_folder: Path) -> dict[str, Any
     pool="teacher",
     code_version=CODE_VERSIONS["teacher_scores"],
     metadata={"dagster/column_schema": table_schema("teacher_scores")},
+    check_specs=check_specs("teacher_scores", batches),
 )
 @retrying
 def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
@@ -156,20 +168,25 @@ def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
     key = input_fingerprint(project, "teacher_scores", batch)
     pairs = _pairs_to_score(project, batch)
     logits, num_scored = score_pairs(project, context, [(text, content) for _, text, _, content, _ in pairs])
+    scored = [ScoredPair(*pair, logit) for pair, logit in zip(pairs, logits, strict=True)]
     rows = pa.table(
         {
-            "query_id": pa.array([p[0] for p in pairs], pa.string()),
-            "doc_id": pa.array([p[2] for p in pairs], pa.string()),
-            "label": pa.array([p[4] for p in pairs], pa.int32()),
+            "query_id": pa.array([pair.query_id for pair in scored], pa.string()),
+            "doc_id": pa.array([pair.doc_id for pair in scored], pa.string()),
+            "label": pa.array([pair.label for pair in scored], pa.int32()),
             "teacher_logit": pa.array(logits, pa.float32()),
         }
+    )
+    checks = check_results(
+        "teacher_scores",
+        {"logits_vary": judge_logits(scored), "positives_above_negatives": judge_negatives_above(scored)},
     )
     version = content_version(rows)
     project.warehouse.replace_slice(
         "teacher_scores",
         rows,
         slice_key=batch,
-        input_fingerprint=key,
+        input_fingerprint=accepted(key, checks),
         data_version=version,
         allow_empty=True,  # a batch without train queries has nothing to score
     )
@@ -178,15 +195,15 @@ def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         "num_forward_passes": num_scored,
         "num_known": len(pairs) - num_scored,
     }
-    positive = [logit for p, logit in zip(pairs, logits, strict=True) if p[4] > 0]
-    negative = [logit for p, logit in zip(pairs, logits, strict=True) if p[4] == 0]
+    positive = [pair.logit for pair in scored if pair.label > 0]
+    negative = [pair.logit for pair in scored if pair.label == 0]
     if positive and negative:
         image = score_histogram_chart(positive, negative)
         metadata["score_histogram"] = dg.MetadataValue.md(
             as_markdown_image(image, "teacher logits of positives and negatives")
         )
         metadata["sample"] = markdown_table(rows.slice(0, 6).to_pylist())
-    return materialised(version, rows.num_rows, metadata)
+    return materialised("teacher_scores", version, rows.num_rows, metadata, checks)
 
 
 def _pairs_to_score(project: Project, batch: str) -> list[tuple[str, str, str, str, int]]:
@@ -214,7 +231,8 @@ def score_pairs(project: Project, context: Any, texts: list[tuple[str, str]]) ->
     wanted = pa.table({"query_hash": [k[0] for k in keys], "doc_hash": [k[1] for k in keys]}, schema=_PAIR_SCHEMA)
     missing = [(row["query_hash"], row["doc_hash"]) for row in store.missing(key, wanted).to_pylist()]
     if missing:
-        _score_missing(project, context, key, Path(checkpoint["path"]), missing, text_of)
+        with recording_cost(project, context, key):
+            _score_missing(project, context, key, Path(checkpoint["path"]), missing, text_of)
     found = {(r["query_hash"], r["doc_hash"]): r["teacher_logit"] for r in store.lookup(key, wanted).to_pylist()}
     return [found[k] for k in keys], len(missing)
 

@@ -16,6 +16,7 @@ DistillError
 ├── ShapeError               two arrays that must agree in shape do not
 ├── NonFiniteError           a NaN or an infinity where a number is needed
 ├── TrainingError            training cannot start or did not converge to finite numbers
+├── CheckFailedError         a blocking check says that what follows would be wrong
 └── PromotionError           no champion to search with or roll back to, or nothing that a gate could compare
 
 Every message says what was wanted, what was found, what was expected, and the next step.
@@ -84,6 +85,10 @@ class NonFiniteError(DistillError, ValueError):
 
 class TrainingError(DistillError):
     """Training cannot start, or its numbers stopped being finite."""
+
+
+class CheckFailedError(DistillError):
+    """A blocking check failed: its slice is kept to look at, and nothing is made from it."""
 
 
 class PromotionError(DistillError):

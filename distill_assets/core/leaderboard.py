@@ -6,10 +6,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from distill_assets.core.errors import NonFiniteError
-from distill_assets.core.recipes import BM25, TEACHER
+from distill_assets.core.evidence import compare_with_baseline, format_difference
+from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
 
 MISSING = "-"
 CHAMPION_MARK = "*"
+SIGNIFICANT = "†"
+ALPHA = 0.05
+HARD_LABELS = "hard_labels"  # the recipe without a teacher: plain fine-tuning on the same labels
+_BASELINES = {"hard_labels": HARD_LABELS, "untouched": UNTOUCHED_STUDENT}  # column suffix: system
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +26,10 @@ class LeaderboardRow:
         gap_closed: see `gap_closed`; None for systems that are no student, or when there is no gap to close.
         query_ms_p50: median time of one query end to end; for the teacher, of reranking that query's pool.
         documents_per_s: documents encoded a second; None for systems that encode none.
+        p_vs_hard_labels: paired randomisation test against that recipe, Holm-corrected over the recipes; None where
+            nothing was tested. `p_vs_untouched` likewise.
+        detectable_vs_hard_labels: true difference that this test finds with 80 % probability; `detectable_vs_untouched`
+            likewise.
     """
 
     system: str
@@ -36,6 +45,10 @@ class LeaderboardRow:
     documents_per_s: float | None = None
     model_mb: float | None = None
     num_queries: int
+    p_vs_hard_labels: float | None = None
+    p_vs_untouched: float | None = None
+    detectable_vs_hard_labels: float | None = None
+    detectable_vs_untouched: float | None = None
 
     @classmethod
     def from_mapping(cls, row: Mapping[str, Any]) -> "LeaderboardRow":
@@ -47,6 +60,53 @@ class LeaderboardRow:
     def is_student(self) -> bool:
         """Whether this is a bi-encoder: a recipe's student or the untouched one."""
         return self.system not in (BM25, TEACHER)
+
+
+def significance_columns(
+    per_query: Mapping[str, Mapping[str, float]], recipes: Sequence[str], *, seed: int
+) -> dict[str, dict[str, float]]:
+    """Per recipe the columns `p_vs_*` and `detectable_vs_*` of its row; a baseline that was not evaluated brings none.
+
+    Two families, one per baseline, each corrected over the recipes: they answer two questions (does distilling beat plain
+    fine-tuning; does training help at all).
+
+    Args:
+        per_query: system -> query_id -> nDCG@10, on the same queries.
+        recipes: names of the trained students.
+        seed: of the sampled sign patterns.
+    """
+    columns: dict[str, dict[str, float]] = {name: {} for name in recipes}
+    for suffix, baseline in _BASELINES.items():
+        if baseline not in per_query:
+            continue
+        for name, found in compare_with_baseline(per_query, baseline, recipes, seed=seed, alpha=ALPHA).items():
+            columns[name] |= {f"p_vs_{suffix}": found.p_holm, f"detectable_vs_{suffix}": found.detectable}
+    return columns
+
+
+def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], baseline: str) -> str:
+    """Difference of a recipe from a baseline, marked where significant: `+0.071†`; `-` where nothing was tested."""
+    suffix = next(key for key, system in _BASELINES.items() if system == baseline)
+    p_value, other = getattr(row, f"p_vs_{suffix}"), find_row(rows, baseline)
+    if p_value is None or other is None:
+        return MISSING
+    return format_difference(row.ndcg_at_10 - other.ndcg_at_10) + (SIGNIFICANT if p_value <= ALPHA else "")
+
+
+def legend_of_tests(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What the marks mean and what the tests could see, as sentences; empty where nothing was tested."""
+    sentences = []
+    for suffix, baseline in _BASELINES.items():
+        found = [value for row in rows if (value := getattr(row, f"detectable_vs_{suffix}")) is not None]
+        if found:
+            sentences.append(
+                f"Against {baseline}, {rows[0].num_queries:,} queries find a true difference of {max(found):.3f} or more with 80 % "
+                "probability; smaller ones may be there and not be seen."
+            )
+    if not sentences:
+        return []
+    test = f"two-sided paired randomisation test, p ≤ {ALPHA:g}, Holm-corrected over the recipes"
+    return [f"{SIGNIFICANT} significantly different: {test}.", *sentences]
 
 
 def gap_closed(student: float, untouched: float, teacher: float) -> float | None:
@@ -108,12 +168,26 @@ def format_table(rows: Sequence[LeaderboardRow], champion: str | None) -> str:
     """A plain-text table for terminals, best system first, the champion marked; no trailing newline."""
     if not rows:
         return "no system has been evaluated yet: run `distill-assets run`"
-    header = ["", "system", "nDCG@10", "95 % interval", "MRR@10", "recall@100", "MAP", "gap closed"]
-    header += ["ms p50", "ms p95", "docs/s", "MB"]
-    cells = [header] + [[CHAMPION_MARK if row.system == champion else "", *_cells(row)] for row in sort_rows(rows)]
+    header = [
+        "",
+        "system",
+        "nDCG@10",
+        "95 % interval",
+        *(f"vs {suffix}" for suffix in _BASELINES),
+        "MRR@10",
+        "recall@100",
+    ]
+    header += ["MAP", "gap closed", "ms p50", "ms p95", "docs/s", "MB"]
+    marks = {row.system: [_room_for_mark(versus(row, rows, name)) for name in _BASELINES.values()] for row in rows}
+    cells = [header]
+    for row in sort_rows(rows):
+        name, ndcg, interval, *others = _cells(row)
+        mark = CHAMPION_MARK if row.system == champion else ""
+        cells.append([mark, name, ndcg, interval, *marks[row.system], *others])
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     lines = [_align(line, widths) for line in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
+    lines += legend_of_tests(rows)
     if find_row(rows, champion):
         lines.append(f"{CHAMPION_MARK} champion: what search uses")
     return "\n".join(lines)
@@ -143,6 +217,11 @@ def _cells(row: LeaderboardRow) -> list[str]:
         format_share(row.gap_closed),
         *(format_number(value) for value in (row.query_ms_p50, row.query_ms_p95, row.documents_per_s, row.model_mb)),
     ]
+
+
+def _room_for_mark(cell: str) -> str:
+    """Digits stay below digits, marked or not."""
+    return cell if cell.endswith(SIGNIFICANT) else f"{cell} "
 
 
 def _align(line: list[str], widths: list[int]) -> str:

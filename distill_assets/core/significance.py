@@ -1,11 +1,12 @@
-"""How far a mean over queries can be trusted: bootstrap intervals and paired randomisation tests.
+"""How far a mean over queries can be trusted: intervals, paired tests, correction for many tests, and what a test can see.
 
 Smucker, Allan & Carterette 2007, "A comparison of statistical significance tests for information retrieval
 evaluation": the paired randomisation test needs no normal distribution and is the one to prefer for per-query measures.
 The seed is an argument; the same seed and values give the same number.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +89,80 @@ def non_inferiority_test(
         raise ValueError(f"margin must be at least 0, got {margin}: a negative one would ask for superiority by it")
     shifted = _differences(candidate, baseline) + margin
     return _sign_flip_p_value(shifted, lambda sums: sums, seed=seed, num_permutations=num_permutations)
+
+
+def holm_correction(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p-values of one family of tests, in the order given: significant where the adjusted one is <= alpha.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the smallest of m p-values is multiplied by m, the
+    next by m - 1, and so on; none may be below the one before it, none above 1. The chance of any false claim in the
+    family stays at alpha, whatever the dependence between the tests (recipes share queries and a baseline).
+
+    Raises:
+        ValueError: a p-value is not within 0 and 1.
+    """
+    wrong = {name: p for name, p in p_values.items() if not 0 <= p <= 1}  # NaN compares false, so it is refused too
+    if wrong:
+        raise ValueError(f"p-values lie between 0 and 1, got {wrong}")
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}
+
+
+def minimum_detectable_difference(
+    num_queries: int, sd_of_differences: float, *, alpha: float = 0.05, power: float = 0.8, num_tests: int = 1
+) -> float:
+    """The true mean difference that a two-sided paired test finds with probability `power`, in the unit of the values.
+
+    (z(1 - alpha / (2 * num_tests)) + z(power)) * sd / sqrt(n), z being the standard normal quantile: Webber, Moffat & Zobel
+    2008, "Statistical power in retrieval experimentation" (their n, solved for the difference). The randomisation test's
+    power is that of the t-test in large samples. A measured difference below it is no evidence of "no difference".
+
+    Args:
+        num_queries: at least 2.
+        sd_of_differences: sample standard deviation of the per-query differences, at least 0.
+        alpha: of the whole family.
+        power: probability of finding it.
+        num_tests: size of a Holm family; its strictest step is assumed, so the figure holds for every test in it.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if num_queries < 2 or num_tests < 1:
+        raise ValueError(f"expected at least 2 queries and 1 test, got {num_queries} and {num_tests}")
+    if not 0 < alpha < 1 or not 0 < power < 1:
+        raise ValueError(f"alpha and power must be above 0 and below 1, got {alpha} and {power}")
+    if not 0 <= sd_of_differences < float("inf"):
+        raise ValueError(f"a standard deviation is 0 or more and finite, got {sd_of_differences}")
+    normal = NormalDist()
+    quantiles = normal.inv_cdf(1 - alpha / (2 * num_tests)) + normal.inv_cdf(power)
+    return quantiles * sd_of_differences / float(np.sqrt(num_queries))
+
+
+def mean_over_seeds(per_seed: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Mean per query over the seeds of one recipe, in the order of the first seed's queries.
+
+    To be done before a paired test. What the test samples is queries: three seeds on 100 queries are 100 observations, not
+    300, and taken as 300 they would give p-values that are far too small. The mean over seeds stands for what the recipe
+    gives on that query; conclusions hold for the mean of these seeds, and how much seeds differ is reported beside it.
+
+    Raises:
+        ShapeError: no seed, or seeds evaluated on different queries.
+    """
+    if not per_seed:
+        raise ShapeError("no seed to average over: expected at least one with its per-query values")
+    first = next(iter(per_seed.values()))
+    for seed, values in per_seed.items():
+        if values.keys() != first.keys():
+            num_shared = len(values.keys() & first.keys())
+            raise ShapeError(
+                f"seed {seed} has {len(values)} queries, the first seed {len(first)}, {num_shared} in both: "
+                "evaluate every seed on the same queries"
+            )
+    return {query_id: float(np.mean([values[query_id] for values in per_seed.values()])) for query_id in first}
 
 
 def _sign_flip_p_value(

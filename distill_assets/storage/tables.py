@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from distill_assets.core.errors import NonFiniteError, WarehouseError
 
-# 2 added `quarantine`. A table that is new is added to an older file; a changed one will need a migration of its own.
-SCHEMA_VERSION: int = 2
+# 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`. A new table
+# and a new column that may be NULL are added to an older file; any other change will need a migration of its own.
+SCHEMA_VERSION: int = 3
 
 # Large strings: a chunk of document texts may pass the 2 GiB that 32-bit offsets can address.
 _ARROW_TYPES: dict[str, pa.DataType] = {
@@ -84,6 +85,8 @@ _NDCG = "nDCG@10, trec_eval's linear gains."
 _MRR = "Reciprocal rank of the first relevant document of the top 10."
 _RECALL = "Share of the relevant documents in the top 100."
 _MAP = "Average precision."
+_P = "p-value against {}: paired randomisation test, Holm-corrected over the recipes; NULL where nothing was tested."
+_DETECTABLE = "True difference that this test finds with 80 % probability."
 
 TABLES: dict[str, TableSpec] = {
     "corpus": TableSpec(
@@ -186,8 +189,51 @@ TABLES: dict[str, TableSpec] = {
             "documents_per_s": _double("Documents encoded per second; NULL without an encoder.", is_nullable=True),
             "model_mb": _double("Size of the model; NULL without one.", is_nullable=True),
             "num_queries": _integer("Judged queries behind the means."),
+            "p_vs_hard_labels": _double(_P.format("`hard_labels`"), is_nullable=True),
+            "p_vs_untouched": _double(_P.format("the untouched student"), is_nullable=True),
+            "detectable_vs_hard_labels": _double(_DETECTABLE, is_nullable=True),
+            "detectable_vs_untouched": _double(_DETECTABLE, is_nullable=True),
         },
         key_columns=("split", "system"),
+    ),
+    "query_results": TableSpec(
+        asset="leaderboard",
+        columns={
+            "split": _SPLIT,
+            "system": _text("Ranking system."),
+            "query_id": _QUERY_ID,
+            "ndcg_at_10": _double(_NDCG),
+            "relevant_rank": _integer("Best rank of a relevant document, from 1; NULL below 100.", is_nullable=True),
+            "top_doc_ids": _text("The first three documents found, as a JSON list."),
+            "kendall_tau": _double(
+                "Kendall's tau-b with the teacher on the pool; NULL for systems without a score for all of it.",
+                is_nullable=True,
+            ),
+            "overlap_at_10": _double("Share of the teacher's top 10 of the pool in this system's.", is_nullable=True),
+        },
+        key_columns=("split", "system", "query_id"),
+    ),
+    "teacher_fitness": TableSpec(
+        asset="leaderboard",
+        columns={
+            "system": _text("The teacher, or a recipe's student."),
+            "query_id": _text("Id of a dev query."),
+            "ndcg_at_10": _double("nDCG@10 of reranking the query's positives and mined negatives."),
+        },
+        key_columns=("system", "query_id"),
+    ),
+    "scoring_costs": TableSpec(
+        asset="teacher_scores",
+        columns={
+            "scored_at": ColumnSpec("TIMESTAMP", "When scoring ended, UTC."),
+            "asset": _text("What it was for: teacher_scores, leaderboard, ..."),
+            "partition_key": _text("Its partition; empty where it has none."),
+            "teacher_fingerprint": _text("Content of the teacher."),
+            "num_pairs": ColumnSpec("BIGINT", "Pairs that needed a forward pass and were stored."),
+            "seconds": _double("Wall time, loading the model included."),
+        },
+        key_columns=("scored_at", "asset", "partition_key"),
+        mode="append",
     ),
     "champion_history": TableSpec(
         asset="champion",

@@ -301,10 +301,11 @@ class Warehouse:
         connection.commit()
 
     def _upgrade(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Add the tables that newer versions brought; rows that are there stay as they are."""
+        """Add the tables and columns that newer versions brought; rows that are there stay as they are."""
         connection.begin()
         for table, spec in TABLES.items():
             connection.execute(spec.ddl(table))
+            _add_missing_columns(connection, table, spec)
         connection.execute("UPDATE schema_info SET version = ?", [SCHEMA_VERSION])
         connection.commit()
 
@@ -324,6 +325,21 @@ def utc_now() -> datetime:
 def _has_schema(connection: duckdb.DuckDBPyConnection) -> bool:
     sql = "SELECT table_name FROM duckdb_tables() WHERE table_name = 'schema_info'"
     return bool(connection.execute(sql).fetchall())
+
+
+def _add_missing_columns(connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec) -> None:
+    """What is stored says which are missing, not its version: several changes may share one. Old rows get NULL there."""
+    sql = "SELECT column_name FROM duckdb_columns() WHERE table_name = ?"
+    stored = {row[0] for row in connection.execute(sql, [table]).fetchall()}
+    for name, column in spec.columns.items():
+        if name in stored:
+            continue
+        if not column.is_nullable:
+            raise WarehouseError(
+                f"{table} lacks the column {name}, which may not be NULL: rows of an older file have no value for it; "
+                "set another data_folder"
+            )
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {column.sql_type}")
 
 
 def _require_mode(table: str, mode: str) -> TableSpec:

@@ -105,6 +105,18 @@ def export(collection: CollectionArgument, folder: Path) -> None:
     write_beir(read_study_collection(_source(collection)), folder)
 
 
+@app.command()
+def tables(
+    documents: Annotated[list[Path], typer.Argument(help="JSON documents of experiments.")],
+    split: Annotated[str, typer.Option(help="dev or test.")] = "test",
+) -> None:
+    """Print the documents as Markdown tables with intervals, corrected tests and the gap closed."""
+    from distill_assets.study.tables import render
+
+    for path in documents:
+        typer.echo(render(json.loads(path.read_text(encoding="utf-8")), split))
+
+
 def _source(name: str) -> Source:
     kind, _, rest = name.partition(":")
     if kind == "beir" and rest:

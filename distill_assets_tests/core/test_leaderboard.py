@@ -11,8 +11,11 @@ from distill_assets.core.leaderboard import (
     format_number,
     format_table,
     gap_closed,
+    legend_of_tests,
+    significance_columns,
     sort_rows,
     teacher_finding,
+    versus,
 )
 
 
@@ -125,3 +128,58 @@ def test_finding_says_whether_it_may_be_chance() -> None:
     assert "may be chance" in near
     assert far is not None
     assert "do not overlap" in far
+
+
+def test_significance_columns_are_corrected_per_baseline() -> None:
+    """q1..q3 with differences 0.1, 0.2, 0.3 give p = 2/8 exactly; against the untouched student two recipes are tested (0.5).
+
+    Against `hard_labels` it is one (0.25): counting the baseline itself, or both families as one, would double p again.
+    """
+    low, high = {"q1": 0.0, "q2": 0.0, "q3": 0.0}, {"q1": 0.1, "q2": 0.2, "q3": 0.3}
+    higher = {"q1": 0.2, "q2": 0.4, "q3": 0.6}
+    per_query = {"untouched_student": low, "hard_labels": high, "margin_mse": higher}
+    found = significance_columns(per_query, ["hard_labels", "margin_mse"], seed=1)
+    assert found["margin_mse"]["p_vs_untouched"] == found["hard_labels"]["p_vs_untouched"] == 0.5
+    assert found["margin_mse"]["p_vs_hard_labels"] == 0.25
+    assert set(found["hard_labels"]) == {"p_vs_untouched", "detectable_vs_untouched"}
+    # (1.95996 + 0.84162) x 0.1 / sqrt(3): one test, sd of the differences 0.1
+    assert found["margin_mse"]["detectable_vs_hard_labels"] == pytest.approx(0.16175, abs=1e-5)
+
+
+def test_tests_without_a_baseline_bring_no_column() -> None:
+    """`skip_recipes = ["hard_labels"]` is allowed: a p-value against nothing must not be made up."""
+    found = significance_columns({"margin_mse": {"q": 0.5}, "untouched_student": {"q": 0.4}}, ["margin_mse"], seed=1)
+    assert set(found["margin_mse"]) == {"p_vs_untouched", "detectable_vs_untouched"}
+
+
+def test_table_marks_what_is_significant_and_says_what_could_be_seen() -> None:
+    """A mark by eye or on a significant loss alone misleads; digits must stay below digits with and without a mark."""
+    rows = [
+        make_row("untouched_student", 0.5),
+        make_row("hard_labels", 0.56, p_vs_untouched=0.05, detectable_vs_untouched=0.04),
+        make_row(
+            "margin_mse",
+            0.55,
+            p_vs_untouched=0.06,
+            p_vs_hard_labels=0.9,
+            detectable_vs_untouched=0.05,
+            detectable_vs_hard_labels=0.03,
+        ),
+    ]
+    lines = format_table(rows, None).splitlines()
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert "+0.060†" in lines[2] and "+0.050 " in lines[3] and "-0.010 " in lines[3]
+    assert lines[2].index("0.060") == lines[3].index("0.050")
+    assert lines[5].startswith(
+        "† significantly different: two-sided paired randomisation test, p ≤ 0.05, Holm-corrected"
+    )
+    assert "Against hard_labels, 500 queries find a true difference of 0.030" in lines[6]
+    assert "Against untouched_student, 500 queries find a true difference of 0.050" in lines[7]
+
+
+def test_versus_is_open_where_nothing_was_tested() -> None:
+    """A row of an older file has no p: a difference without a test must not look like one that was not significant."""
+    rows = [make_row("untouched_student", 0.5), make_row("margin_mse", 0.55)]
+    assert versus(rows[1], rows, "untouched_student") == "-"
+    assert versus(rows[0], rows, "hard_labels") == "-"
+    assert legend_of_tests(rows) == []

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from distill_assets.core import significance
 from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.significance import bootstrap_interval, non_inferiority_test, paired_randomisation_test
+from distill_assets.core.significance import (
+    bootstrap_interval,
+    holm_correction,
+    mean_over_seeds,
+    minimum_detectable_difference,
+    non_inferiority_test,
+    paired_randomisation_test,
+)
 
 small = settings(max_examples=50, deadline=None)
 measures = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=25)
@@ -166,3 +173,84 @@ def test_bad_input_is_refused() -> None:
         bootstrap_interval([1.0], seed=0, level=95)
     with pytest.raises(ValueError, match="num_permutations must be at least 1"):
         paired_randomisation_test([1], [2], seed=0, num_permutations=0)
+
+
+def test_holm_by_hand() -> None:
+    """P 0.01, 0.04, 0.03, 0.005 of 4 tests: sorted x 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04; the last may not fall below 0.06.
+
+    Without the running maximum 0.04 would pass at 5 % although a smaller p before it did not.
+    """
+    found = holm_correction({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert list(found) == ["a", "b", "c", "d"]
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+
+
+def test_holm_of_one_and_of_none() -> None:
+    """One test needs no correction; two recipes of p 0.8 must not get 1.6."""
+    assert holm_correction({"a": 0.04}) == {"a": 0.04}
+    assert holm_correction({}) == {}
+    assert holm_correction({"a": 0.8, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+@small
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_no_correction_and_bonferroni(p_values: list[float]) -> None:
+    """A corrected p below the raw one invents evidence; one above Bonferroni's throws it away. Order must not turn."""
+    raw = {str(i): p for i, p in enumerate(p_values)}
+    found = holm_correction(raw)
+    assert all(raw[k] <= found[k] <= min(1.0, len(raw) * raw[k]) + 1e-12 for k in raw)
+    ordered = [found[k] for k in sorted(raw, key=lambda k: raw[k])]
+    assert ordered == sorted(ordered)
+
+
+def test_detectable_difference_by_hand() -> None:
+    """z(0.975) = 1.95996, z(0.8) = 0.84162, sum 2.80159: with sd 0.25 and 100 queries x 0.025 = 0.07004.
+
+    Four tests: z(1 - 0.05 / 8) = z(0.99375) = 2.49771, sum 3.33933, x 0.025 = 0.08348. A one-sided quantile would give 0.0622.
+    """
+    assert minimum_detectable_difference(100, 0.25) == pytest.approx(0.07004, abs=1e-5)
+    assert minimum_detectable_difference(400, 0.25) == pytest.approx(0.07004 / 2, abs=1e-5)
+    assert minimum_detectable_difference(100, 0.25, num_tests=4) == pytest.approx(0.08348, abs=1e-5)
+
+
+def test_detectable_difference_is_detected_with_its_power() -> None:
+    """The formula is a promise about our own test: of 300 samples with that true difference about 80 % (sd 2.3 %) are found."""
+    rng = np.random.default_rng(4)
+    true = minimum_detectable_difference(60, 0.2)
+    samples = rng.normal(true, 0.2, size=(300, 60))
+    found = [paired_randomisation_test(d, np.zeros(60), seed=1, num_permutations=499) <= 0.05 for d in samples]
+    assert 0.72 <= np.mean(found) <= 0.88
+
+
+def test_detectable_difference_refuses_nonsense() -> None:
+    """One query has no spread, and an sd of NaN would print as the detectable difference."""
+    with pytest.raises(ValueError, match="at least 2 queries"):
+        minimum_detectable_difference(1, 0.2)
+    with pytest.raises(ValueError, match="0 or more and finite, got nan"):
+        minimum_detectable_difference(10, float("nan"))
+    with pytest.raises(ValueError, match="alpha and power"):
+        minimum_detectable_difference(10, 0.2, power=1.0)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm_correction({"a": float("nan")})
+
+
+def test_seeds_are_averaged_per_query() -> None:
+    """0.2 and 0.6 on q1, 0.8 and 0.4 on q2: 0.4 and 0.6; a mean per seed (0.5, 0.5) would pair seeds, not queries."""
+    found = mean_over_seeds({1: {"q1": 0.2, "q2": 0.8}, 2: {"q2": 0.4, "q1": 0.6}})
+    assert found == pytest.approx({"q1": 0.4, "q2": 0.6})
+    with pytest.raises(ShapeError, match="seed 2 has 1 queries, the first seed 2, 1 in both"):
+        mean_over_seeds({1: {"q1": 0.2, "q2": 0.8}, 2: {"q1": 0.6}})
+    with pytest.raises(ShapeError, match="no seed"):
+        mean_over_seeds({})
+
+
+def test_counting_seeds_as_queries_would_invent_significance() -> None:
+    """Why `mean_over_seeds`: 3 identical seeds bring no evidence; as 3 x 14 observations they cut p from 0.25 to 0.03."""
+    rng = np.random.default_rng(2)
+    differences = rng.normal(0.03, 0.08, 14)
+    honest = paired_randomisation_test(differences, np.zeros(14), seed=0)
+    pooled = paired_randomisation_test(np.tile(differences, 3), np.zeros(42), seed=0)
+    assert pooled < honest / 2
+    per_seed = {s: {str(i): d for i, d in enumerate(differences.tolist())} for s in range(3)}
+    averaged = list(mean_over_seeds(per_seed).values())
+    assert paired_randomisation_test(averaged, np.zeros(14), seed=0) == pytest.approx(honest)

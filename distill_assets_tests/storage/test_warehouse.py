@@ -325,6 +325,48 @@ def test_an_older_file_gets_the_new_tables_and_keeps_its_rows(warehouse: Warehou
         assert connection.execute("SELECT version FROM schema_info").fetchall() == [(SCHEMA_VERSION,)]
 
 
+NEW_COLUMNS = ("p_vs_hard_labels", "p_vs_untouched", "detectable_vs_hard_labels", "detectable_vs_untouched")
+
+
+def leaderboard_row(**values: float | None) -> pa.Table:
+    """One row; the columns of the tests hold `values`, NULL by default."""
+    row: dict[str, Any] = dict.fromkeys(TABLES["leaderboard"].columns, 0.5)
+    row |= {"split": "test", "system": "bm25", "num_queries": 10} | dict.fromkeys(NEW_COLUMNS) | values
+    schema = {
+        name: {"VARCHAR": pa.string(), "INTEGER": pa.int32()}.get(c.sql_type, pa.float64())
+        for name, c in TABLES["leaderboard"].columns.items()
+    }
+    return pa.table({name: pa.array([row[name]], schema[name]) for name in row})
+
+
+def test_an_older_leaderboard_gets_the_columns_of_the_tests(warehouse: Warehouse) -> None:
+    """A file of schema 2 has a narrower table: a read by name fails in every command, a fresh table loses its rows."""
+    warehouse.replace_slice("leaderboard", leaderboard_row())
+    with duckdb.connect(str(warehouse.path)) as connection:
+        for column in NEW_COLUMNS:
+            connection.execute(f"ALTER TABLE leaderboard DROP COLUMN {column}")
+        connection.execute("DROP TABLE scoring_costs")
+        connection.execute("UPDATE schema_info SET version = 2")
+    again = Warehouse(warehouse.path)
+    (row,) = again.read("leaderboard").to_pylist()
+    assert row["ndcg_at_10"] == 0.5 and all(row[column] is None for column in NEW_COLUMNS)
+    assert again.read("scoring_costs").num_rows == 0
+    again.replace_slice("leaderboard", leaderboard_row(p_vs_untouched=0.04))
+    assert again.read("leaderboard").to_pylist()[0]["p_vs_untouched"] == 0.04
+
+
+def test_a_missing_column_that_needs_a_value_is_not_made_up(warehouse: Warehouse) -> None:
+    """NULL in a column that everything takes for a number would surface as a TypeError in some chart."""
+    warehouse.slice_keys("corpus")
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("ALTER TABLE leaderboard DROP COLUMN map")
+        connection.execute("UPDATE schema_info SET version = 2")
+    with pytest.raises(WarehouseError, match="leaderboard lacks the column map"):
+        Warehouse(warehouse.path).read("leaderboard")
+    with duckdb.connect(str(warehouse.path)) as connection:
+        assert connection.execute("SELECT version FROM schema_info").fetchall() == [(2,)]
+
+
 def test_known_slices_follow_other_writers(warehouse: Warehouse) -> None:
     """A remembered list of slices that misses another process's write would train on last week's data and call it fresh."""
     warehouse.replace_slice("queries", queries("q1"), slice_key="a", input_fingerprint="old")

@@ -1,0 +1,182 @@
+"""The asset checks: which there are, what to do when one fails, and how a verdict of `core/quality.py` reaches Dagster.
+
+A check is judged before its slice is written. A slice whose blocking check failed is written all the same, so that a person can
+look at it, but without the fingerprint of its inputs: the next run makes it again, and nothing is made from it
+(`assets/inputs.py`, `data_version`).
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from distill_assets.assets.reporting import markdown_table, shown
+from distill_assets.core.quality import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check: what passing means, and the next step where it fails."""
+
+    name: str
+    asset: str
+    is_blocking: bool
+    meaning: str
+    next_step: str
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        name="documents_not_empty",
+        asset="corpus",
+        is_blocking=True,
+        meaning="Documents hold letters or digits.",
+        next_step="Remove the documents of the sample from the source, or give them text, and read the batch again.",
+    ),
+    Check(
+        name="documents_distinct",
+        asset="corpus",
+        is_blocking=False,
+        meaning="Few documents say exactly what another one says, in this batch or another.",
+        next_step="Remove the copies: a copy of a relevant document that nobody judged counts as a mistake of every system.",
+    ),
+    Check(
+        name="test_queries_unseen",
+        asset="queries",
+        is_blocking=False,
+        meaning="No test query stands in train, equal or nearly so, over all batches.",
+        next_step="Remove the twins of the sample from train or test; test numbers are a little too good until then.",
+    ),
+    Check(
+        name="leakage_within_limit",
+        asset="queries",
+        is_blocking=True,
+        meaning="The share of test queries that stand in train is at most `max_leaked_queries`.",
+        next_step="Remove the twins from train or test, or split by the query's text; if they are meant, raise max_leaked_queries.",
+    ),
+    Check(
+        name="queries_judged",
+        asset="qrels",
+        is_blocking=False,
+        meaning="At least half of each split's queries have a positive judgement.",
+        next_step="Bring the missing judgements, or compare the ids of queries and qrels; queries without one are not used.",
+    ),
+    Check(
+        name="positives_in_corpus",
+        asset="qrels",
+        is_blocking=False,
+        meaning="Every positive judgement names a document that some batch has brought.",
+        next_step="Bring the documents, then read this batch again; judgements without a document count nowhere.",
+    ),
+    Check(
+        name="better_than_baselines",
+        asset="teacher_checkpoint",
+        is_blocking=False,
+        meaning="The teacher orders dev candidates better than BM25 and than the untouched student.",
+        next_step="Not fit to teach: set another teacher, or fine-tune it on more queries, before training on its scores.",
+    ),
+    Check(
+        name="logits_vary",
+        asset="teacher_scores",
+        is_blocking=True,
+        meaning="Teacher logits are finite and differ between the documents of a query.",
+        next_step="Check that `teacher` is a cross-encoder with trained weights and gives raw logits, then materialise again.",
+    ),
+    Check(
+        name="positives_above_negatives",
+        asset="teacher_scores",
+        is_blocking=False,
+        meaning="The teacher ranks few hard negatives above the positive.",
+        next_step="Read the sample: if those negatives are right answers, labels are missing, and soft labels help; if not, the "
+        "teacher is too weak.",
+    ),
+    Check(
+        name="loss_finite",
+        asset="student_checkpoint",
+        is_blocking=True,
+        meaning="Training left a loss curve and all of it is finite.",
+        next_step="Lower the recipe's learning_rate or margin_scale.",
+    ),
+    Check(
+        name="embeddings_spread",
+        asset="student_checkpoint",
+        is_blocking=True,
+        meaning="Embeddings have not collapsed into one direction.",
+        next_step="Lower the recipe's learning_rate, or train it longer; a changed recipe is trained anew.",
+    ),
+    Check(
+        name="agrees_with_teacher",
+        asset="student_checkpoint",
+        is_blocking=False,
+        meaning="Training moved the student's order of each query's documents towards the teacher's.",
+        next_step="Train longer, raise the learning rate, or score more negatives: the student has not learned from the teacher.",
+    ),
+    Check(
+        name="metrics_agree",
+        asset="eval_metrics",
+        is_blocking=True,
+        meaning="A second tool counts the same metrics, to 1e-6.",
+        next_step="Believe no metric: reinstall the pinned ir-measures and pytrec-eval-terrier, and report it if it stays.",
+    ),
+    Check(
+        name="gate",
+        asset="champion",
+        is_blocking=False,
+        meaning="The gate let the best recipe on dev through, or it is the champion already.",
+        next_step="Nothing has to be done: the champion stays. Read the reason; more dev queries make smaller gains visible.",
+    ),
+)
+
+
+def check_specs(asset: str, partitions: dg.PartitionsDefinition | None = None) -> list[dg.AssetCheckSpec]:
+    """The checks that an asset declares. Per partition: a blocking one that failed for one batch holds up no other."""
+    with warnings.catch_warnings():
+        # Checks with partitions are a preview in Dagster 1.13; without them the last batch's result would stand for all.
+        warnings.simplefilter("ignore", category=dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name=check.name,
+                asset=asset,
+                description=f"{check.meaning} If not: {check.next_step}",
+                blocking=check.is_blocking,
+                partitions_def=partitions,
+            )
+            for check in CHECKS
+            if check.asset == asset
+        ]
+
+
+def check_results(asset: str, verdicts: Mapping[str, Verdict]) -> list[dg.AssetCheckResult]:
+    """What Dagster records of an asset's checks, by name: one verdict for each that the asset declares."""
+    return [
+        dg.AssetCheckResult(
+            check_name=name,
+            passed=verdict.passed,
+            severity=dg.AssetCheckSeverity.ERROR if find_check(asset, name).is_blocking else dg.AssetCheckSeverity.WARN,
+            description=verdict.found,
+            metadata=_metadata(asset, name, verdict),
+        )
+        for name, verdict in verdicts.items()
+    ]
+
+
+def find_check(asset: str, name: str) -> Check:
+    """The check of that name on that asset."""
+    return next(check for check in CHECKS if (check.asset, check.name) == (asset, name))
+
+
+def accepted(input_fingerprint: str, results: Sequence[dg.AssetCheckResult]) -> str:
+    """The fingerprint to store with a slice: empty, so that the slice is never up to date, when a blocking check failed."""
+    refused = any(not result.passed and result.severity is dg.AssetCheckSeverity.ERROR for result in results)
+    return "" if refused else input_fingerprint
+
+
+def _metadata(asset: str, name: str, verdict: Verdict) -> dict[str, Any]:
+    metadata: dict[str, Any] = dict(verdict.figures)
+    if verdict.samples:
+        metadata["sample"] = markdown_table(verdict.samples)
+    if not verdict.passed:
+        metadata["what to do"] = find_check(asset, name).next_step
+    return shown(metadata)

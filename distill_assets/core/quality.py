@@ -1,0 +1,401 @@
+"""Judgements on data, scores and models: numbers in, a verdict out. The asset checks show what is found here.
+
+A verdict on nothing (a batch without queries) passes where nothing can be wrong with nothing, and says so.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distill_assets.core.errors import ShapeError
+
+MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
+MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
+MAX_EMPTY_SHARE = 0.01  # the readers refuse blank texts; this is for texts of signs alone
+MIN_JUDGED_SHARE = 0.5
+# A teacher of random weights puts half of the negatives above the positive; good ones found 70 % of the unlabelled top passages
+# of MS MARCO to be relevant (Qu et al. 2021, RocketQA), so a high share may also be the labels' fault: a warning, with the pairs.
+MAX_NEGATIVES_ABOVE = 0.3
+MAX_UNDECIDED_QUERIES = 0.5
+# Unit vectors: collapsed ones have a mean cosine of 1. Encoders trained at a low temperature stay near 0.8 and rank well.
+# Documents that all sound alike start above that: then a training may not halve the spread that they had.
+MAX_MEAN_COSINE, MAX_MEAN_COSINE_EVER = 0.98, 0.9999
+METRIC_TOLERANCE = 1e-6
+_SAME_LOGIT = 1e-6
+_SHINGLE_SIZE = 3
+_PUNCTUATION = ".,;:?!\"'"  # not brackets and operators: they carry meaning in queries about code
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check found.
+
+    Attributes:
+        passed: whether all is well.
+        found: one sentence with the numbers behind it.
+        figures: the numbers by name, for plots over time.
+        samples: at most `MAX_SAMPLES` rows that show what is meant, all with the same keys.
+    """
+
+    passed: bool
+    found: str
+    figures: Mapping[str, float | int] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """A train query with one of its documents; `label` above 0 is a positive, `logit` is the teacher's, raw."""
+
+    query_id: str
+    query: str
+    doc_id: str
+    document: str
+    label: int
+    logit: float
+
+
+def judge_empty_documents(content_of: Mapping[str, str]) -> Verdict:
+    """Documents (doc_id -> what encoders read) without a single letter or digit: their vectors mean nothing."""
+    empty = sorted(doc_id for doc_id, content in content_of.items() if not any(map(str.isalnum, content)))
+    share = _share(len(empty), len(content_of))
+    return Verdict(
+        share <= MAX_EMPTY_SHARE,
+        f"{len(empty):,} of {len(content_of):,} documents hold no letter and no digit ({share:.1%}); allowed {MAX_EMPTY_SHARE:.0%}",
+        {"num_empty": len(empty), "share_empty": share},
+        [{"doc_id": doc_id, "content": content_of[doc_id][:80]} for doc_id in empty[:MAX_SAMPLES]],
+    )
+
+
+def judge_duplicates(hash_of: Mapping[str, str], elsewhere: Sequence[tuple[str, str, str]] = ()) -> Verdict:
+    """Documents of a batch that say exactly what another document says.
+
+    Args:
+        hash_of: doc_id -> content hash, of the batch.
+        elsewhere: (content hash, batch, doc_id) of other batches. The same id with the same content is the same document
+            delivered again, and no copy.
+    """
+    owners: dict[str, list[tuple[str, str]]] = {}
+    for doc_id, content_hash in sorted(hash_of.items()):
+        owners.setdefault(content_hash, []).append(("", doc_id))
+    for content_hash, batch, doc_id in sorted(elsewhere):
+        owners.setdefault(content_hash, []).append((batch, doc_id))
+    copies = []
+    for doc_id, content_hash in sorted(hash_of.items()):
+        others = [owner for owner in owners[content_hash] if owner[1] != doc_id]
+        if others:
+            copies.append({"doc_id": doc_id, "same as": others[0][1], "of batch": others[0][0] or "this one"})
+    share = _share(len(copies), len(hash_of))
+    return Verdict(
+        share <= MAX_DUPLICATE_SHARE,
+        f"{len(copies):,} of {len(hash_of):,} documents have the content of another one ({share:.1%}); "
+        f"warned above {MAX_DUPLICATE_SHARE:.0%}",
+        {"num_duplicates": len(copies), "share_duplicates": share},
+        copies[:MAX_SAMPLES],
+    )
+
+
+def judge_coverage(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdict:
+    """Share of each split's queries (query_id -> split) that have a positive judgement."""
+    shares = {}
+    for split in sorted(set(split_of.values())):
+        ids = [query_id for query_id, its_split in split_of.items() if its_split == split]
+        shares[split] = _share(sum(query_id in judged for query_id in ids), len(ids))
+    thin = {split: share for split, share in shares.items() if share < MIN_JUDGED_SHARE}
+    told = ", ".join(f"{split} {share:.0%}" for split, share in shares.items()) or "there are none"
+    unjudged = sorted(query_id for query_id in split_of if query_id not in judged)
+    return Verdict(
+        not thin,
+        f"queries with a positive judgement: {told}; warned below {MIN_JUDGED_SHARE:.0%} of a split",
+        {f"share_judged_{split}": share for split, share in shares.items()},
+        [{"query_id": query_id, "split": split_of[query_id]} for query_id in unjudged[:MAX_SAMPLES]],
+    )
+
+
+def judge_missing_positives(positives: Sequence[tuple[str, str]], known: frozenset[str]) -> Verdict:
+    """Positive judgements (query_id, doc_id) of documents that no batch has brought: they count nowhere."""
+    missing = sorted(pair for pair in positives if pair[1] not in known)
+    share = _share(len(missing), len(positives))
+    return Verdict(
+        not missing,
+        f"{len(missing):,} of {len(positives):,} positive judgements name a document that no batch has brought ({share:.1%})",
+        {"num_missing": len(missing), "share_missing": share},
+        [{"query_id": query_id, "doc_id": doc_id} for query_id, doc_id in missing[:MAX_SAMPLES]],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A test query that also stands in train, word by word or nearly so."""
+
+    test_id: str
+    test_text: str
+    train_id: str
+    train_text: str
+    similarity: float
+
+
+def find_twins(test: Mapping[str, str], train: Mapping[str, str], *, jaccard: float) -> list[Twin]:
+    """For each test query (query_id -> text) its nearest train query, where that is equal or nearly so; sorted by test id.
+
+    Nearly: the shingles of three words have a Jaccard similarity of at least `jaccard`; case and punctuation do not count,
+    signs do ("x < y" and "x <= y" are two questions). Of fewer than three words all must be equal.
+
+    Two sets with similarity j share at least ceil(j * n) of the n shingles of one, so one of the rarest n - ceil(j * n) + 1
+    is shared (the prefix filter of Chaudhuri et al. 2006): lists of common shingles ("how do i") are never walked.
+    """
+    by_shingle: dict[int, list[str]] = {}
+    shingles_of = {query_id: query_shingles(text) for query_id, text in train.items()}
+    for query_id, own in shingles_of.items():
+        for shingle in own:
+            by_shingle.setdefault(shingle, []).append(query_id)
+    found = []
+    for test_id, text in sorted(test.items()):
+        nearest = _nearest(query_shingles(text), shingles_of, by_shingle, jaccard)
+        if nearest is not None:
+            found.append(Twin(test_id, text, nearest[1], train[nearest[1]], nearest[0]))
+    return found
+
+
+def query_shingles(text: str) -> frozenset[int]:
+    """Hashes of every run of three words, of all words where there are fewer; good within one process."""
+    stripped = (word.strip(_PUNCTUATION) for word in text.casefold().split())
+    words = [word for word in stripped if word]
+    last = max(1, len(words) - _SHINGLE_SIZE + 1) if words else 0
+    return frozenset(hash(tuple(words[start : start + _SHINGLE_SIZE])) for start in range(last))
+
+
+def judge_unseen(twins: Sequence[Twin], num_test: int) -> Verdict:
+    """Whether no test query has a twin in train."""
+    return _judge_leakage(twins, num_test, 0.0, "none is wanted")
+
+
+def judge_leakage(twins: Sequence[Twin], num_test: int, *, limit: float) -> Verdict:
+    """Whether the share of test queries with a twin in train is within the limit."""
+    return _judge_leakage(twins, num_test, limit, f"allowed {limit:.1%} (setting max_leaked_queries)")
+
+
+def judge_logits(pairs: Sequence[ScoredPair]) -> Verdict:
+    """Whether the teacher tells the documents of a query apart: finite logits, and not one number for all of them."""
+    logits = np.array([pair.logit for pair in pairs], dtype=np.float64)
+    num_broken = int((~np.isfinite(logits)).sum())
+    by_query = [group for group in _by_query(pairs).values() if len(group) > 1]
+    spreads = [max(p.logit for p in group) - min(p.logit for p in group) for group in by_query]
+    num_undecided = sum(not spread > _SAME_LOGIT for spread in spreads)  # a NaN is undecided
+    share = _share(num_undecided, len(by_query))
+    flat = [group[0] for group, spread in zip(by_query, spreads, strict=True) if not spread > _SAME_LOGIT]
+    return Verdict(
+        num_broken == 0 and share <= MAX_UNDECIDED_QUERIES,
+        f"{num_broken:,} of {len(pairs):,} logits are not finite; all documents of a query have the same logit in "
+        f"{num_undecided:,} of {len(by_query):,} queries ({share:.1%}, allowed {MAX_UNDECIDED_QUERIES:.0%})",
+        {"num_not_finite": num_broken, "share_undecided": share, "mean_spread": _mean_of_finite(spreads)},
+        [{"query": pair.query[:80], "logit of all": pair.logit} for pair in flat[:MAX_SAMPLES]],
+    )
+
+
+def judge_negatives_above(pairs: Sequence[ScoredPair]) -> Verdict:
+    """Share of the hard negatives that the teacher ranks above the query's best positive, with those it is surest of."""
+    above, num_negatives = [], 0
+    for group in _by_query(pairs).values():
+        positives = [pair for pair in group if pair.label > 0]
+        if not positives:
+            continue
+        best = max(positives, key=lambda pair: pair.logit)
+        negatives = [pair for pair in group if pair.label <= 0]
+        num_negatives += len(negatives)
+        above += [(pair.logit - best.logit, pair, best) for pair in negatives if pair.logit > best.logit]
+    above.sort(key=lambda found: (-found[0], found[1].query_id, found[1].doc_id))
+    share = _share(len(above), num_negatives)
+    return Verdict(
+        share <= MAX_NEGATIVES_ABOVE,
+        f"the teacher ranks {len(above):,} of {num_negatives:,} hard negatives above the positive ({share:.1%}); "
+        f"warned above {MAX_NEGATIVES_ABOVE:.0%}",
+        {"num_above": len(above), "share_above": share},
+        [
+            {
+                "query": pair.query[:80],
+                "positive": best.document[:80],
+                "hard negative": pair.document[:80],
+                "by": margin,
+            }
+            for margin, pair, best in above[:MAX_SAMPLES]
+        ],
+    )
+
+
+def judge_teacher(ndcg: Mapping[str, float], num_queries: int, *, teacher: str = "teacher") -> Verdict:
+    """Whether the teacher orders the same dev candidates better than every other system (system -> mean nDCG@10)."""
+    if num_queries == 0:
+        return Verdict(
+            False, "not judged: no dev query has mined negatives, so nothing says what this teacher is worth"
+        )
+    ahead = sorted(system for system, value in ndcg.items() if system != teacher and not ndcg[teacher] > value)
+    told = ", ".join(f"{system} {value:.3f}" for system, value in ndcg.items())
+    verdict = f"not fit to teach: not better than {', '.join(ahead)}" if ahead else "better than the others"
+    return Verdict(
+        not ahead,
+        f"{verdict}; nDCG@10 of reranking the candidates of {num_queries:,} dev queries: {told}",
+        {"num_dev_queries": num_queries, **{f"dev_ndcg_at_10_{system}": value for system, value in ndcg.items()}},
+    )
+
+
+def judge_losses(losses: Sequence[tuple[int, float]]) -> Verdict:
+    """Whether a training left a loss curve ((step, loss)) and every point of it is a number."""
+    broken = [(step, loss) for step, loss in losses if not math.isfinite(loss)]
+    if not losses:
+        return Verdict(False, "the training left no loss curve: nothing says that anything was learned")
+    if broken:
+        return Verdict(
+            False,
+            f"{len(broken)} of {len(losses)} losses are not finite, first at step {broken[0][0]}",
+            {"num_not_finite": len(broken)},
+        )
+    first, last = losses[0][1], losses[-1][1]
+    return Verdict(
+        True,
+        f"loss {first:.4g} at step {losses[0][0]}, {last:.4g} at step {losses[-1][0]}, all {len(losses)} finite",
+        {"num_not_finite": 0, "first_loss": first, "last_loss": last},
+    )
+
+
+def judge_spread(vectors: npt.NDArray[np.floating], untouched: npt.NDArray[np.floating]) -> Verdict:
+    """Whether embeddings have collapsed: the mean cosine of every two of a sample of documents.
+
+    Args:
+        vectors: (n, dim) unit vectors of the student.
+        untouched: the same documents in the model it was trained from, to compare with.
+    """
+    if len(vectors) < 2:
+        return Verdict(True, f"{len(vectors)} documents: no two to compare")
+    cosine = mean_pairwise_cosine(vectors)
+    before = mean_pairwise_cosine(untouched)
+    is_spread = cosine <= MAX_MEAN_COSINE or (cosine <= MAX_MEAN_COSINE_EVER and 1 - cosine >= (1 - before) / 2)
+    return Verdict(
+        is_spread,
+        f"mean cosine of any two of {len(vectors):,} documents {cosine:.4f}, before training {before:.4f}; "
+        f"collapsed above {MAX_MEAN_COSINE:g}, or where documents sound alike, when training halves their spread",
+        {"mean_cosine": cosine, "mean_cosine_untouched": before},
+    )
+
+
+def mean_pairwise_cosine(vectors: npt.NDArray[np.floating]) -> float:
+    """Mean cosine over all pairs of two different rows of (n, dim) unit vectors, n at least 2; in O(n dim).
+
+    The squared length of the sum of n unit vectors is n plus the cosines of all ordered pairs. NaN where a vector is.
+    """
+    total = np.asarray(vectors, dtype=np.float64).sum(axis=0)
+    count = len(vectors)
+    return float((total @ total - count) / (count * (count - 1)))
+
+
+def judge_agreement(
+    teacher: Sequence[Sequence[float]],
+    student: Sequence[Sequence[float]],
+    untouched: Sequence[Sequence[float]],
+    *,
+    learns_from_teacher: bool,
+) -> Verdict:
+    """Whether training moved the student's order of each query's documents towards the teacher's.
+
+    Kendall's tau per query, averaged; one list of scores per query in each of the three. A recipe that reads no teacher is
+    measured and never warned of.
+    """
+    taus, before = mean_tau(teacher, student), mean_tau(teacher, untouched)
+    if taus is None or before is None:
+        return Verdict(True, "no query with two documents that the teacher tells apart: nothing to compare")
+    return Verdict(
+        not learns_from_teacher or taus >= before,
+        f"mean Kendall tau with the teacher {taus:+.3f} over {len(teacher):,} train queries, before training {before:+.3f}"
+        + ("" if learns_from_teacher else "; this recipe reads no teacher"),
+        {"kendall_tau": taus, "kendall_tau_untouched": before},
+    )
+
+
+def mean_tau(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float | None:
+    """Mean of Kendall's tau-b over queries; queries with one document, or all equal in one list, are left out.
+
+    Returns:
+        None where no query is left.
+    """
+    taus = [kendall_tau(a, b) for a, b in zip(first, second, strict=True)]
+    found = [tau for tau in taus if tau is not None]
+    return float(np.mean(found)) if found else None
+
+
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's tau-b of two lists of scores of the same documents, in [-1, 1]; None where one of them has only ties.
+
+    Raises:
+        ShapeError: the lists differ in length.
+    """
+    if len(first) != len(second):
+        raise ShapeError(f"tau of {len(first)} and {len(second)} scores: expected one of each per document")
+    upper = np.triu_indices(len(first), k=1)
+    a, b = (np.sign(np.subtract.outer(scores, scores))[upper] for scores in (first, second))
+    denominator = math.sqrt(float((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / denominator if denominator else None
+
+
+def judge_recount(differences: Mapping[str, float], num_values: int) -> Verdict:
+    """Whether two tools agree on a run's measures: measure -> largest absolute difference of any query."""
+    apart = sorted(name for name, value in differences.items() if not value <= METRIC_TOLERANCE)
+    told = ", ".join(f"{name} {value:.1e}" for name, value in differences.items()) or "nothing was judged"
+    return Verdict(
+        not apart,
+        f"largest difference of {num_values:,} values counted twice: {told}; allowed {METRIC_TOLERANCE:g}",
+        {f"max_difference_{name}": value for name, value in differences.items()},
+    )
+
+
+def judge_gate(verdict: str, reason: str, candidate: str, *, is_champion: bool) -> Verdict:
+    """The gate's decision. A candidate that is kept out is a warning; one that is the champion already is none."""
+    return Verdict(verdict == "promoted" or is_champion, f"{candidate}: {verdict}: {reason}")
+
+
+def _judge_leakage(twins: Sequence[Twin], num_test: int, limit: float, allowed: str) -> Verdict:
+    share = _share(len(twins), num_test)
+    return Verdict(
+        share <= limit,
+        f"{len(twins):,} of {num_test:,} test queries stand in train, equal or nearly so ({share:.1%}); {allowed}",
+        {"num_leaked": len(twins), "share_leaked": share},
+        [
+            {
+                "test query": f"{twin.test_id}: {twin.test_text[:80]}",
+                "train query": f"{twin.train_id}: {twin.train_text[:80]}",
+                "similarity": twin.similarity,
+            }
+            for twin in twins[:MAX_SAMPLES]
+        ],
+    )
+
+
+def _nearest(
+    own: frozenset[int], shingles_of: Mapping[str, frozenset[int]], by_shingle: Mapping[int, list[str]], jaccard: float
+) -> tuple[float, str] | None:
+    """(similarity, query_id) of the most similar one at `jaccard` or above; of equal ones the first by id."""
+    rarest = sorted(own, key=lambda shingle: (len(by_shingle.get(shingle, ())), shingle))
+    prefix = rarest[: len(own) - math.ceil(jaccard * len(own)) + 1]
+    candidates = {query_id for shingle in prefix for query_id in by_shingle.get(shingle, ())}
+    scored = [(len(own & shingles_of[c]) / len(own | shingles_of[c]), c) for c in candidates]
+    near = [found for found in scored if found[0] >= jaccard]
+    return min(near, key=lambda found: (-found[0], found[1])) if near else None
+
+
+def _by_query(pairs: Sequence[ScoredPair]) -> dict[str, list[ScoredPair]]:
+    groups: dict[str, list[ScoredPair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.query_id, []).append(pair)
+    return groups
+
+
+def _mean_of_finite(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else 0.0
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,278 @@
+"""The judgements behind the asset checks, each provoked with hand-worked numbers."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_assets.core.errors import ShapeError
+from distill_assets.core.quality import (
+    MAX_SAMPLES,
+    ScoredPair,
+    Twin,
+    find_twins,
+    judge_agreement,
+    judge_coverage,
+    judge_duplicates,
+    judge_empty_documents,
+    judge_gate,
+    judge_leakage,
+    judge_logits,
+    judge_losses,
+    judge_missing_positives,
+    judge_negatives_above,
+    judge_recount,
+    judge_spread,
+    judge_teacher,
+    judge_unseen,
+    kendall_tau,
+    mean_pairwise_cosine,
+    mean_tau,
+    query_shingles,
+)
+
+NAN = math.nan
+
+
+def pair(query_id: str, doc_id: str, label: int, logit: float) -> ScoredPair:
+    """A scored pair whose texts are its ids."""
+    return ScoredPair(query_id, f"text of {query_id}", doc_id, f"text of {doc_id}", label, logit)
+
+
+def test_documents_of_signs_alone_are_found() -> None:
+    """Their vectors are noise that some query will find: 2 of 100 is above 1 %, 1 of 100 is not; letters of any script count."""
+    good = {f"d{i}": "text" for i in range(97)} | {"greek": "αβγ"}
+    two = judge_empty_documents(good | {"a": "---", "b": " \n"})
+    assert not two.passed and two.figures["num_empty"] == 2
+    assert [row["doc_id"] for row in two.samples] == ["a", "b"]
+    assert judge_empty_documents(good | {"a": "---", "b": "b"}).passed
+
+
+def test_copies_are_counted_within_and_across_batches() -> None:
+    """A document that comes again under its own id is no copy; the same words under another id are.
+
+    a and b share their content, c has that of another batch's x, d is its own in another batch: 3 of 4.
+    """
+    verdict = judge_duplicates(
+        {"a": "h1", "b": "h1", "c": "h2", "d": "h3"}, [("h2", "other", "x"), ("h3", "other", "d")]
+    )
+    assert not verdict.passed
+    assert verdict.figures == {"num_duplicates": 3, "share_duplicates": 0.75}
+    assert [row["same as"] for row in verdict.samples] == ["b", "a", "x"]
+    assert verdict.samples[2]["of batch"] == "other"
+
+
+def test_one_copy_in_a_hundred_is_no_warning() -> None:
+    """A check that is always yellow is read by nobody."""
+    assert judge_duplicates({f"d{i}": f"h{i % 200}" for i in range(200)} | {"copy": "h0"}).passed  # 2 of 201
+
+
+def test_coverage_is_per_split() -> None:
+    """Nine judged train queries in ten would hide a test split that nobody judged."""
+    split_of = {f"q{i}": "train" for i in range(9)} | {"t1": "test", "t2": "test", "t3": "test"}
+    verdict = judge_coverage(split_of, frozenset({*(f"q{i}" for i in range(9)), "t1"}))
+    assert not verdict.passed
+    assert verdict.figures == {"share_judged_test": pytest.approx(1 / 3), "share_judged_train": 1.0}
+    assert [row["query_id"] for row in verdict.samples] == ["t2", "t3"]
+    assert judge_coverage(split_of, frozenset({*(f"q{i}" for i in range(9)), "t1", "t2"})).passed
+    assert judge_coverage({}, frozenset()).passed
+
+
+def test_judgements_of_documents_that_nobody_brought() -> None:
+    """They are dropped when read, without a word: recall would be counted over what is left."""
+    verdict = judge_missing_positives([("q1", "a"), ("q1", "gone"), ("q2", "a")], frozenset({"a", "b"}))
+    assert not verdict.passed and verdict.figures["num_missing"] == 1
+    assert verdict.samples == [{"query_id": "q1", "doc_id": "gone"}]
+    assert judge_missing_positives([("q1", "a")], frozenset({"a"})).passed
+
+
+def test_a_test_query_in_train_is_found_by_its_words() -> None:
+    """A query that differs in case, space or one word of twenty has been trained on."""
+    words = [f"word{i}" for i in range(30)]
+    changed = [*words[:-1], "other"]  # 28 shingles each, 27 shared: 27 / 29 = 0.931
+    test = {"t1": "  Fit  THE model ", "t2": " ".join(changed), "t3": "something else entirely"}
+    twins = find_twins(test, {"a": "fit the model", "b": " ".join(words), "c": "another thing of four"}, jaccard=0.9)
+    assert [(twin.test_id, twin.train_id) for twin in twins] == [("t1", "a"), ("t2", "b")]
+    assert [twin.similarity for twin in twins] == [1.0, pytest.approx(27 / 29)]
+
+
+def test_signs_tell_queries_apart_and_punctuation_does_not() -> None:
+    """'c++' and 'c#', or 'x < y' and 'x <= y', are one query to a tokeniser that keeps letters alone."""
+    assert find_twins({"t": "c++", "u": "return (x1 < x2) element-wise"}, {"a": "c#", "b": "c"}, jaccard=0.5) == []
+    assert (
+        find_twins({"u": "return (x1 < x2) element-wise"}, {"a": "return (x1 <= x2) element-wise"}, jaccard=0.5) == []
+    )
+    twins = find_twins(
+        {"t": "What is C++?", "u": "C++", "v": "?"}, {"a": "what is c++", "b": "c++", "c": "!"}, jaccard=1.0
+    )
+    assert [(twin.test_id, twin.train_id) for twin in twins] == [("t", "a"), ("u", "b")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=3, max_size=9), min_size=1, max_size=6),
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=3, max_size=9), min_size=1, max_size=6),
+    st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]),
+)
+def test_the_prefix_filter_loses_no_twin(test: list[list[str]], train: list[list[str]], jaccard: float) -> None:
+    """A filter that is off by one would let a leak through and say that there is none."""
+    tests = {f"t{i}": " ".join(words) for i, words in enumerate(test)}
+    trains = {f"r{i}": " ".join(words) for i, words in enumerate(train)}
+
+    def similarity(one: str, other: str) -> float:
+        first, second = query_shingles(one), query_shingles(other)
+        return len(first & second) / len(first | second)
+
+    best = {i: max(similarity(text, other) for other in trains.values()) for i, text in tests.items()}
+    found = {twin.test_id: twin.similarity for twin in find_twins(tests, trains, jaccard=jaccard)}
+    assert found == pytest.approx({i: value for i, value in best.items() if value >= jaccard})
+
+
+def test_leakage_is_warned_of_at_one_and_refused_above_the_limit() -> None:
+    """One leaked query of a hundred must be seen; six of a hundred must not be trained on."""
+    twins = [Twin(f"t{i}", "text", f"r{i}", "text", 1.0) for i in range(6)]
+    assert judge_unseen([], 100).passed and not judge_unseen(twins[:1], 100).passed
+    assert judge_leakage(twins[:5], 100, limit=0.05).passed
+    refused = judge_leakage(twins, 100, limit=0.05)
+    assert not refused.passed and refused.figures == {"num_leaked": 6, "share_leaked": 0.06}
+    assert refused.samples[0]["test query"] == "t0: text"
+
+
+def test_a_teacher_that_gives_one_number_is_refused() -> None:
+    """Margins of 0 train a student to like nothing; the loss falls all the same. Above half of the queries is refused."""
+    flat = [pair(q, d, int(d == "p"), 0.5) for q in ("q1", "q2") for d in ("p", "n")]
+    varied = [pair("q3", "p", 1, 2.0), pair("q3", "n", 0, 1.0)]
+    verdict = judge_logits([*flat, *varied])
+    assert not verdict.passed and verdict.figures["share_undecided"] == pytest.approx(2 / 3)
+    assert judge_logits([*flat[:2], *varied]).passed
+    assert judge_logits([]).passed
+
+
+@pytest.mark.parametrize("broken", [NAN, math.inf])
+def test_one_logit_that_is_no_number_is_refused(broken: float) -> None:
+    """A NaN among thousands reaches every weight with the first batch that holds it."""
+    pairs = [pair(f"q{i}", d, 0, float(i + j)) for i in range(50) for j, d in enumerate("ab")]
+    verdict = judge_logits([*pairs, pair("last", "a", 1, broken)])
+    assert not verdict.passed and verdict.figures["num_not_finite"] == 1
+
+
+def test_negatives_above_the_best_positive_are_counted_and_shown() -> None:
+    """A negative above the worse of two positives is no mistake of label or teacher; above both it is.
+
+    q1: best positive 2.0; n1 3.0 is above, n2 1.9 is not. q2: n3 is above by 4.0. 2 of 3 negatives.
+    """
+    pairs = [
+        pair("q1", "p1", 1, 0.0),
+        pair("q1", "p2", 2, 2.0),
+        pair("q1", "n1", 0, 3.0),
+        pair("q1", "n2", 0, 1.9),
+        pair("q2", "p3", 1, -1.0),
+        pair("q2", "n3", 0, 3.0),
+        pair("q3", "n4", 0, 9.0),  # no positive: nothing to be above
+    ]
+    verdict = judge_negatives_above(pairs)
+    assert not verdict.passed and verdict.figures == {"num_above": 2, "share_above": pytest.approx(2 / 3)}
+    assert [(row["hard negative"], row["by"]) for row in verdict.samples] == [("text of n3", 4.0), ("text of n1", 1.0)]
+    assert judge_negatives_above([*pairs[:4], pair("q1", "n5", 0, 0.1), pair("q1", "n6", 0, 0.2)]).passed  # 1 of 4
+
+
+def test_a_teacher_must_be_ahead_of_everyone() -> None:
+    """A teacher that only equals the untouched student teaches it what it knows."""
+    ahead = {"teacher": 0.6, "bm25": 0.4, "untouched_student": 0.5}
+    assert judge_teacher(ahead, 48).passed
+    verdict = judge_teacher(ahead | {"untouched_student": 0.6}, 48)
+    assert not verdict.passed and "not better than untouched_student;" in verdict.found
+    assert not judge_teacher(ahead | {"teacher": NAN}, 48).passed
+    assert not judge_teacher({}, 0).passed, "what was not measured must not look well"
+
+
+def test_a_loss_curve_must_be_there_and_finite() -> None:
+    """A training that never logged, or diverged between two logs, leaves a model like any other."""
+    assert not judge_losses([]).passed
+    broken = judge_losses([(1, 2.0), (2, NAN), (3, 1.0)])
+    assert not broken.passed and "first at step 2" in broken.found
+    assert judge_losses([(1, 2.0), (2, 1.0)]).passed
+
+
+def test_mean_cosine_by_hand() -> None:
+    """Three unit vectors at 0, 90 and 180 degrees: cosines 0, -1, 0; mean -1/3. The diagonal must not count."""
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    assert mean_pairwise_cosine(vectors) == pytest.approx(-1 / 3)
+
+
+def fan(half_angle: float) -> np.ndarray:
+    """Two unit vectors whose cosine is cos(2 * half_angle)."""
+    return np.array([[math.cos(half_angle), s * math.sin(half_angle)] for s in (1, -1)])
+
+
+def test_a_collapse_is_told_from_documents_that_sound_alike() -> None:
+    """Absolute limits alone refuse a good student of a narrow collection, or pass one that answers everything the same.
+
+    1 - cos: 0.18 before. After: 0.02 passes, 0.018 is collapsed. From 0.02 before: 0.011 passes, 0.009 is collapsed.
+    """
+
+    def spread(value: float) -> np.ndarray:
+        return fan(math.acos(1 - value) / 2)
+
+    assert judge_spread(spread(0.0201), spread(0.18)).passed
+    assert not judge_spread(spread(0.018), spread(0.18)).passed
+    assert judge_spread(spread(0.011), spread(0.02)).passed
+    assert not judge_spread(spread(0.009), spread(0.02)).passed
+    assert not judge_spread(spread(0.00001), spread(0.00001)).passed
+    assert not judge_spread(np.full((2, 2), NAN), spread(0.18)).passed
+    assert judge_spread(fan(1.0)[:1], fan(1.0)[:1]).passed
+
+
+def test_kendall_tau_by_hand() -> None:
+    """Order 1 2 3 against 1 3 2: two pairs agree, one does not: 1/3. With a tie on one side: 2 / sqrt(2 * 3)."""
+    assert kendall_tau([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)
+    assert kendall_tau([1, 1, 3], [1, 2, 3]) == pytest.approx(2 / math.sqrt(6))
+    assert kendall_tau([3, 2, 1], [10, 20, 30]) == -1.0
+    assert kendall_tau([1, 1], [1, 2]) is None and kendall_tau([1], [1]) is None
+    with pytest.raises(ShapeError, match="2 and 3"):
+        kendall_tau([1, 2], [1, 2, 3])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
+def test_kendall_tau_is_scipys(scores: list[tuple[int, int]]) -> None:
+    """Ties are where definitions differ: tau-b divides by the pairs that are no ties."""
+    from scipy.stats import kendalltau
+
+    first, second = [a for a, _ in scores], [b for _, b in scores]
+    expected, ours = kendalltau(first, second).statistic, kendall_tau(first, second)
+    assert (ours is None and math.isnan(expected)) or ours == pytest.approx(expected)
+
+
+def test_agreement_is_judged_against_the_untouched_student() -> None:
+    """A tau of 0.33 is a success from 0 and a loss from 1: no fixed limit says whether anything was learned."""
+    teacher, same, one_off = [[1.0, 2.0, 3.0]], [[0.1, 0.2, 0.3]], [[0.1, 0.3, 0.2]]
+    assert judge_agreement(teacher, same, one_off, learns_from_teacher=True).passed
+    worse = judge_agreement(teacher, one_off, same, learns_from_teacher=True)
+    assert not worse.passed and worse.figures["kendall_tau"] == pytest.approx(1 / 3)
+    assert judge_agreement(teacher, one_off, same, learns_from_teacher=False).passed
+    assert judge_agreement([], [], [], learns_from_teacher=True).passed
+    assert mean_tau([[1.0], [1.0, 2.0]], [[5.0], [1.0, 2.0]]) == 1.0, "a query with one document says nothing"
+
+
+def test_tools_that_differ_by_more_than_rounding_are_told() -> None:
+    """1e-5 of nDCG is no rounding: one tool breaks ties otherwise, or counts gains otherwise."""
+    assert judge_recount({"ndcg_at_10": 1e-7, "map": 0.0}, 10).passed
+    verdict = judge_recount({"ndcg_at_10": 1e-5, "map": 0.0}, 10)
+    assert not verdict.passed and verdict.figures["max_difference_ndcg_at_10"] == 1e-5
+    assert not judge_recount({"ndcg_at_10": math.inf}, 10).passed
+
+
+def test_the_gate_warns_when_a_candidate_is_kept_out() -> None:
+    """A weekly retraining that never gets through must show; a champion that stays best must not."""
+    assert judge_gate("promoted", "first", "a", is_champion=True).passed
+    assert judge_gate("kept", "a is the champion already", "a", is_champion=True).passed
+    kept = judge_gate("kept", "p = 0.4", "a", is_champion=False)
+    assert not kept.passed and kept.found == "a: kept: p = 0.4"
+
+
+def test_samples_stay_short() -> None:
+    """A table of a million rows in an event log takes the UI down with it."""
+    assert len(judge_empty_documents({f"d{i}": "-" for i in range(1000)}).samples) == MAX_SAMPLES
