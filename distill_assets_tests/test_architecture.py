@@ -20,7 +20,7 @@ HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
 HEAVY_CORE = {
     f"distill_assets.core.{name}"
     for name in ("adapters", "batches", "encoders", "interaction", "losses", "objectives", "training")
-}
+} | {"distill_assets.study.experiments", "distill_assets.study.teachers"}
 # What a layer may import of this package, itself aside; entry points (cli, definitions, running, search, ...) may all.
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "partitions": {"settings"},
     "charts": {"core"},
     "report": {"charts", "core"},
+    "study": {"core", "sources", "storage"},
     "resources": {"core", "settings", "sources", "storage"},
     "alerts": set(),
     "provenance": set(),
@@ -42,6 +43,7 @@ FORBIDDEN_IN: dict[str, set[str]] = {
     "storage": {"dagster", *HEAVY},
     "sources": {"dagster", "duckdb", *HEAVY},
     "settings": {"dagster", "duckdb", *HEAVY},
+    "study": {"dagster", "duckdb", "pydantic", "pydantic_settings"},  # it runs on bare GPU machines
     "assets": {"duckdb", *HEAVY},
 }
 

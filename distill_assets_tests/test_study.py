@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from distill_assets.core.errors import SourceError
 from distill_assets.core.records import Query
 from distill_assets.sources.beir import BeirSource
-from distill_assets.study.__main__ import app
 from distill_assets.study.collection import read_study_collection, write_beir
+from distill_assets.study.commands import app
 from distill_assets.study.experiments import Study
 from distill_assets.study.teachers import StudyTeacher, fold_of, join_kinds
 
