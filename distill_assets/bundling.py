@@ -8,7 +8,7 @@ from typing import Any
 from distill_assets.assets.inputs import data_version
 from distill_assets.assets.manifests import package_versions
 from distill_assets.assets.reading import choose_queries, read_labels, read_qrels, read_step_groups, read_train_queries
-from distill_assets.core.groups import build_student_groups, build_teacher_groups
+from distill_assets.core.groups import build_student_epochs, build_teacher_epochs
 from distill_assets.core.recipes import Recipe, TeacherMember, TeacherRecipe
 from distill_assets.resources import Project
 
@@ -51,7 +51,7 @@ def grow_adapter(project: Project, out: Path, growth: Growth) -> dict[str, Any]:
         )
         model = grow_cross_encoder(project.student_path, device=project.device, max_length=recipe.max_length)
         adapted = add_adapter(model, growth.rank)
-        groups = build_teacher_groups(
+        groups = build_teacher_epochs(
             queries,
             labels,
             num_hard=recipe.num_hard,
@@ -66,7 +66,7 @@ def grow_adapter(project: Project, out: Path, growth: Growth) -> dict[str, Any]:
         )
         model = project.load_student(project.student_path)
         adapted = add_adapter(model, growth.rank)
-        groups = build_student_groups(queries, labels, num_negatives=recipe.num_negatives, seed=recipe.seed)
+        groups = build_student_epochs(queries, labels, recipe)
         report = train_student(model, groups, step_groups, recipe, run)
     out.mkdir(parents=True, exist_ok=True)
     save_adapter(adapted, model, out)

@@ -17,6 +17,7 @@ import typer
 from distill_assets.core.errors import DistillError
 from distill_assets.core.recipes import TeacherMember
 from distill_assets.settings import FULL, QUICK, load_settings
+from distill_assets.study.commands import app as study_commands
 
 if TYPE_CHECKING:
     from distill_assets.resources import Project
@@ -31,6 +32,7 @@ app = typer.Typer(
         "`DISTILL_COLLECTION=beir:PATH distill-assets run` trains on a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv)."
     ),
 )
+app.add_typer(study_commands, name="study")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 _LEADERBOARD_FIELDS = (
     "ndcg_at_10",

@@ -158,6 +158,11 @@ class Settings(BaseSettings):
     def _check_recipes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         allowed = {field.name for field in fields(Recipe)} - {"name"}
         for name, table in value.items():
+            if "in_batch_weight" in table:
+                raise ValueError(
+                    f"recipe {name!r}: in_batch_weight is gone, in-batch InfoNCE is a loss with a weight: write "
+                    f"loss = {{ margin_mse = 1.0, info_nce = {table['in_batch_weight']} }}"
+                )
             unknown = sorted(set(table) - allowed)
             if unknown:
                 raise ValueError(

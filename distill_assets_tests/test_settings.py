@@ -165,16 +165,21 @@ def test_own_recipe(elsewhere: Path) -> None:
     assert (settings.recipe("plain").loss, settings.recipe("plain").num_negatives) == ("margin_mse", 2)
 
 
+def test_a_table_of_losses(elsewhere: Path) -> None:
+    """The weights must arrive, whole numbers of TOML too, and two orders of the same table are the same recipe."""
+    one = load("[recipes.mine]\nloss = { kl = 1, info_nce = 0.1 }\n", elsewhere).recipe("mine")
+    other = load("[recipes.mine.loss]\ninfo_nce = 0.1\nkl = 1.0\n", elsewhere).recipe("mine")
+    assert one.loss_weights == {"kl": 1.0, "info_nce": 0.1}
+    assert one.fingerprint == other.fingerprint
+
+
 def test_changed_built_in_recipe(elsewhere: Path) -> None:
     """One changed field must leave the others of the built-in recipe, not fall back to the class's defaults."""
     changed = load("[recipes.margin_mse]\nepochs = 3\n", elsewhere).recipe("margin_mse")
     built_in = BUILT_IN_RECIPES["margin_mse"]
     assert changed.epochs == 3
-    assert (
-        (changed.num_negatives, changed.in_batch_weight)
-        == (built_in.num_negatives, built_in.in_batch_weight)
-        == (2, 5.0)
-    )
+    assert (changed.num_negatives, changed.loss) == (built_in.num_negatives, built_in.loss)
+    assert (changed.num_negatives, changed.loss_weights) == (2, {"margin_mse": 1.0, "info_nce": 5.0})
     assert changed.fingerprint != built_in.fingerprint
 
 
@@ -190,7 +195,13 @@ def test_changed_built_in_recipe(elsewhere: Path) -> None:
         ('[recipes.mine]\nepochs = "two"\n', "epochs = 'two': expected a whole number"),
         ('[recipes.mine]\nlearning_rate = "5e-5"\n', "learning_rate = '5e-5'"),
         ("[recipes.mine]\nlearning_rate = inf\n", "learning_rate = inf"),
-        ('[recipes.mine]\nloss = "mse"\n', "'mse' is not one of margin_mse, hard_labels"),
+        ('[recipes.mine]\nloss = "mse"\n', "'mse' is not one of margin_mse, kl, ranknet"),
+        ("[recipes.mine]\nloss = { mse = 1.0 }\n", "loss names mse: expected weights"),
+        ("[recipes.mine]\nloss = { kl = 0.0 }\n", "loss.kl = 0"),
+        (
+            "[recipes.mine]\nin_batch_weight = 5.0\n",
+            "in_batch_weight is gone.*loss = { margin_mse = 1.0, info_nce = 5.0 }",
+        ),
         ("[recipes.mine]\nbatch_size = 2.5\n", "batch_size"),
         ("[recipes.mine]\nepochs = true\n", "epochs"),
     ],

@@ -13,7 +13,7 @@ from distill_assets.assets.inputs import CODE_VERSIONS, data_version, input_fing
 from distill_assets.assets.manifests import code_state, record_checkpoint
 from distill_assets.assets.reading import read_labels, read_step_groups, read_train_queries
 from distill_assets.assets.reporting import OWNERS, table_schema
-from distill_assets.core.groups import TrainingGroup, build_student_groups
+from distill_assets.core.groups import TrainingGroup, build_student_epochs
 from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import hash_text
 from distill_assets.resources import Project
@@ -70,12 +70,12 @@ def _train(project: Project, recipe: Recipe, key: str) -> None:
     from distill_assets.core.training import TrainingRun, train_student
 
     store = project.checkpoints
-    groups = _training_groups(project, recipe)
+    epochs = _training_epochs(project, recipe)
     step_groups = read_step_groups(project, read_labels(project))
     work_folder = store.work_folder("student", recipe.name, key)
     run = TrainingRun(work_folder, project.device, show_progress=project.show_progress)
     model = project.load_student(project.student_path)
-    report = train_student(model, groups, step_groups, recipe, run)
+    report = train_student(model, epochs, step_groups, recipe, run)
     with store.writing("student", recipe.name, key) as folder:
         model.save_pretrained(str(folder), create_model_card=False)
         manifest = {
@@ -90,7 +90,7 @@ def _train(project: Project, recipe: Recipe, key: str) -> None:
     store.clear_work("student", recipe.name, key)
 
 
-def _training_groups(project: Project, recipe: Recipe) -> list[TrainingGroup]:
+def _training_epochs(project: Project, recipe: Recipe) -> list[list[TrainingGroup]]:
     labels = read_labels(project)
     mined = [q for q in read_train_queries(project) if q.query_id in labels.negatives]
     queries = sorted(mined, key=lambda q: hash_text(q.query_id))[: recipe.max_queries]
@@ -100,9 +100,7 @@ def _training_groups(project: Project, recipe: Recipe) -> list[TrainingGroup]:
             "teacher_scores", slice_keys=project.batches(), columns=["query_id", "doc_id", "teacher_logit"]
         )
         logit_of = {(row["query_id"], row["doc_id"]): row["teacher_logit"] for row in table.to_pylist()}
-    return build_student_groups(
-        queries, labels, num_negatives=recipe.num_negatives, seed=recipe.seed, logit_of=logit_of
-    )
+    return build_student_epochs(queries, labels, recipe, logit_of)
 
 
 def _input_versions(project: Project, recipe: Recipe) -> dict[str, Any]:

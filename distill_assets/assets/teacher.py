@@ -28,7 +28,7 @@ from distill_assets.assets.reading import (
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.charts import as_markdown_image, score_histogram_chart
 from distill_assets.core.ensemble import balance_spreads
-from distill_assets.core.groups import build_teacher_groups
+from distill_assets.core.groups import build_teacher_epochs
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.quality import ScoredPair, judge_logits, judge_negatives_above
@@ -142,7 +142,7 @@ def _fine_tune(project: Project, model: Any, work_folder: Path) -> dict[str, Any
 
     recipe, labels = project.settings.teacher_recipe, read_labels(project)
     queries = choose_queries(read_train_queries(project), read_qrels(project), recipe.num_queries)
-    groups = build_teacher_groups(
+    groups = build_teacher_epochs(
         queries, labels, num_hard=recipe.num_hard, num_random=recipe.num_random, epochs=recipe.epochs, seed=recipe.seed
     )
     run = TrainingRun(work_folder, project.device, show_progress=project.show_progress)

@@ -5,20 +5,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distill_assets.core.errors import MissingPartitionError
+from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import Query, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingGroup:
-    """One query with its candidates as texts: the positive first, then negatives.
+    """One query with its candidates as texts: the positive first, then mined negatives, then random documents.
 
-    `teacher_logits` has one raw logit per document, in the same order; None where no teacher is used.
+    Attributes:
+        teacher_logits: one raw logit for each of the first documents, in the same order; random documents have none. None where
+            no teacher is used.
+        relevant: texts of every document that is known to answer the query; none of them is ever a negative in the batch.
     """
 
     query_id: str
     query: str
     documents: tuple[str, ...]
     teacher_logits: tuple[float, ...] | None = None
+    relevant: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +51,114 @@ class Labels:
     content_of: Mapping[str, str]
 
 
-def build_student_groups(
-    queries: Sequence[Query],
-    labels: Labels,
-    *,
-    num_negatives: int,
-    seed: int,
-    logit_of: Mapping[tuple[str, str], float] | None = None,
-) -> list[TrainingGroup]:
-    """One group per query: a positive chosen by seed and the query, and its first `num_negatives` mined negatives.
+LogitOf = Mapping[tuple[str, str], float]  # (query_id, doc_id) -> raw teacher logit
 
-    With `logit_of` ((query_id, doc_id) -> raw logit) the group carries the teacher's view of each document. Queries with
-    fewer mined negatives are left out.
+
+def build_student_epochs(
+    queries: Sequence[Query], labels: Labels, recipe: Recipe, logit_of: LogitOf | None = None
+) -> list[list[TrainingGroup]]:
+    """The groups of each epoch of `recipe`, drawn as its fields say (`Recipe`).
+
+    Every draw is seeded by recipe, epoch and query. Queries that cannot fill a row are left out: no positive, or fewer candidates
+    than `num_negatives`.
 
     Raises:
-        MissingPartitionError: a pair of a group has no teacher logit.
+        MissingPartitionError: a pair that the recipe reads has no teacher logit.
     """
+    if recipe.uses_teacher and logit_of is None:
+        raise MissingPartitionError(
+            f"recipe {recipe.name!r} reads teacher logits and none were given: materialise teacher_scores"
+        )
+    known = logit_of if recipe.uses_teacher else None
+    doc_ids = sorted(labels.content_of) if recipe.num_random else []
+    epochs = []
+    for epoch in range(recipe.epochs):
+        groups = [g for query in queries for g in _student_groups(query, labels, recipe, known, epoch, doc_ids)]
+        width = max((len(group.documents) for group in groups), default=0)
+        epochs.append([group for group in groups if len(group.documents) == width])
+    return epochs
+
+
+def _student_groups(
+    query: Query, labels: Labels, recipe: Recipe, logit_of: LogitOf | None, epoch: int, doc_ids: Sequence[str]
+) -> list[TrainingGroup]:
+    """The groups of one query in one epoch: one for each of its positives that are drawn."""
+    rng = _rng(query.query_id, recipe.seed, epoch)
+    relevant = sorted(labels.positives.get(query.query_id, ()))
+    mined = [d for d in labels.negatives.get(query.query_id, ()) if d not in relevant]
+    if recipe.positives == "human":
+        positives = rng.sample(relevant, min(recipe.num_positives, len(relevant)))
+    else:
+        positives = _teacher_positives(query.query_id, relevant, mined, logit_of or {})
     groups = []
-    for query in queries:
-        mined = list(labels.negatives.get(query.query_id, ()))[:num_negatives]
-        positives = sorted(labels.positives.get(query.query_id, ()))
-        if len(mined) < num_negatives or not positives:
+    for positive in positives:
+        candidates = [d for d in mined if d != positive]
+        if len(candidates) < recipe.num_negatives:
             continue
-        chosen = [_rng(seed, query.query_id).choice(positives), *mined]
-        logits = None if logit_of is None else _logits(logit_of, query.query_id, chosen)
-        groups.append(TrainingGroup(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen), logits))
+        negatives = _draw_negatives(query.query_id, candidates, recipe, logit_of, rng)
+        logits = None if logit_of is None else _logits(logit_of, query.query_id, [positive, *negatives])
+        easy = _draw_random(doc_ids, {positive, *relevant, *negatives}, recipe.num_random, rng)
+        texts = tuple(labels.content_of[d] for d in [positive, *negatives, *easy])
+        known = tuple(labels.content_of[d] for d in dict.fromkeys([positive, *relevant]))
+        groups.append(TrainingGroup(query.query_id, query.text, texts, logits, known))
     return groups
 
 
-def build_teacher_groups(
+def _teacher_positives(query_id: str, relevant: Sequence[str], mined: Sequence[str], logit_of: LogitOf) -> list[str]:
+    """The scored candidate that the teacher puts first, in the one total order; none where nothing was scored."""
+    scored = [(logit_of[query_id, d], d) for d in dict.fromkeys([*relevant, *mined]) if (query_id, d) in logit_of]
+    return [max(scored)[1]] if scored else []
+
+
+def _draw_negatives(
+    query_id: str, candidates: Sequence[str], recipe: Recipe, logit_of: LogitOf | None, rng: random.Random
+) -> list[str]:
+    """`num_negatives` of the candidates (mined order); which ones is `Recipe.sampling`."""
+    count = recipe.num_negatives
+    if recipe.sampling == "top":
+        return list(candidates[:count])
+    scored = [d for d in candidates if logit_of is None or (query_id, d) in logit_of]
+    if len(scored) < count:
+        raise MissingPartitionError(
+            f"query {query_id!r}: {len(scored)} of its {len(candidates)} mined negatives have a teacher logit, recipe "
+            f"{recipe.name!r} draws {count}: materialise teacher_scores, or raise scored_negatives"
+        )
+    if recipe.sampling == "random" or logit_of is None:
+        return rng.sample(scored, count)
+    return draw_stratified([logit_of[query_id, d] for d in scored], scored, count, rng)
+
+
+def draw_stratified(logits: Sequence[float], doc_ids: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """`count` documents that cover the whole range of their teacher logits, highest part first.
+
+    The range from the highest to the lowest logit is cut into `count` intervals of equal width; a point is drawn in each and the
+    nearest document that is still free is taken. Cut by width, not by rank: most candidates score low, and equal ranks would
+    repeat that. Idea: arXiv 2604.04734.
+    """
+    free = sorted(zip(logits, doc_ids, strict=True), reverse=True)
+    high, low = free[0][0], free[-1][0]
+    chosen = []
+    for part in range(count):
+        point = high - (high - low) * (part + rng.random()) / count
+        nearest = min(range(len(free)), key=lambda i: abs(free[i][0] - point))
+        chosen.append(free.pop(nearest)[1])
+    return chosen
+
+
+def build_teacher_epochs(
     queries: Sequence[Query], labels: Labels, *, num_hard: int, num_random: int, epochs: int, seed: int
-) -> list[TrainingGroup]:
-    """`epochs` groups per query, one after another over all queries: a positive, sampled hard and random negatives.
+) -> list[list[TrainingGroup]]:
+    """The groups of each epoch: one per query with a positive, sampled hard and random negatives.
 
     Each epoch draws anew, so that a query meets other negatives each time. Queries with fewer than `num_hard` mined
     negatives are left out.
     """
-    groups = []
     doc_ids = sorted(labels.content_of)
+    found = []
     for epoch in range(epochs):
+        groups = []
         for query in queries:
-            rng = _rng(seed + epoch, query.query_id)
+            rng = _rng(query.query_id, seed, epoch)
             positives = sorted(labels.positives.get(query.query_id, ()))
             mined = list(labels.negatives.get(query.query_id, ()))
             if len(mined) < num_hard or not positives:
@@ -95,8 +167,9 @@ def build_teacher_groups(
             easy = _draw_random(doc_ids, {*positives, *hard}, num_random, rng)
             chosen = [rng.choice(positives), *hard, *easy]
             groups.append(TrainingGroup(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen)))
-    width = max((len(group.documents) for group in groups), default=0)
-    return [group for group in groups if len(group.documents) == width]
+        width = max((len(group.documents) for group in groups), default=0)
+        found.append([group for group in groups if len(group.documents) == width])
+    return found
 
 
 def build_dev_groups(queries: Sequence[Query], labels: Labels) -> list[DevGroup]:
@@ -134,6 +207,6 @@ def _logits(logit_of: Mapping[tuple[str, str], float], query_id: str, doc_ids: S
     return tuple(logit_of[query_id, doc_id] for doc_id in doc_ids)
 
 
-def _rng(seed: int, query_id: str) -> random.Random:
+def _rng(query_id: str, *seed: int) -> random.Random:
     """A generator of its own per query: adding a query does not change what the others draw."""
-    return random.Random(int(fingerprint(seed, query_id), 16))
+    return random.Random(int(fingerprint(*seed, query_id), 16))

@@ -4,82 +4,116 @@ Device, precision and batch sizes of pure inference are not here: they change th
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from distill_assets.core.errors import SettingsError, UnknownRecipeError
 from distill_assets.core.records import fingerprint
 
-StudentLoss = Literal["margin_mse", "hard_labels"]
+Sampling = Literal["top", "stratified", "random"]
+Positives = Literal["human", "teacher"]
+TeacherLogits = Literal["raw", "standardised"]
 TeacherMember = Literal["cross_encoder", "bi_encoder"]  # of the bundled teacher, whose scores are summed
+
+HARD_LABELS = "hard_labels"
+INFO_NCE = "info_nce"
+LEARNED = "learned"
+LISTWISE_LOSSES: tuple[str, ...] = ("margin_mse", "kl", "ranknet", "adr_mse")  # each fits the teacher's view of a list
+LOSSES: tuple[str, ...] = (*LISTWISE_LOSSES, INFO_NCE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One way to train a student.
 
+    A *list* is what a query is trained on: a positive, `num_negatives` mined negatives, `num_random` random documents. The teacher
+    has a logit for the positive and the mined negatives; random documents have none and are read by ``info_nce`` alone.
+
     Attributes:
         name: partition key and row of the leaderboard.
-        loss: ``margin_mse`` fits the teacher's margins; ``hard_labels`` is InfoNCE on the human labels alone.
-        num_negatives: hard negatives per query, drawn from the mined list with `seed`.
-        epochs: passes over the training groups.
+        loss: ``hard_labels`` (InfoNCE on the human labels, no teacher), one of `LOSSES`, or a table of weights over several:
+            ``{"kl": 1.0, "info_nce": 0.1}``. Formulas and sources are in `core/losses.py`.
+        positives: ``human``: a judged document. ``teacher``: the candidate that the teacher puts first, so that a query without any
+            human label can be trained on; a judged document is one of the candidates.
+        num_positives: at most this many judged documents of a query, each with a list of its own, drawn anew each epoch.
+        num_negatives: mined negatives in a list.
+        sampling: which of the mined candidates. ``top``: the first ones as mined. ``random``: any, drawn anew each epoch.
+            ``stratified``: the range between the teacher's lowest and highest logit for the query is cut into `num_negatives` equal
+            intervals and the candidate nearest to a point drawn in each is taken, anew each epoch (arXiv 2604.04734: the whole
+            range of scores teaches more than its top). The last two draw from all candidates that the teacher scored, for
+            ``hard_labels`` from all that were mined.
+        num_random: documents drawn from the whole corpus, anew each epoch; for ``info_nce``.
+        teacher_logits: ``standardised`` divides the logits by their spread within a list (root mean square over the training
+            set), so that scales and temperatures mean the same for a teacher with margins of 2 and one with margins of 20.
+        margin_scale: ``margin_mse``: multiplies the cosine before margins are compared. Cosine margins live in [-2, 2] and logit
+            margins do not (sentence-transformers #3540). ``"learned"`` trains it along, from 10 times the logits' spread.
+        teacher_temperature: ``kl`` and ``ranknet``: divides the teacher's logits.
+        student_temperature: ``kl``, ``ranknet`` and ``adr_mse``: divides the cosine. CADET: 0.05 (with 0.3 for its teacher, whose
+            logits it maps to 0..1).
+        cosine_scale: ``info_nce``: multiplies the cosine (1 / temperature); 20 is sentence-transformers' default.
+        mask_above: ``info_nce``: leave out a list's negative that the teacher puts above this share of the positive, both mapped
+            to 0..1 between the 1st and 99th percentile of the training set's logits (CADET: 0.6); None leaves out none.
+        epochs: passes over the training queries.
         batch_size: queries per step; in-batch negatives grow with it.
+        mini_batch_size: texts per forward pass whose activations are computed again when the gradient is taken: memory of a small
+            batch, gradient of the large one (as GradCache, arXiv 2101.06983). None keeps all activations.
         learning_rate: peak of a linear schedule with `warmup_share` warm-up.
         warmup_share: share of the steps spent warming up.
-        cosine_scale: multiplies the cosine in the softmax (1 / temperature); 20 is sentence-transformers' default.
-        margin_scale: multiplies the cosine before margins are compared with the teacher's. Cosine margins live in
-            [-2, 2] and logit margins do not, so one of the two has to be scaled (sentence-transformers #3540).
-        in_batch_weight: weight of in-batch InfoNCE added to the Margin-MSE loss; 0 leaves it out. Measured to help
-            dense students (TAS-B uses 0.75 on its in-batch part, CADET 0.1).
         max_queries: at most this many training queries, chosen by hash; None for all.
-        seed: order of the groups, choice of negatives, dropout.
+        seed: order of the lists, what is drawn, dropout.
     """
 
     name: str
-    loss: StudentLoss
+    loss: str | dict[str, float]
+    positives: Positives = "human"
+    num_positives: int = 1
     num_negatives: int = 1
+    sampling: Sampling = "top"
+    num_random: int = 0
+    teacher_logits: TeacherLogits = "raw"
+    margin_scale: float | str = 20.0
+    teacher_temperature: float = 1.0
+    student_temperature: float = 0.05
+    cosine_scale: float = 20.0
+    mask_above: float | None = None
     epochs: int = 1
     batch_size: int = 32
+    mini_batch_size: int | None = None
     learning_rate: float = 5e-5
     warmup_share: float = 0.1
-    cosine_scale: float = 20.0
-    margin_scale: float = 20.0
-    in_batch_weight: float = 0.0
     max_queries: int | None = None
     seed: int = 13
 
     def __post_init__(self) -> None:
         require_recipe_name(self.name)
-        if self.loss not in get_args(StudentLoss):
-            raise SettingsError(
-                f"recipe {self.name!r}: loss {self.loss!r} is not one of {', '.join(get_args(StudentLoss))}"
-            )
-        require_whole(
-            f"recipe {self.name!r}",
-            num_negatives=self.num_negatives,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            max_queries=1 if self.max_queries is None else self.max_queries,
-            seed=self.seed,
-        )
+        owner = f"recipe {self.name!r}"
+        object.__setattr__(self, "loss", _normalised_loss(owner, self.loss))
+        require_one_of(owner, positives=(self.positives, Positives), sampling=(self.sampling, Sampling))
+        require_one_of(owner, teacher_logits=(self.teacher_logits, TeacherLogits))
+        whole = {
+            "num_positives": self.num_positives,
+            "num_negatives": self.num_negatives,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "mini_batch_size": 1 if self.mini_batch_size is None else self.mini_batch_size,
+            "max_queries": 1 if self.max_queries is None else self.max_queries,
+        }
+        require_whole(owner, **whole, num_random=self.num_random, seed=self.seed)
         require_positive(
-            f"recipe {self.name!r}",
-            num_negatives=self.num_negatives,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
+            owner,
+            **whole,
+            num_random=self.num_random + 1,
             learning_rate=self.learning_rate,
+            margin_scale=1.0 if self.margin_scale == LEARNED else self.margin_scale,  # type: ignore[arg-type]
+            teacher_temperature=self.teacher_temperature,
+            student_temperature=self.student_temperature,
             cosine_scale=self.cosine_scale,
-            margin_scale=self.margin_scale,
-            max_queries=1 if self.max_queries is None else self.max_queries,
+            mask_above=1.0 if self.mask_above is None else self.mask_above,
         )
         if not 0.0 <= self.warmup_share < 1.0:
-            raise SettingsError(
-                f"recipe {self.name!r}: warmup_share is {self.warmup_share:g}, expected 0 up to below 1"
-            )
-        if not self.in_batch_weight >= 0:  # refuses NaN too
-            raise SettingsError(
-                f"recipe {self.name!r}: in_batch_weight is {self.in_batch_weight:g}, expected 0 or more"
-            )
+            raise SettingsError(f"{owner}: warmup_share is {self.warmup_share:g}, expected 0 up to below 1")
+        _refuse_contradictions(owner, self)
 
     @property
     def fingerprint(self) -> str:
@@ -87,9 +121,60 @@ class Recipe:
         return fingerprint(*sorted(asdict(self).items()))
 
     @property
+    def loss_weights(self) -> dict[str, float]:
+        """Loss -> weight; ``hard_labels`` is ``info_nce`` alone."""
+        if isinstance(self.loss, dict):
+            return dict(self.loss)
+        return {INFO_NCE if self.loss == HARD_LABELS else self.loss: 1.0}
+
+    @property
     def uses_teacher(self) -> bool:
         """Whether training reads teacher logits."""
-        return self.loss != "hard_labels"
+        reads = any(name in LISTWISE_LOSSES for name in self.loss_weights)
+        return reads or self.mask_above is not None or self.positives == "teacher" or self.sampling == "stratified"
+
+
+def _normalised_loss(owner: str, loss: object) -> str | dict[str, float]:
+    """The loss in one way of writing: a table sorted by name; a name where one loss has weight 1."""
+    if isinstance(loss, str) and (loss == HARD_LABELS or loss in LOSSES):
+        return loss
+    if not isinstance(loss, Mapping):
+        raise SettingsError(
+            f"{owner}: loss {loss!r} is not one of {', '.join((*LOSSES, HARD_LABELS))}, nor a table of weights such as "
+            "{ kl = 1.0, info_nce = 0.1 }"
+        )
+    unknown = sorted(str(name) for name in loss if name not in LOSSES)
+    if unknown or not loss:
+        raise SettingsError(
+            f"{owner}: loss names {', '.join(unknown) or 'nothing'}: expected weights for one or more of {', '.join(LOSSES)}"
+        )
+    require_positive(owner, **{f"loss.{name}": weight for name, weight in loss.items()})
+    weights = {name: float(loss[name]) for name in sorted(loss)}
+    only = next(iter(weights))
+    return only if weights == {only: 1.0} else weights
+
+
+def _refuse_contradictions(owner: str, recipe: Recipe) -> None:
+    """Raise `SettingsError` for fields that cannot go together, or that the recipe's losses would never read."""
+    reads_in_batch = INFO_NCE in recipe.loss_weights
+    reads_lists = any(name in LISTWISE_LOSSES for name in recipe.loss_weights)
+    contradictions = [
+        (recipe.loss == HARD_LABELS and recipe.uses_teacher, "loss hard_labels reads no teacher, but positives, sampling or "
+         "mask_above do: write loss = \"info_nce\" for the same loss with a teacher's choice of pairs"),
+        (recipe.num_random > 0 and not reads_in_batch, "num_random documents have no teacher logit and are read by info_nce "
+         "alone: give info_nce a weight in loss, or leave num_random out"),
+        (recipe.mask_above is not None and not reads_in_batch, "mask_above acts on info_nce alone: give info_nce a weight in "
+         "loss, or leave mask_above out"),
+        (recipe.positives == "teacher" and recipe.num_positives > 1, "positives = \"teacher\" is the one candidate that the "
+         "teacher puts first: leave num_positives out, or set positives = \"human\""),
+        (recipe.teacher_logits == "standardised" and not reads_lists, f"teacher_logits is read by "
+         f"{', '.join(LISTWISE_LOSSES)} alone: leave it out"),
+        (recipe.margin_scale == LEARNED and "margin_mse" not in recipe.loss_weights, "margin_scale is read by margin_mse "
+         "alone: leave it out, or give margin_mse a weight in loss"),
+    ]  # fmt: skip
+    found = [text for is_wrong, text in contradictions if is_wrong]
+    if found:
+        raise SettingsError(f"{owner}: {'; '.join(found)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +236,13 @@ def require_whole(owner: str, **values: int) -> None:
         raise SettingsError(f"{owner}: {listed}: expected a whole number")
 
 
+def require_one_of(owner: str, **values: tuple[object, Any]) -> None:
+    """Raise `SettingsError` for the first (value, Literal) whose value is not one of the literal's."""
+    for name, (value, literal) in values.items():
+        if value not in get_args(literal):
+            raise SettingsError(f"{owner}: {name} = {value!r} is not one of {', '.join(get_args(literal))}")
+
+
 def require_recipe_name(name: str) -> str:
     """Return `name` if it may name a recipe (a partition key and a folder), else raise `SettingsError`."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name):
@@ -176,7 +268,7 @@ RESERVED_SYSTEMS: tuple[str, ...] = (BM25, UNTOUCHED_STUDENT, TEACHER)
 BUILT_IN_RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="hard_labels", loss="hard_labels"),
-        Recipe(name="margin_mse", loss="margin_mse", num_negatives=2, in_batch_weight=5.0),
+        Recipe(name=HARD_LABELS, loss=HARD_LABELS),
+        Recipe(name="margin_mse", loss={"margin_mse": 1.0, INFO_NCE: 5.0}, num_negatives=2),
     )
 }

@@ -1,36 +1,29 @@
-"""Training of students and teachers on sentence-transformers' trainers: seeded, resumable, best dev step kept."""
+"""Training of students and teachers on transformers' trainer: seeded, resumable, best dev step kept."""
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from sentence_transformers import (
-    CrossEncoder,
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.base.sampler import BatchSamplers
-from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from torch.utils.data import Dataset, SequentialSampler
 from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from distill_assets.core.encoders import encode_texts, has_fast_bf16
+from distill_assets.core.batches import StudentSteps, TeacherSteps, plan_steps
+from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
 from distill_assets.core.errors import TrainingError
 from distill_assets.core.groups import DevGroup, TrainingGroup
-from distill_assets.core.losses import StudentLoss, TeacherLoss
+from distill_assets.core.losses import TeacherStatistics, measure_teacher, require_soft
 from distill_assets.core.metrics import rerank_ndcg
+from distill_assets.core.objectives import SCALE_RATE, StudentLoss, TeacherLoss
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 
-logger = logging.getLogger(__name__)
 _DEV_METRIC = "dev_ndcg_at_10"
+NUM_BUCKETS_CPU = 4
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,10 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What training did. `losses` and `dev_curve` are (step, value); dev is nDCG@10 of reranking the dev groups."""
+    """What training did. `losses` and `dev_curve` are (step, value); dev is nDCG@10 of reranking the dev groups.
+
+    `teacher` are the statistics of the logits that were trained on, `learned_margin_scale` where a learned scale ended.
+    """
 
     num_groups: int
     num_steps: int
@@ -60,129 +56,100 @@ class TrainingReport:
     best_step: int
     best_dev_ndcg_at_10: float
     resumed_from_step: int
+    teacher: TeacherStatistics | None = None
+    learned_margin_scale: float | None = None
 
 
 def train_student(
     model: SentenceTransformer,
-    groups: Sequence[TrainingGroup],
+    epochs: Sequence[Sequence[TrainingGroup]],
     dev_groups: Sequence[DevGroup],
     recipe: Recipe,
     run: TrainingRun,
 ) -> TrainingReport:
-    """Train `model` in place by `recipe`; afterwards it holds the weights of the best dev step.
+    """Train `model` in place by `recipe` on the groups of each epoch; afterwards it holds the weights of the best dev step.
 
     Raises:
-        TrainingError: no group, groups without teacher logits where the recipe needs them, or a loss that is not finite.
+        TrainingError: no group, groups without teacher logits where the recipe needs them, a teacher that ranks nothing, or a loss
+            that is not finite.
     """
     set_seed(recipe.seed)
-    rows = _student_rows(groups, recipe)
-    evaluator = _DevEvaluator(dev_groups, _student_scores)
-    arguments = SentenceTransformerTrainingArguments(
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
-        prompts=_prompts(model, rows[0]),
-        **_arguments(run, recipe, len(rows)),
-    )
-    trainer = (SentenceTransformerTrainer if _is_whole(model) else _StudentAdapterTrainer)(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        loss=StudentLoss(model, recipe),
-        evaluator=evaluator,
-        callbacks=[_FiniteLoss()],
-    )
-    return _train(trainer, run, len(rows))
+    statistics = _teacher_statistics(epochs, recipe)
+    steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
+    data = StudentSteps(model, steps, recipe, num_buckets=1 if run.device == "cuda" else NUM_BUCKETS_CPU)
+    objective = StudentLoss(model, recipe, statistics)
+    trainer = _Trainer(objective, data, _DevEvaluator(dev_groups, _student_scores), _arguments(run, recipe, len(steps)))
+    report = _train(trainer, run, len(epochs[0]))
+    scale = None if objective.log_margin_scale is None else float(torch.as_tensor(objective.margin_scale).detach())
+    return replace(report, teacher=statistics, learned_margin_scale=scale)
 
 
 def train_teacher(
     model: CrossEncoder,
-    groups: Sequence[TrainingGroup],
+    epochs: Sequence[Sequence[TrainingGroup]],
     dev_groups: Sequence[DevGroup],
     recipe: TeacherRecipe,
     run: TrainingRun,
 ) -> TrainingReport:
-    """Fine-tune a cross-encoder in place on human labels; afterwards it holds the weights of the best dev step.
+    """Fine-tune a cross-encoder in place on the groups of each epoch; afterwards it holds the weights of the best dev step.
 
     Raises:
         TrainingError: no group, or a loss that is not finite.
     """
     set_seed(recipe.seed)
-    rows = [_columns(group.query, group.documents) for group in _same_width(groups)]
-    arguments = CrossEncoderTrainingArguments(**_arguments(run, recipe, len(rows)))
-    trainer = (CrossEncoderTrainer if _is_whole(model) else _TeacherAdapterTrainer)(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        loss=TeacherLoss(model),
-        evaluator=_DevEvaluator(dev_groups, _teacher_scores),
-        callbacks=[_FiniteLoss()],
-    )
-    return _train(trainer, run, len(rows))
+    steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
+    evaluator = _DevEvaluator(dev_groups, _teacher_scores)
+    trainer = _Trainer(TeacherLoss(model), TeacherSteps(steps), evaluator, _arguments(run, recipe, len(steps)))
+    return _train(trainer, run, len(epochs[0]))
 
 
-def _student_rows(groups: Sequence[TrainingGroup], recipe: Recipe) -> list[dict[str, Any]]:
-    rows = []
-    for group in _same_width(groups):
-        row = _columns(group.query, group.documents)
-        if recipe.uses_teacher:
-            if group.teacher_logits is None or len(group.teacher_logits) != len(group.documents):
-                raise TrainingError(
-                    f"recipe {recipe.name!r} needs one teacher logit per document, query {group.query_id!r} has "
-                    f"{len(group.teacher_logits or ())} for {len(group.documents)}: materialise teacher_scores"
-                )
-            row["label"] = [float(logit) for logit in group.teacher_logits]
-        rows.append(row)
-    return rows
+def _teacher_statistics(epochs: Sequence[Sequence[TrainingGroup]], recipe: Recipe) -> TeacherStatistics | None:
+    """Statistics of the logits that the recipe trains on; None where it reads none."""
+    if not recipe.uses_teacher:
+        return None
+    lists = []
+    for group in (group for groups in epochs for group in groups):
+        if group.teacher_logits is None or len(group.teacher_logits) != 1 + recipe.num_negatives:
+            raise TrainingError(
+                f"recipe {recipe.name!r} needs one teacher logit for the positive and each of {recipe.num_negatives} negatives, "
+                f"query {group.query_id!r} has {len(group.teacher_logits or ())}: materialise teacher_scores"
+            )
+        lists.append(group.teacher_logits)
+    if not lists:
+        return None
+    statistics = measure_teacher(lists)
+    if "kl" in recipe.loss_weights:
+        unit = statistics.spread if recipe.teacher_logits == "standardised" else 1.0
+        require_soft(statistics, recipe.teacher_temperature * unit)
+    return statistics
 
 
-def _same_width(groups: Sequence[TrainingGroup]) -> Sequence[TrainingGroup]:
-    widths = {len(group.documents) for group in groups}
-    if len(widths) != 1 or min(widths) < 2:
-        raise TrainingError(
-            f"{len(groups)} training groups with {sorted(widths)} documents each: expected at least one group, all of the same "
-            "width and with a negative; lower num_negatives or mine more"
-        )
-    return groups
-
-
-def _columns(query: str, documents: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {"query": query, "positive": documents[0]}
-    row.update({f"negative_{i}": text for i, text in enumerate(documents[1:], start=1)})
-    return row
-
-
-def _prompts(model: SentenceTransformer, row: dict[str, Any]) -> dict[str, str] | None:
-    """The model's own query and document prompts per column: training without them moves the wrong vectors."""
-    wanted = {c: model.prompts.get("query" if c == "query" else "document") for c in row if c != "label"}
-    return {column: prompt for column, prompt in wanted.items() if prompt} or None
-
-
-def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_rows: int) -> dict[str, Any]:
-    num_steps = max(1, num_rows // recipe.batch_size) * recipe.epochs
+def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int) -> TrainingArguments:
     every = max(1, num_steps // run.num_evaluations)
-    return {
-        "output_dir": str(run.work_folder),
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": min(recipe.batch_size, num_rows),
-        "learning_rate": recipe.learning_rate,
-        "warmup_steps": recipe.warmup_share,
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        "bf16": has_fast_bf16(run.device),
-        "use_cpu": run.device == "cpu",
-        "eval_strategy": "steps",
-        "eval_steps": every,
-        "save_strategy": "steps",
-        "save_steps": every,
-        "save_total_limit": 2,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": _DEV_METRIC,
-        "greater_is_better": True,
-        "logging_steps": max(1, num_steps // 20),
-        "logging_nan_inf_filter": False,  # on, it writes the average of the other losses for a NaN, and `_FiniteLoss` sees none
-        "disable_tqdm": True,
-        "report_to": "none",
-        "dataloader_drop_last": num_rows > recipe.batch_size,
-    }
+    return TrainingArguments(
+        output_dir=str(run.work_folder),
+        num_train_epochs=1,  # the data hold the steps of all epochs in order
+        per_device_train_batch_size=1,  # one item of the data is one step
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_share,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        bf16=has_fast_bf16(run.device),
+        use_cpu=run.device == "cpu",
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=_DEV_METRIC,
+        greater_is_better=True,
+        logging_steps=max(1, num_steps // 20),
+        logging_nan_inf_filter=False,  # on, it writes the average of the other losses for a NaN, and `_FiniteLoss` sees none
+        disable_tqdm=True,
+        report_to="none",
+        remove_unused_columns=False,
+    )
 
 
 def _train(trainer: Any, run: TrainingRun, num_groups: int) -> TrainingReport:
@@ -194,11 +161,6 @@ def _train(trainer: Any, run: TrainingRun, num_groups: int) -> TrainingReport:
     trainer.train(resume_from_checkpoint=last)
     history = trainer.state.log_history
     dev_curve = [(entry["step"], entry[f"eval_{_DEV_METRIC}"]) for entry in history if f"eval_{_DEV_METRIC}" in entry]
-    if not dev_curve:
-        raise TrainingError(
-            f"training ended after {trainer.state.global_step} of {trainer.state.max_steps} steps, before its first dev "
-            "evaluation: too many queries share their documents, which no batch may hold twice; lower batch_size"
-        )
     best_step, best = max(dev_curve, key=lambda point: (point[1], -point[0]))
     return TrainingReport(
         num_groups=num_groups,
@@ -224,7 +186,7 @@ def _student_scores(model: SentenceTransformer, groups: Sequence[DevGroup]) -> l
 
 def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[list[float]]:
     pairs = [(group.query, text) for group in groups for text in group.documents]
-    logits = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False).tolist()
+    logits = CrossEncoderScorer(model)(pairs).tolist()
     scores, start = [], 0
     for group in groups:
         scores.append(logits[start : start + len(group.documents)])
@@ -232,57 +194,97 @@ def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[lis
     return scores
 
 
-def _is_whole(model: torch.nn.Module) -> bool:
-    return all(parameter.requires_grad for parameter in model.parameters())
+class _Trainer(Trainer):
+    """transformers' trainer over planned steps: one item of the data is one step, the model is an objective.
 
-
-class _SavesTrainedPart:
-    """Mixed into a trainer: saves and loads what is trained, where that is a part of the model.
-
-    The stock trainer loads a checkpoint by building a plain model from it, in which adapter layers have no place: it logs
-    an error and goes on with the weights of the last step as if they were the best (sentence-transformers 6.2).
+    What is saved and loaded is what the objective trains, by name: all weights and the learned scale, or adapters alone.
     """
 
     _file_name = "trained.safetensors"
-    args: Any
-    model: Any
+    control: Any
+
+    def __init__(
+        self, objective: torch.nn.Module, data: Dataset[Any], evaluator: "_DevEvaluator", arguments: TrainingArguments
+    ) -> None:
+        super().__init__(
+            model=objective,
+            args=arguments,
+            train_dataset=data,
+            eval_dataset=evaluator.groups,
+            data_collator=_the_step,
+            callbacks=[_FiniteLoss()],
+        )
+        self.evaluator = evaluator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss = model(inputs)
+        return (loss, {}) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW; a learned scale has a rate of its own, without which it would stay where it starts."""
+        optimizer = super().create_optimizer(model)
+        scale = getattr(self.model, "log_margin_scale", None)
+        if scale is not None and not any(group.get("is_scale") for group in optimizer.param_groups):
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if p is not scale]
+            rate = SCALE_RATE * self.args.learning_rate
+            optimizer.add_param_group({"params": [scale], "lr": rate, "weight_decay": 0.0, "is_scale": True})
+        return optimizer
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The dev metric of the model as it stands."""
+        found = self.evaluator(self.model.model)
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        """What training changes: parameters with a gradient; buffers too where every parameter has one."""
+        parameters = dict(self.model.named_parameters())
+        if all(p.requires_grad for p in parameters.values()):
+            return dict(self.model.state_dict())
+        return {name: p for name, p in parameters.items() if p.requires_grad}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)  # type: ignore[misc]
-        trained = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
-        save_file(trained, str(Path(output_dir or self.args.output_dir) / self._file_name))
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.detach().clone().contiguous() for name, value in self._trained().items()},
+            folder / self._file_name,
+        )
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        trained = load_file(str(Path(checkpoint_path) / self._file_name))
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        trained = load_file(Path(resume_from_checkpoint) / self._file_name)
         unknown = self.model.load_state_dict(trained, strict=False).unexpected_keys
         if unknown:
             raise TrainingError(
-                f"{checkpoint_path} holds {len(unknown)} weights that the model has not: clear the work folder"
+                f"{resume_from_checkpoint} holds {len(unknown)} weights that the model has not: clear the work folder"
             )
 
-
-class _StudentAdapterTrainer(_SavesTrainedPart, SentenceTransformerTrainer):
-    pass
-
-
-class _TeacherAdapterTrainer(_SavesTrainedPart, CrossEncoderTrainer):
-    pass
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
 
-class _DevEvaluator(BaseEvaluator):
+def _the_step(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return items[0]
+
+
+class _DevEvaluator:
     """nDCG@10 of reranking each dev query's candidates; what decides the best step."""
 
     def __init__(
         self, groups: Sequence[DevGroup], score: Callable[[Any, Sequence[DevGroup]], list[list[float]]]
     ) -> None:
-        super().__init__()
-        self.primary_metric = _DEV_METRIC
         self.groups = list(groups)
         self.score = score
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def __call__(self, model: Any) -> dict[str, float]:
         """Score the dev groups with the model as it stands."""
         return {_DEV_METRIC: rerank_ndcg(self.groups, self.score(model, self.groups))}
 

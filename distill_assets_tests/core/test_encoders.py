@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from distill_assets.core import encoders
 from distill_assets.core.encoders import (
@@ -33,6 +34,21 @@ TEXTS = ["sum every value of the array", "sort", "merge the frame along one axis
 def grow(path: Path, **arguments: Any) -> Any:
     """`grow_cross_encoder` with a length."""
     return grow_cross_encoder(path, max_length=32, **arguments)
+
+
+def test_half_precision_folders_are_loaded_in_full(
+    tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path
+) -> None:
+    """Transformers 5 keeps a file's precision: trained in 16 bits, a published fp16 model unlearns while the run goes on."""
+    for load, folder in ((load_student, tiny_encoder), (load_teacher, tiny_cross_encoder), (grow, tiny_encoder)):
+        half = tmp_path / load.__name__
+        shutil.copytree(folder, half)
+        for weights in half.rglob("*.safetensors"):
+            save_file({k: v.half() for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
+        config = half / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float16"}), "utf-8")
+        model = load(half, device="cpu")
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}, load.__name__
 
 
 @pytest.mark.parametrize("load", [load_student, load_teacher, grow])

@@ -1,6 +1,11 @@
 """Groups: what each query draws, and that it never depends on its neighbours."""
 
+import random
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distill_assets.core.errors import MissingPartitionError
 from distill_assets.core.groups import (
@@ -8,9 +13,11 @@ from distill_assets.core.groups import (
     Labels,
     TrainingGroup,
     build_dev_groups,
-    build_student_groups,
-    build_teacher_groups,
+    build_student_epochs,
+    build_teacher_epochs,
+    draw_stratified,
 )
+from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import Query
 
 DOC_IDS = [f"d{i:02d}" for i in range(40)]
@@ -27,39 +34,139 @@ def make_labels(**changes: object) -> Labels:
     return Labels(**{**values, **changes})  # type: ignore[arg-type]
 
 
+def make_recipe(**changes: Any) -> Recipe:
+    """Hard labels on one mined negative, one epoch."""
+    return Recipe(**{"name": "r", "loss": "hard_labels", "seed": 1, **changes})
+
+
+def build(labels: Labels, logit_of: Any = None, queries: list[Query] = QUERIES, **fields: Any) -> list[TrainingGroup]:
+    """The groups of a recipe's only epoch."""
+    (groups,) = build_student_epochs(queries, labels, make_recipe(**fields), logit_of)
+    return groups
+
+
+def ids(group: TrainingGroup) -> list[str]:
+    """The documents' ids, from their texts."""
+    return [text.removeprefix("text of ") for text in group.documents]
+
+
 def test_student_groups_take_the_best_mined_negatives_in_order() -> None:
     """Negatives in another order than the teacher's logits pair each text with a foreign score."""
     labels = make_labels(positives={"q0": ["d00"]})
     logits = {("q0", "d00"): 9.0, ("q0", "d12"): 3.0, ("q0", "d13"): 2.0}
-    assert build_student_groups(QUERIES[:1], labels, num_negatives=2, seed=1, logit_of=logits) == [
-        TrainingGroup("q0", "query 0", ("text of d00", "text of d12", "text of d13"), (9.0, 3.0, 2.0))
+    assert build(labels, logits, loss="margin_mse", num_negatives=2) == [
+        TrainingGroup("q0", "query 0", ("text of d00", "text of d12", "text of d13"), (9.0, 3.0, 2.0), ("text of d00",))
     ]
 
 
 def test_student_groups_without_a_teacher_carry_no_logits() -> None:
     """Zeros in place of None would be fitted as if a teacher had said them."""
-    groups = build_student_groups(QUERIES, make_labels(), num_negatives=1, seed=1)
+    groups = build(make_labels(), {("q0", "d00"): 1.0})
     assert len(groups) == 6 and all(group.teacher_logits is None for group in groups)
 
 
-def test_student_groups_do_not_depend_on_neighbours_or_listing_order() -> None:
-    """One random stream over all queries would give every later query other positives when one is added."""
+FULL_LOGITS = {(f"q{i}", d): float((7 * j + i) % 40) for i in range(6) for j, d in enumerate(DOC_IDS)}
+DRAWS: list[dict[str, Any]] = [
+    {"num_negatives": 3},
+    {"num_negatives": 3, "num_positives": 2},
+    {"loss": "info_nce", "num_negatives": 3, "num_random": 4, "sampling": "random"},
+    {"loss": "kl", "num_negatives": 3, "sampling": "stratified"},
+    {"loss": "kl", "num_negatives": 3, "positives": "teacher"},
+]
+
+
+@pytest.mark.parametrize("fields", DRAWS)
+def test_student_groups_do_not_depend_on_neighbours_or_listing_order(fields: dict[str, Any]) -> None:
+    """One random stream over all queries would give every later query other documents when one is added."""
     labels = make_labels()
-    all_groups = {g.query_id: g for g in build_student_groups(QUERIES, labels, num_negatives=3, seed=1)}
-    fewer = build_student_groups(QUERIES[3:], labels, num_negatives=3, seed=1)
-    assert fewer == [all_groups[q.query_id] for q in QUERIES[3:]]
+    all_groups = build(labels, FULL_LOGITS, **fields)
+    assert build(labels, FULL_LOGITS, QUERIES[3:], **fields) == [g for g in all_groups if g.query_id >= "q3"]
     backwards = make_labels(positives={q: list(reversed(p)) for q, p in labels.positives.items()})
-    assert build_student_groups(QUERIES, backwards, num_negatives=3, seed=1) == list(all_groups.values())
+    assert build(backwards, FULL_LOGITS, **fields) == all_groups
 
 
-def test_student_groups_choose_the_positive_by_seed() -> None:
+@pytest.mark.parametrize("fields", DRAWS)
+def test_student_groups_hold_no_document_twice_and_no_answer_among_the_negatives(fields: dict[str, Any]) -> None:
+    """A known answer as a negative, or a document twice, teaches a contradiction that no loss curve shows."""
+    labels = make_labels(negatives={f"q{i}": [f"d{i:02d}", *DOC_IDS[12:20]] for i in range(6)})
+    for group in build(labels, FULL_LOGITS, **fields):
+        found = ids(group)
+        assert len(found) == len(set(found)) == 4 + fields.get("num_random", 0)
+        assert not set(found[1:]) & set(labels.positives[group.query_id])
+        assert set(labels.positives[group.query_id]) <= {text.removeprefix("text of ") for text in group.relevant}
+
+
+def test_student_groups_draw_positives_anew_each_epoch_and_by_seed() -> None:
     """A choice that always takes the first positive never trains on the second."""
-    chosen = {
-        g.documents[0]
-        for seed in range(8)
-        for g in build_student_groups(QUERIES[:1], make_labels(), num_negatives=1, seed=seed)
+    epochs = build_student_epochs(QUERIES[:1], make_labels(), make_recipe(epochs=8))
+    assert {ids(group)[0] for groups in epochs for group in groups} == {"d00", "d06"}
+    assert {ids(g)[0] for seed in range(8) for g in build(make_labels(), None, QUERIES[:1], seed=seed)} == {
+        "d00",
+        "d06",
     }
-    assert chosen == {"text of d00", "text of d06"}
+
+
+def test_several_positives_have_a_group_each() -> None:
+    """Two positives in one list would be each other's negatives."""
+    groups = build(make_labels(), None, QUERIES[:1], num_positives=5, num_negatives=2)
+    assert sorted(ids(g)[0] for g in groups) == ["d00", "d06"]
+    assert all(ids(g)[1:] == ["d12", "d13"] and set(g.relevant) == {"text of d00", "text of d06"} for g in groups)
+
+
+@pytest.mark.parametrize("sampling", ["random", "stratified"])
+def test_sampled_negatives_are_drawn_anew_each_epoch_from_what_the_teacher_scored(sampling: str) -> None:
+    """The first k again and again would be top-k under another name; an unscored candidate has no logit to train on."""
+    scored = {key: v for key, v in FULL_LOGITS.items() if key[1] not in ("d13", "d16")}
+    recipe = make_recipe(loss="kl", num_negatives=2, sampling=sampling, epochs=12)
+    labels = make_labels(negatives={"q0": DOC_IDS[12:20]}, positives={"q0": ["d00"]})
+    drawn = [ids(group)[1:] for groups in build_student_epochs(QUERIES, labels, recipe, scored) for group in groups]
+    assert len({tuple(d) for d in drawn}) > 3
+    assert {d for found in drawn for d in found} == {"d12", "d14", "d15", "d17", "d18", "d19"}
+
+
+def test_stratified_negatives_cover_the_range_of_scores() -> None:
+    """Cut by rank, nine low candidates of ten fill nine of ten places: what the paper warns of.
+
+    Logits 10, 9 and twenty from 0 to 0.19; three parts of width 3.33: the nearest to 6.67..10 is 9 or 10, to 3.33..6.67 the other
+    one or a low one, to 0..3.33 a low one. Top-k by rank strata would take one of 10, 9 at most.
+    """
+    logits = [10.0, 9.0, *(i / 100 for i in range(20))]
+    names = [f"d{i:02d}" for i in range(22)]
+    both = 0
+    for seed in range(50):
+        chosen = draw_stratified(logits, names, 3, random.Random(seed))
+        assert len(set(chosen)) == 3 and chosen[0] in ("d00", "d01") and chosen[2] not in ("d00", "d01")
+        both += {"d00", "d01"} <= set(chosen)
+    assert 5 < both < 45
+
+
+@given(
+    logits=st.lists(st.floats(-30, 30), min_size=1, max_size=30),
+    share=st.floats(0.01, 1),
+    seed=st.integers(0, 1000),
+)
+def test_stratified_negatives_are_distinct_whatever_the_logits(logits: list[float], share: float, seed: int) -> None:
+    """Ties, a range of zero or as many draws as candidates must neither fail nor repeat a document."""
+    names = [f"d{i:02d}" for i in range(len(logits))]
+    count = max(1, int(share * len(logits)))
+    chosen = draw_stratified(logits, names, count, random.Random(seed))
+    assert len(chosen) == len(set(chosen)) == count
+
+
+def test_the_teacher_chooses_the_positive_of_a_query_without_labels() -> None:
+    """The regime of few labels: without this a query that nobody judged is never trained on.
+
+    q0 is not judged, its best scored candidate is d14; q1 is judged with d01, which the teacher puts below d12; q2 has no score.
+    """
+    labels = make_labels(positives={"q1": ["d01"]})
+    logits = {("q0", d): v for d, v in zip(DOC_IDS[12:17], (1.0, 2.0, 5.0, 0.0, -1.0), strict=True)}
+    logits |= {("q1", "d01"): 3.0, ("q1", "d12"): 4.0, ("q1", "d13"): 1.0, ("q1", "d14"): 0.0}
+    groups = build(labels, logits, QUERIES[:3], loss="kl", positives="teacher", num_negatives=2)
+    assert [(g.query_id, ids(g), g.teacher_logits) for g in groups] == [
+        ("q0", ["d14", "d12", "d13"], (5.0, 1.0, 2.0)),
+        ("q1", ["d12", "d13", "d14"], (4.0, 1.0, 0.0)),
+    ]
+    assert groups[1].relevant == ("text of d12", "text of d01")
 
 
 def test_student_groups_leave_out_queries_that_cannot_fill_a_row() -> None:
@@ -68,21 +175,27 @@ def test_student_groups_leave_out_queries_that_cannot_fill_a_row() -> None:
         positives={"q0": ["d00"], "q1": ["d01"], "q2": []},
         negatives={"q0": ["d12"], "q1": ["d12", "d13"], "q2": ["d12", "d13"]},
     )
-    assert [g.query_id for g in build_student_groups(QUERIES, labels, num_negatives=2, seed=1)] == ["q1"]
+    assert [g.query_id for g in build(labels, num_negatives=2)] == ["q1"]
 
 
 def test_student_groups_name_missing_logits() -> None:
     """A default of 0 for a pair that was never scored would be trained on as a verdict."""
     labels = make_labels(positives={"q0": ["d00"]})
     with pytest.raises(MissingPartitionError, match=r"'q0': 2 of its 3 .* first 'd12'.*scored_negatives"):
-        build_student_groups(QUERIES[:1], labels, num_negatives=2, seed=1, logit_of={("q0", "d00"): 1.0})
+        build(labels, {("q0", "d00"): 1.0}, loss="kl", num_negatives=2)
+    with pytest.raises(MissingPartitionError, match=r"'q0': 1 of its 5 mined negatives.*draws 2"):
+        logits = {("q0", "d00"): 1.0, ("q0", "d12"): 1.0}
+        build(labels, logits, loss="kl", num_negatives=2, sampling="random")
+    with pytest.raises(MissingPartitionError, match="none were given"):
+        build(labels, None, loss="kl")
 
 
 def test_teacher_groups_hold_a_positive_then_hard_then_random_documents() -> None:
     """A positive among the negatives, or twice the same document, teaches the teacher a contradiction."""
     labels = make_labels()
-    groups = build_teacher_groups(QUERIES, labels, num_hard=3, num_random=4, epochs=2, seed=5)
-    assert [g.query_id for g in groups] == [q.query_id for q in QUERIES] * 2
+    epochs = build_teacher_epochs(QUERIES, labels, num_hard=3, num_random=4, epochs=2, seed=5)
+    assert [[g.query_id for g in groups] for groups in epochs] == [[q.query_id for q in QUERIES]] * 2
+    groups = [group for groups in epochs for group in groups]
     for group in groups:
         doc_ids = [text.removeprefix("text of ") for text in group.documents]
         assert len(doc_ids) == len(set(doc_ids)) == 8
@@ -94,35 +207,35 @@ def test_teacher_groups_hold_a_positive_then_hard_then_random_documents() -> Non
 def test_teacher_groups_are_the_same_again_and_new_each_epoch() -> None:
     """The same draw in each epoch wastes the second one; another draw on each call makes the teacher unrepeatable."""
     arguments = {"num_hard": 3, "num_random": 2, "epochs": 2, "seed": 5}
-    groups = build_teacher_groups(QUERIES, make_labels(), **arguments)
-    assert groups == build_teacher_groups(QUERIES, make_labels(), **arguments)
-    assert groups[:6] != groups[6:]
-    assert groups != build_teacher_groups(QUERIES, make_labels(), **{**arguments, "seed": 50})
+    epochs = build_teacher_epochs(QUERIES, make_labels(), **arguments)
+    assert epochs == build_teacher_epochs(QUERIES, make_labels(), **arguments)
+    assert epochs[0] != epochs[1]
+    assert epochs != build_teacher_epochs(QUERIES, make_labels(), **{**arguments, "seed": 50})
+    # Another seed must not be the next epoch: three seeds of a report would share most of what they draw.
+    assert epochs[1] != build_teacher_epochs(QUERIES, make_labels(), **{**arguments, "seed": 6})[0]
 
 
 def test_teacher_groups_do_not_depend_on_neighbours() -> None:
     """Adding a query must leave what the others draw alone, or no two teachers could be compared."""
-    everything = build_teacher_groups(QUERIES, make_labels(), num_hard=3, num_random=2, epochs=1, seed=5)
-    assert (
-        build_teacher_groups(QUERIES[2:4], make_labels(), num_hard=3, num_random=2, epochs=1, seed=5) == everything[2:4]
-    )
+    arguments = {"num_hard": 3, "num_random": 2, "epochs": 1, "seed": 5}
+    (everything,) = build_teacher_epochs(QUERIES, make_labels(), **arguments)
+    assert build_teacher_epochs(QUERIES[2:4], make_labels(), **arguments) == [everything[2:4]]
 
 
 def test_teacher_groups_leave_out_queries_with_too_few_mined_negatives() -> None:
     """`random.sample` would raise on the first such query and stop the whole teacher."""
     labels = make_labels(negatives={"q0": DOC_IDS[12:14], "q1": DOC_IDS[12:15]})
-    assert [g.query_id for g in build_teacher_groups(QUERIES, labels, num_hard=3, num_random=0, epochs=1, seed=5)] == [
-        "q1"
-    ]
+    (groups,) = build_teacher_epochs(QUERIES, labels, num_hard=3, num_random=0, epochs=1, seed=5)
+    assert [g.query_id for g in groups] == ["q1"]
 
 
 def test_teacher_groups_of_a_tiny_corpus_have_one_width() -> None:
     """A corpus with too few other documents must give narrower groups of one width, never a ragged table or a hang."""
     content_of = {doc_id: doc_id for doc_id in ["d00", "d12", "d13", "d14"]}
     labels = Labels({"q0": ["d00"]}, {"q0": ["d12", "d13"]}, content_of)
-    groups = build_teacher_groups(QUERIES[:1], labels, num_hard=2, num_random=5, epochs=3, seed=5)
-    assert len(groups) == 3
-    assert all(set(group.documents) == set(content_of) and len(group.documents) == 4 for group in groups)
+    epochs = build_teacher_epochs(QUERIES[:1], labels, num_hard=2, num_random=5, epochs=3, seed=5)
+    assert [len(groups) for groups in epochs] == [1, 1, 1]
+    assert all(set(g.documents) == set(content_of) and len(g.documents) == 4 for groups in epochs for g in groups)
 
 
 def test_dev_groups_hold_all_positives_and_all_mined() -> None:

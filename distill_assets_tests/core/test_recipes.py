@@ -16,13 +16,16 @@ from distill_assets.core.recipes import (
     require_recipe_name,
 )
 
-RECIPE = Recipe(name="mine", loss="margin_mse")
+RECIPE = Recipe(name="mine", loss={"margin_mse": 1.0, "info_nce": 1.0})
+OTHER_WORDS = {"human": "teacher", "top": "stratified", "raw": "standardised"}
 
 
 def other_value(value: Any) -> Any:
     """A valid value that differs."""
+    if isinstance(value, dict):
+        return "margin_mse"
     if isinstance(value, str):
-        return "hard_labels" if value == "margin_mse" else value + "_x"
+        return OTHER_WORDS.get(value, value + "_x")
     return 7 if value is None else value / 2 if isinstance(value, float) and value else value + 1
 
 
@@ -37,7 +40,9 @@ def test_every_field_changes_the_fingerprint(recipe: Any) -> None:
 
 def test_equal_recipes_have_equal_fingerprints() -> None:
     """An unstable fingerprint would train every recipe again on every run."""
-    assert Recipe(loss="margin_mse", name="mine").fingerprint == RECIPE.fingerprint == replace(RECIPE).fingerprint
+    again = Recipe(loss={"info_nce": 1.0, "margin_mse": 1}, name="mine")
+    assert again.fingerprint == RECIPE.fingerprint == replace(RECIPE).fingerprint
+    assert Recipe(name="a", loss={"kl": 1.0}).fingerprint == Recipe(name="a", loss="kl").fingerprint
 
 
 @pytest.mark.parametrize(
@@ -54,9 +59,24 @@ def test_equal_recipes_have_equal_fingerprints() -> None:
         ("warmup_share", 1.0),
         ("warmup_share", -0.1),
         ("warmup_share", float("nan")),
-        ("in_batch_weight", -0.5),
-        ("in_batch_weight", float("nan")),
         ("loss", "margin"),
+        ("loss", {}),
+        ("loss", {"margin": 1.0}),
+        ("loss", {"hard_labels": 1.0}),
+        ("loss", {"kl": 0.0}),
+        ("loss", {"kl": float("nan")}),
+        ("loss", 3),
+        ("sampling", "hard"),
+        ("positives", "best"),
+        ("teacher_logits", "scaled"),
+        ("margin_scale", "learn"),
+        ("teacher_temperature", 0.0),
+        ("student_temperature", -1.0),
+        ("mask_above", 0.0),
+        ("num_random", -1),
+        ("num_random", 0.5),
+        ("num_positives", 0),
+        ("mini_batch_size", 0),
         ("batch_size", 2.5),
         ("epochs", True),
         ("seed", 1.0),
@@ -67,6 +87,43 @@ def test_bad_fields_are_refused_by_name(field: str, value: Any) -> None:
     """Most of these train without an error and give a model that is quietly worse."""
     with pytest.raises(SettingsError, match=field):
         replace(RECIPE, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields_", "words"),
+    [
+        ({"loss": "hard_labels", "positives": "teacher"}, "hard_labels reads no teacher"),
+        ({"loss": "hard_labels", "sampling": "stratified"}, "hard_labels reads no teacher"),
+        ({"loss": "hard_labels", "mask_above": 0.6}, "hard_labels reads no teacher"),
+        ({"loss": "kl", "num_random": 2}, "num_random.*give info_nce a weight"),
+        ({"loss": "kl", "mask_above": 0.6}, "mask_above acts on info_nce"),
+        ({"loss": "kl", "positives": "teacher", "num_positives": 2}, "leave num_positives out"),
+        ({"loss": "info_nce", "teacher_logits": "standardised"}, "teacher_logits is read by"),
+        ({"loss": "kl", "margin_scale": "learned"}, "margin_scale is read by margin_mse"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields_: dict[str, Any], words: str) -> None:
+    """A field that nothing reads makes two rows of an ablation table the same experiment under two names."""
+    with pytest.raises(SettingsError, match=words):
+        Recipe(name="mine", **fields_)
+
+
+@pytest.mark.parametrize(
+    ("fields_", "uses_teacher"),
+    [
+        ({"loss": "hard_labels"}, False),
+        ({"loss": "info_nce"}, False),
+        ({"loss": "info_nce", "mask_above": 0.6}, True),
+        ({"loss": "info_nce", "positives": "teacher"}, True),
+        ({"loss": "info_nce", "sampling": "stratified"}, True),
+        ({"loss": "hard_labels", "sampling": "random"}, False),
+        ({"loss": "adr_mse"}, True),
+        ({"loss": {"info_nce": 1.0, "ranknet": 0.1}}, True),
+    ],
+)
+def test_who_reads_the_teacher(fields_: dict[str, Any], uses_teacher: bool) -> None:
+    """A recipe that reads logits and does not say so is not trained again when they change, or finds none."""
+    assert Recipe(name="mine", **fields_).uses_teacher == uses_teacher
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""Run one experiment on one collection and write its JSON document (`distill-assets study`)."""
+
+import json
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distill_assets.core.errors import SettingsError
+from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe
+from distill_assets.sources.base import Source
+from distill_assets.sources.beir import BeirSource
+from distill_assets.sources.python_api import PythonApiSource
+from distill_assets.study.collection import read_study_collection, write_beir
+
+app = typer.Typer(
+    help="Compare teachers, recipes or label budgets over several seeds, outside the asset graph.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+CollectionArgument = Annotated[
+    str, typer.Argument(help="`beir:PATH`, or `python_api:numpy,pandas` read from installed packages.")
+]
+PlanOption = Annotated[Path, typer.Option(help="TOML: [teachers.NAME] and [recipes.NAME] tables, see benchmarks/.")]
+OutOption = Annotated[Path, typer.Option(help="JSON document that is written, and rewritten after each training.")]
+EncoderOption = Annotated[str, typer.Option(help="`packaged`, or the folder of a bi-encoder.")]
+LengthOption = Annotated[int, typer.Option(help="Tokens that student and teacher read.")]
+SeedsOption = Annotated[int, typer.Option(help="Seeds per recipe.")]
+WorkOption = Annotated[Path, typer.Option(help="Scratch folder.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command()
+def teachers(
+    collection: CollectionArgument,
+    plan: PlanOption,
+    out: OutOption,
+    encoder: EncoderOption = "packaged",
+    max_length: LengthOption = 64,
+    work: WorkOption = Path("data/study"),
+    device: DeviceOption = "auto",
+) -> None:
+    """Which teacher: every plan and every subset of its members, reranking one pool."""
+    from distill_assets.study.experiments import compare_teachers
+
+    study, document = _open(collection, encoder, max_length, work, device)
+    compare_teachers(study, _plans(plan), _saver(out, document | {"experiment": "teachers"}))
+
+
+@app.command()
+def recipes(
+    collection: CollectionArgument,
+    plan: PlanOption,
+    out: OutOption,
+    teacher: Annotated[str, typer.Option(help="Name of the teacher plan.")] = "default",
+    seeds: SeedsOption = 3,
+    encoder: EncoderOption = "packaged",
+    max_length: LengthOption = 64,
+    work: WorkOption = Path("data/study"),
+    device: DeviceOption = "auto",
+) -> None:
+    """Which recipe: every recipe with every seed, against one teacher."""
+    from distill_assets.study.experiments import compare_recipes
+
+    study, document = _open(collection, encoder, max_length, work, device)
+    chosen = _plans(plan)[teacher]
+    save = _saver(out, document | {"experiment": "recipes"})
+    compare_recipes(study, chosen, _recipes(plan), [13 + i for i in range(seeds)], save)
+
+
+@app.command()
+def labels(
+    collection: CollectionArgument,
+    plan: PlanOption,
+    out: OutOption,
+    teacher: Annotated[str, typer.Option(help="Name of the teacher plan.")] = "default",
+    hard: Annotated[str, typer.Option(help="Recipe that learns from the kept labels.")] = "hard_labels",
+    distilled: Annotated[str, typer.Option(help="Recipe that learns from all queries.")] = "distilled",
+    shares: Annotated[str, typer.Option(help="Shares of the train labels that are kept.")] = "0.05,0.1,0.25,0.5,1",
+    seeds: SeedsOption = 3,
+    encoder: EncoderOption = "packaged",
+    max_length: LengthOption = 64,
+    work: WorkOption = Path("data/study"),
+    device: DeviceOption = "auto",
+) -> None:
+    """How many labels: fine-tuning on a share of them against distilling on all queries through a teacher of that share."""
+    from distill_assets.study.experiments import compare_label_budgets
+
+    study, document = _open(collection, encoder, max_length, work, device)
+    found = _recipes(plan)
+    compare_label_budgets(
+        study,
+        _plans(plan)[teacher],
+        hard=found[hard],
+        distilled=found[distilled],
+        shares=[float(share) for share in shares.split(",")],
+        seeds=[13 + i for i in range(seeds)],
+        save=_saver(out, document | {"experiment": "labels"}),
+    )
+
+
+@app.command()
+def export(collection: CollectionArgument, folder: Path) -> None:
+    """Write a collection as a BEIR folder with its splits, to take it to another machine."""
+    write_beir(read_study_collection(_source(collection)), folder)
+
+
+@app.command()
+def tables(
+    documents: Annotated[list[Path], typer.Argument(help="JSON documents of experiments.")],
+    split: Annotated[str, typer.Option(help="dev or test.")] = "test",
+) -> None:
+    """Print the documents as Markdown tables with intervals, corrected tests and the gap closed."""
+    from distill_assets.study.tables import render
+
+    for path in documents:
+        typer.echo(render(json.loads(path.read_text(encoding="utf-8")), split))
+
+
+def _source(name: str) -> Source:
+    kind, _, rest = name.partition(":")
+    if kind == "beir" and rest:
+        return BeirSource(Path(rest))
+    if kind == "python_api" and rest:
+        return PythonApiSource(tuple(rest.split(",")))
+    raise SettingsError(f"{name!r} is not a collection: expected beir:PATH or python_api:PACKAGE,PACKAGE")
+
+
+def _open(collection: str, encoder: str, max_length: int, work: Path, device: str) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    from distill_assets.core.encoders import pick_device
+    from distill_assets.storage.models import resolve_model
+    from distill_assets.study.experiments import Study
+
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect elsewhere
+    found = read_study_collection(_source(collection))
+    chosen = pick_device(device)  # type: ignore[arg-type]
+    study = Study(found, resolve_model(encoder), chosen, max_length, work / found.name.replace(":", "-"))
+    sizes = {split: len(queries) for split, queries in found.queries.items()}
+    document = {
+        "collection": found.name,
+        "fingerprint": found.fingerprint,
+        "device": torch.cuda.get_device_name() if chosen == "cuda" else chosen,
+        "max_length": max_length,
+        "num_documents": len(found.documents),
+        "num_queries": sizes,
+    }
+    return study, document
+
+
+def _saver(out: Path, document: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    started = time.time()
+
+    def save(found: dict[str, Any]) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        whole = document | {"seconds": round(time.time() - started)} | found
+        partial = out.with_suffix(".partial")
+        partial.write_text(json.dumps(whole) + "\n", encoding="utf-8")
+        partial.replace(out)
+        systems = whole["systems"]
+        last = list(systems)[-1]
+        values = [v for per_split in systems[last].values() for v in per_split["dev"].values()]
+        typer.echo(
+            f"{whole['seconds']:5d} s  {document['collection']}  {last}: dev nDCG@10 {sum(values) / len(values):.4f}"
+        )
+
+    return save
+
+
+def _plans(path: Path) -> dict[str, Any]:
+    from distill_assets.study.teachers import TeacherPlan
+
+    found = {}
+    for name, table in _tables(path, "teachers").items():
+        bi_encoder = Recipe(**{"name": "bi_encoder", "loss": "hard_labels", **table.pop("bi_encoder", {})})
+        cross_encoder = TeacherRecipe(**{"num_queries": None, **table.pop("cross_encoder", {})})
+        table["members"] = tuple(table.get("members", ("cross_encoder", "bi_encoder")))
+        found[name] = TeacherPlan(bi_encoder=bi_encoder, cross_encoder=cross_encoder, **table)
+    return found
+
+
+def _recipes(path: Path) -> dict[str, Recipe]:
+    found = {}
+    for name, table in _tables(path, "recipes").items():
+        built_in = BUILT_IN_RECIPES.get(name)
+        base = {"loss": built_in.loss} if built_in and not table else {}
+        found[name] = built_in if built_in and not table else Recipe(**{**base, **table, "name": name})
+    return found
+
+
+def _tables(path: Path, key: str) -> dict[str, dict[str, Any]]:
+    tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8")).get(key, {})
+    if not tables:
+        raise SettingsError(f"{path} has no [{key}.NAME] table: a study needs at least one")
+    return tables

@@ -1,0 +1,47 @@
+"""The documents of experiments as the tables of `docs/results.md`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill_assets.core.evidence import PerSeed, format_markdown, results_table
+from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+
+
+def render(document: Mapping[str, Any], split: str) -> str:
+    """One document as a Markdown section: what was run, then the table of its systems on `split`."""
+    if document["experiment"] == "labels":
+        return "\n".join([_heading(document, split), "", *_label_sections(document, split)])
+    baseline = HARD_LABELS if HARD_LABELS in document["systems"] else UNTOUCHED_STUDENT
+    rows = results_table(per_seed(document, split), baseline=baseline)
+    return "\n".join([_heading(document, split), "", format_markdown(rows, baseline), ""])
+
+
+def per_seed(document: Mapping[str, Any], split: str) -> dict[str, PerSeed]:
+    """{system: {seed: {query_id: nDCG@10}}} of one split."""
+    return {
+        system: {int(seed): splits[split] for seed, splits in seeds.items()}
+        for system, seeds in document["systems"].items()
+    }
+
+
+def _heading(document: Mapping[str, Any], split: str) -> str:
+    sizes = document["num_queries"]
+    return (
+        f"### {document['collection']}, {split}: {document['experiment']}\n\n{document['num_documents']:,} documents, "
+        f"{sizes['train']:,} / {sizes['dev']:,} / {sizes['test']:,} train / dev / test queries, {document['max_length']} tokens, "
+        f"{document['device']}, {document['seconds']:,} s in all."
+    )
+
+
+def _label_sections(document: Mapping[str, Any], split: str) -> list[str]:
+    """For each share of the labels, fine-tuning on it against distilling through a teacher that was trained on it."""
+    systems = per_seed(document, split)
+    lines: list[str] = []
+    for share, count in document["num_labelled"].items():
+        names = {UNTOUCHED_STUDENT: UNTOUCHED_STUDENT, f"hard {share}": HARD_LABELS}
+        names |= {f"distilled {share}": "distilled", f"{TEACHER} {share}": TEACHER}
+        chosen = {names[name]: seeds for name, seeds in systems.items() if name in names}
+        if HARD_LABELS in chosen:
+            table = format_markdown(results_table(chosen, baseline=HARD_LABELS), HARD_LABELS)
+            lines += [f"#### {share} of the train labels: {count:,} queries", "", table, ""]
+    return lines

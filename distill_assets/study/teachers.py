@@ -1,0 +1,229 @@
+"""Cross-fitted teachers: several members, each trained on the labels of the other folds, joined by standardised scores.
+
+A cross-encoder that was trained on a query's label repeats that label when it scores the query, and its soft labels then say no more
+than the hard one did. Here a train query is scored only by members that never saw its label (cross-fitting, as in stacking:
+Wolpert 1992); a query without a label is scored by all members.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, grow_cross_encoder, load_student
+from distill_assets.core.errors import SettingsError
+from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
+from distill_assets.core.recipes import Recipe, TeacherRecipe
+from distill_assets.core.records import Query, fingerprint
+from distill_assets.core.training import TrainingRun, train_student, train_teacher
+from distill_assets.study.collection import FirstStage, StudyCollection
+
+MemberKind = Literal["cross_encoder", "bi_encoder", "bm25"]
+Scores = dict[str, np.ndarray]  # query_id -> one score per candidate
+_BM25_DEPTH = 1000  # below it a document's BM25 score counts as 0: it is not among any query's candidates
+_SPREAD_QUERIES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherPlan:
+    """How a study's teacher is made.
+
+    Attributes:
+        members: kinds that are joined; cross-encoders and bi-encoders are trained, `bm25` is the lexical score.
+        folds: folds of the train queries; each trained kind has one member per fold. 1: one member that saw every label.
+        warm_start: grow each cross-encoder from the fold's bi-encoder in place of the untouched encoder, and let it learn against that
+            bi-encoder's hard negatives (Trans-Encoder, arXiv 2109.13059, goes the same way without labels).
+        bi_encoder: recipe of the bi-encoder members.
+        cross_encoder: recipe of the cross-encoder members.
+    """
+
+    members: tuple[MemberKind, ...] = ("cross_encoder", "bi_encoder")
+    folds: int = 4
+    warm_start: bool = False
+    bi_encoder: Recipe = field(default_factory=lambda: Recipe(name="bi_encoder", loss="hard_labels", epochs=2))
+    cross_encoder: TeacherRecipe = field(default_factory=lambda: TeacherRecipe(num_queries=None, epochs=2))
+
+    def __post_init__(self) -> None:
+        """Refuse a teacher of nobody."""
+        if not self.members or self.folds < 1:
+            raise SettingsError(f"teacher plan: {self.members!r} in {self.folds} folds, expected a member and a fold")
+
+
+class Member(Protocol):
+    """One scorer of a teacher."""
+
+    def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+        """query_id -> one raw score per candidate, float64, in the order of the candidates."""
+        ...
+
+
+@dataclass(frozen=True)
+class PairMember:
+    """A cross-encoder."""
+
+    scorer: CrossEncoderScorer
+    content_of: Mapping[str, str]
+
+    def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+        """Logits of all pairs, scored in one go so that batches hold pairs of like length."""
+        pairs = [(q.text, self.content_of[d]) for q in queries for d in candidates[q.query_id]]
+        order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][0]) + len(pairs[i][1]), i))
+        logits = np.empty(len(pairs))
+        logits[order] = self.scorer([pairs[i] for i in order])
+        return _split(logits, queries, candidates)
+
+
+@dataclass(frozen=True)
+class VectorMember:
+    """A bi-encoder, with the vectors of all documents."""
+
+    model: SentenceTransformer
+    vectors: np.ndarray
+    row_of: Mapping[str, int]
+
+    def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+        """Cosines."""
+        asked = encode_texts(self.model, [q.text for q in queries], "query", batch_size=256)
+        return {
+            q.query_id: (self.vectors[[self.row_of[d] for d in candidates[q.query_id]]] @ vector).astype(np.float64)
+            for q, vector in zip(queries, asked, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class LexicalMember:
+    """BM25; it has no parameters, so it saw no label."""
+
+    first_stage: FirstStage
+
+    def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+        """BM25 scores, 0 for a document below the first thousand."""
+        runs = self.first_stage.search_bm25(queries, _BM25_DEPTH)
+        return {
+            q.query_id: np.array([dict(runs[q.query_id]).get(d, 0.0) for d in candidates[q.query_id]]) for q in queries
+        }
+
+
+@dataclass(frozen=True)
+class StudyTeacher:
+    """Members by kind and fold; a score is the mean of the members' scores, each divided by its own spread within queries."""
+
+    members: Mapping[str, Sequence[Member]]  # kind -> one per fold, or one alone
+    spreads: Mapping[str, Sequence[float]]
+    folds: int
+    labelled: frozenset[str]  # queries whose labels members were trained on
+    seconds: float
+
+    def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> Scores:
+        """query_id -> one standardised logit per candidate: the mean over the kinds of members."""
+        return join_kinds(self.score_by_kind(queries, candidates))
+
+    def score_by_kind(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, Scores]:
+        """The same for each kind of member; a query's own fold alone scores it where its label was trained on."""
+        found: dict[str, Scores] = {}
+        for kind, members in self.members.items():
+            total = {q.query_id: np.zeros(len(candidates[q.query_id])) for q in queries}
+            for fold, (member, spread) in enumerate(zip(members, self.spreads[kind], strict=True)):
+                asked = [q for q in queries if self._may_score(q, fold, len(members))]
+                for query_id, scores in (member.score(asked, candidates) if asked else {}).items():
+                    share = 1 if query_id in self.labelled and len(members) > 1 else len(members)
+                    total[query_id] += scores / (spread * share)
+            found[kind] = total
+        return found
+
+    def _may_score(self, query: Query, fold: int, num_members: int) -> bool:
+        return num_members == 1 or query.query_id not in self.labelled or fold_of(query, self.folds) == fold
+
+
+def join_kinds(by_kind: Mapping[str, Scores], kinds: Sequence[str] | None = None) -> Scores:
+    """The mean over some kinds of members, by default all."""
+    chosen = [scores for kind, scores in by_kind.items() if kinds is None or kind in kinds]
+    return {query_id: np.mean([scores[query_id] for scores in chosen], axis=0) for query_id in chosen[0]}
+
+
+def fold_of(query: Query, folds: int) -> int:
+    """Fold by hash of the text, so that one sentence in two packages is in one fold."""
+    return int(fingerprint("fold", query.text.casefold().rstrip(".")), 16) % folds
+
+
+def grow_teacher(
+    collection: StudyCollection,
+    first_stage: FirstStage,
+    plan: TeacherPlan,
+    *,
+    labelled: Sequence[Query],
+    labels: Labels,
+    step_groups: Sequence[DevGroup],
+    encoder_path: Path,
+    device: str,
+    max_length: int,
+    work_folder: Path,
+) -> StudyTeacher:
+    """Train every member of the plan on `labelled` train queries; dev groups choose each member's step and measure its spread."""
+    started = time.perf_counter()
+    members: dict[str, list[Member]] = {kind: [] for kind in plan.members}
+    for fold in range(plan.folds):
+        seen = [q for q in labelled if plan.folds == 1 or fold_of(q, plan.folds) != fold]
+        run = TrainingRun(work_folder / f"fold-{fold}", device)
+        bi_path = work_folder / f"bi-encoder-{fold}"
+        negatives = labels
+        if "bi_encoder" in plan.members or plan.warm_start:
+            model = load_student(encoder_path, device=device, max_length=max_length)
+            bi_encoder = replace(plan.bi_encoder, seed=plan.bi_encoder.seed + fold)
+            epochs = build_student_epochs(seen, labels, bi_encoder)
+            _train(train_student, model, epochs, step_groups, bi_encoder, run)
+            vectors = encode_texts(model, list(collection.content_of.values()), "document", batch_size=256)
+            row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
+            if "bi_encoder" in plan.members:
+                members["bi_encoder"].append(VectorMember(model, vectors, row_of))
+            if plan.warm_start:
+                model.save_pretrained(str(bi_path), create_model_card=False)
+                asked = encode_texts(model, [q.text for q in seen], "query", batch_size=256)
+                mined = FirstStage(collection, vectors, work_folder / "lexical").mine(seen, asked, 20, labels.positives)
+                negatives = Labels(labels.positives, {**labels.negatives, **mined}, labels.content_of)
+        if "cross_encoder" in plan.members:
+            path = bi_path if plan.warm_start else encoder_path
+            recipe = replace(plan.cross_encoder, max_length=max(plan.cross_encoder.max_length, max_length))
+            cross_encoder = grow_cross_encoder(path, device=device, max_length=recipe.max_length)
+            pair_groups = build_teacher_epochs(
+                seen,
+                negatives,
+                num_hard=recipe.num_hard,
+                num_random=recipe.num_random,
+                epochs=recipe.epochs,
+                seed=recipe.seed + fold,
+            )
+            _train(train_teacher, cross_encoder, pair_groups, step_groups, recipe, run)
+            members["cross_encoder"].append(
+                PairMember(CrossEncoderScorer(cross_encoder, batch_size=256), collection.content_of)
+            )
+    if "bm25" in plan.members:
+        members["bm25"].append(LexicalMember(first_stage))
+    queries = collection.queries["dev"][:_SPREAD_QUERIES]
+    candidates = {q.query_id: labels.negatives[q.query_id] for q in queries}
+    spreads = {kind: [_spread(m.score(queries, candidates)) for m in found] for kind, found in members.items()}
+    ids = frozenset(q.query_id for q in labelled)
+    return StudyTeacher(members, spreads, plan.folds, ids, time.perf_counter() - started)
+
+
+def _train(train: Any, model: Any, epochs: Any, step_groups: Sequence[DevGroup], recipe: Any, run: TrainingRun) -> None:
+    train(model, epochs, step_groups, recipe, run)
+    shutil.rmtree(run.work_folder, ignore_errors=True)
+
+
+def _split(
+    values: np.ndarray, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]
+) -> dict[str, np.ndarray]:
+    bounds = np.cumsum([len(candidates[q.query_id]) for q in queries])[:-1]
+    return {q.query_id: part for q, part in zip(queries, np.split(values, bounds), strict=True)}
+
+
+def _spread(scores: Mapping[str, np.ndarray]) -> float:
+    """Root mean within-query variance; 1 where every list is constant."""
+    found = float(np.sqrt(np.mean([np.var(values) for values in scores.values() if len(values)])))
+    return found if found > 0 else 1.0
