@@ -9,6 +9,7 @@ from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.reading import (
     choose_queries,
+    choose_train_queries,
     read_corpus,
     read_qrels,
     read_queries,
@@ -37,7 +38,7 @@ def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
     batch, settings = context.partition_key, project.settings
     key = input_fingerprint(project, "hard_negatives", batch)
     corpus, qrels = read_corpus(project), read_qrels(project)
-    queries = choose_queries(read_queries(project, [batch], ("train",)), qrels, settings.train_queries)
+    queries = choose_train_queries(project, read_queries(project, [batch], ("train",)), qrels)
     queries += choose_queries(read_queries(project, [batch], ("dev",)), qrels, None)
     bm25 = search_bm25(project, queries, settings.mining_depth)
     dense = search_student(project, project.student_path, queries, settings.mining_depth)
@@ -49,7 +50,7 @@ def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
             query.query_id,
             [doc_id for doc_id, _ in bm25[query.query_id]],
             [doc_id for doc_id, _ in dense[query.query_id]],
-            positives=set(qrels[query.query_id]),
+            positives=set(qrels.get(query.query_id, ())),
             texts=content_of,
             rules=rules,
         )
