@@ -22,7 +22,7 @@ CODE_VERSIONS = {
     "queries": "1",
     "qrels": "1",
     "hard_negatives": "1",
-    "teacher_checkpoint": "2",
+    "teacher_checkpoint": "3",
     "teacher_scores": "1",
     "student_checkpoint": "1",
     "eval_metrics": "1",
