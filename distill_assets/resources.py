@@ -225,6 +225,14 @@ class Project(dg.ConfigurableResource):
         documents, _ = self.embed(bi_encoder, [document for _, document in pairs], "document")
         return (queries * documents).sum(axis=1)
 
+    def keeps_documents(self, path: Path) -> bool:
+        """Whether the student at `path` was trained on its query side alone, from today's untouched student: same document vectors."""
+        if not (path / "manifest.json").is_file():
+            return False
+        manifest = read_json(path / "manifest.json")
+        is_tower = manifest.get("recipe", {}).get("train") == "query_tower"
+        return is_tower and manifest["student"]["fingerprint"] == self.student_fingerprint
+
     def embed(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[np.ndarray, int]":
         """Unit vectors of `texts` in order, and how many had to be encoded: the embedding store answers the rest."""
         vectors, num_encoded = self.embedded(path, texts, role)
@@ -238,6 +246,8 @@ class Project(dg.ConfigurableResource):
         """
         from distill_assets.core.encoders import encode_texts
 
+        if role == "document" and self.keeps_documents(path):
+            path = self.student_path
         key = fingerprint(self.encoder_fingerprint(path), role, self.student_precision)
         hashes = [hash_text(text) for text in texts]
         missing = self.embeddings.missing(key, hashes)

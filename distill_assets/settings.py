@@ -98,7 +98,9 @@ class Settings(BaseSettings):
     )
     mining_depth: int = Field(50, ge=10, description="Candidates that BM25 and dense search each bring per query.")
     negatives_per_query: int = Field(10, ge=1, description="Hard negatives kept per query.")
-    scored_negatives: int = Field(4, ge=1, description="Of those, how many the teacher scores.")
+    scored_negatives: int = Field(
+        4, ge=1, description="Of those, how many the teacher scores; a recipe that reads more raises it."
+    )
     near_identical: float = Field(
         0.9,
         gt=0,
@@ -197,7 +199,26 @@ class Settings(BaseSettings):
                 raise SettingsError(f"recipe {name!r}: {error}") from error
         if not found:
             raise SettingsError("no recipe is left: skip_recipes names them all")
+        for recipe in found.values():
+            self._require_candidates(recipe)
         return found
+
+    def _require_candidates(self, recipe: Recipe) -> None:
+        """Raise `SettingsError` where fewer candidates are mined or scored than the recipe draws from."""
+        if recipe.num_negatives > self.negatives_per_query:
+            raise SettingsError(
+                f"recipe {recipe.name!r} reads {recipe.num_negatives} negatives, {self.negatives_per_query} are mined per query: "
+                f"raise negatives_per_query, or lower num_negatives"
+            )
+        scored = (
+            min(self.scored_negatives, self.negatives_per_query) if recipe.uses_teacher else self.negatives_per_query
+        )
+        if recipe.sampling != "top" and scored <= recipe.num_negatives:
+            name = "scored_negatives" if recipe.uses_teacher else "negatives_per_query"
+            raise SettingsError(
+                f"recipe {recipe.name!r} draws {recipe.num_negatives} negatives ({recipe.sampling}) from {scored}: there is nothing to "
+                f'draw; raise {name} above {recipe.num_negatives} (20 to 50 are usual), or set sampling = "top"'
+            )
 
     def recipe(self, name: str) -> Recipe:
         """The recipe of that name. Raises `UnknownRecipeError`."""
@@ -215,6 +236,17 @@ class Settings(BaseSettings):
         )
 
     @property
+    def num_scored_negatives(self) -> int:
+        """How many mined negatives of a train query the teacher scores: what is set, or what the recipes read."""
+        read = [recipe.num_negatives for recipe in self.all_recipes.values() if recipe.uses_teacher]
+        return max([self.scored_negatives, *read])
+
+    @property
+    def reads_unjudged_queries(self) -> bool:
+        """Whether a recipe trains on queries that nobody judged."""
+        return any(recipe.positives == "teacher" for recipe in self.all_recipes.values())
+
+    @property
     def mining_fingerprint(self) -> str:
         """Changes when a setting changes which hard negatives are mined."""
         return fingerprint(
@@ -223,6 +255,7 @@ class Settings(BaseSettings):
             self.negatives_per_query,
             self.near_identical,
             self.student_max_length,
+            *(["unjudged"] if self.reads_unjudged_queries else []),
         )
 
 

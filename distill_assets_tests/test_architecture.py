@@ -19,7 +19,7 @@ MODULES = sorted(
 HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
 HEAVY_CORE = {
     f"distill_assets.core.{name}"
-    for name in ("adapters", "batches", "encoders", "interaction", "losses", "objectives", "training")
+    for name in ("adapters", "batches", "encoders", "interaction", "losses", "objectives", "query_tower", "training")
 } | {"distill_assets.study.experiments", "distill_assets.study.teachers"}
 LATE_CORE = {"distill_assets.core.dense_search"}  # a bf16 product, where the caller asks for one; light until then
 # What a layer may import of this package, itself aside; entry points (cli, definitions, running, search, ...) may all.

@@ -212,6 +212,40 @@ def test_bad_recipes_are_refused_when_settings_load(text: str, words: str, elsew
         load(text, elsewhere)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[recipes.mine]\nnum_negatives = 11\n", "'mine' reads 11 negatives, 10 are mined"),
+        (
+            '[recipes.mine]\nnum_negatives = 4\nsampling = "stratified"\n',
+            "draws 4 negatives .stratified. from 4.*scored_negatives",
+        ),
+        (
+            '[recipes.mine]\nloss = "hard_labels"\nnum_negatives = 10\nsampling = "random"\n',
+            "from 10.*negatives_per_query above 10",
+        ),
+    ],
+)
+def test_recipes_that_find_too_few_candidates_are_refused(text: str, words: str, elsewhere: Path) -> None:
+    """Found when the recipe is trained, it costs everything that ran before it; drawn from as many, every draw is the same."""
+    with pytest.raises(SettingsError, match=words):
+        load(text, elsewhere)
+
+
+def test_the_teacher_scores_what_the_recipes_read(elsewhere: Path) -> None:
+    """A recipe with a longer list than is scored failed after mining and scoring, for the want of one setting."""
+    assert load("", elsewhere).num_scored_negatives == 4
+    assert load("[recipes.mine]\nnum_negatives = 7\n", elsewhere).num_scored_negatives == 7
+    assert load('[recipes.mine]\nloss = "hard_labels"\nnum_negatives = 7\n', elsewhere).num_scored_negatives == 4
+
+
+def test_unjudged_queries_are_mined_where_a_recipe_reads_them(elsewhere: Path) -> None:
+    """Mined always, they cost every project for one recipe; not mined anew, that recipe finds none."""
+    plain, other = load("", elsewhere), load('[recipes.mine]\npositives = "teacher"\n', elsewhere)
+    assert not plain.reads_unjudged_queries and other.reads_unjudged_queries
+    assert plain.mining_fingerprint != other.mining_fingerprint
+
+
 def test_skipped_recipes(elsewhere: Path) -> None:
     """A skipped recipe must leave the partitions; all of them skipped leaves nothing to run."""
     settings = load('skip_recipes = ["hard_labels"]\n', elsewhere)

@@ -21,8 +21,8 @@ CODE_VERSIONS = {
     "corpus": "1",
     "queries": "1",
     "qrels": "1",
-    "hard_negatives": "2",
-    "teacher_checkpoint": "2",
+    "hard_negatives": "3",
+    "teacher_checkpoint": "3",
     "teacher_scores": "1",
     "student_checkpoint": "1",
     "eval_metrics": "2",
@@ -104,7 +104,7 @@ def of_teacher_scores(project: Project, batch: str) -> str:
         data_version(project, "queries", batch),
         _document_versions(project, [batch]),
         data_version(project, "checkpoints", "teacher"),
-        project.settings.scored_negatives,
+        project.settings.num_scored_negatives,
         project.settings.teacher_max_length,
     )
 
@@ -112,14 +112,17 @@ def of_teacher_scores(project: Project, batch: str) -> str:
 def of_student_checkpoint(project: Project, name: str) -> str:
     """The recipe, the untouched student, and the labels that the recipe reads: soft ones, or hard ones alone."""
     recipe = project.settings.recipe(name)
-    return fingerprint(
-        recipe.fingerprint, project.student_fingerprint, project.settings.step_queries, _label_versions(project, recipe)
-    )
+    parts = [recipe.fingerprint, project.student_fingerprint, project.settings.step_queries]
+    if recipe.rounds > 1:  # it mines and has pairs scored by itself
+        parts += [project.settings.mining_fingerprint, project.settings.num_scored_negatives]
+    return fingerprint(*parts, _label_versions(project, recipe))
 
 
 def _label_versions(project: Project, recipe: Recipe) -> str:
     batches = project.batches()
     tables = ["queries", "qrels", "hard_negatives"] + (["teacher_scores"] if recipe.uses_teacher else [])
+    if recipe.reads_whole_corpus:
+        tables.append("corpus")
     return fingerprint(
         _document_versions(project, batches), *(data_versions(project, table, batches) for table in tables)
     )

@@ -13,6 +13,7 @@ from distill_assets.assets.reading import (
     Qrels,
     bm25_rows,
     choose_queries,
+    choose_train_queries,
     read_corpus,
     read_qrels,
     read_queries,
@@ -42,7 +43,7 @@ def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
     batch, settings = context.partition_key, project.settings
     key = input_fingerprint(project, "hard_negatives", batch)
     corpus, qrels = read_corpus(project), read_qrels(project)
-    queries = choose_queries(read_queries(project, [batch], ("train",)), qrels, settings.train_queries)
+    queries = choose_train_queries(project, read_queries(project, [batch], ("train",)), qrels)
     queries += choose_queries(read_queries(project, [batch], ("dev",)), qrels, None)
     bm25 = bm25_rows(project, queries, settings.mining_depth)
     dense = student_rows(project, project.student_path, queries, settings.mining_depth)
@@ -71,7 +72,7 @@ def mine_all(
             query.query_id,
             [doc_ids[row] for row in bm25_found if row >= 0 and doc_ids[row] != query.query_id],
             [doc_ids[row] for row in dense_found if row >= 0 and doc_ids[row] != query.query_id],
-            positives=qrels[query.query_id].keys(),
+            positives=qrels.get(query.query_id, {}).keys(),
             texts=texts,
             rules=rules,
         )

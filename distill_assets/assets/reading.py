@@ -98,6 +98,21 @@ def choose_queries(queries: Sequence[Query], qrels: Qrels, limit: int | None) ->
     return sorted(judged[:limit], key=lambda q: q.query_id)
 
 
+def choose_train_queries(project: Project, queries: Sequence[Query], qrels: Qrels) -> list[Query]:
+    """The train queries of one batch that are mined and scored, at most `train_queries`; sorted by id.
+
+    Judged ones first, so that no other is lost for the others' sake; without a judgement only where a recipe takes the teacher's
+    first candidate as positive.
+    """
+    limit = project.settings.train_queries
+    judged = choose_queries(queries, qrels, limit)
+    if not project.settings.reads_unjudged_queries:
+        return judged
+    others = sorted((q for q in queries if q.query_id not in qrels), key=lambda q: hash_text(q.query_id))
+    chosen = others if limit is None else others[: limit - len(judged)]
+    return sorted([*judged, *chosen], key=lambda q: q.query_id)
+
+
 def search_bm25(project: Project, queries: Sequence[Query], k: int) -> Run:
     """Top k by BM25 over all documents; the index comes from the cache of this corpus."""
     return _as_run(queries, bm25_rows(project, queries, k), read_corpus(project).doc_ids)
@@ -163,6 +178,14 @@ def read_labels(project: Project) -> Labels:
             negatives.setdefault(row["query_id"], []).append(row["doc_id"])
     positives = {query_id: sorted(judged) for query_id, judged in read_qrels(project).items()}
     return Labels(positives, negatives, content_of)
+
+
+def read_logits(project: Project) -> dict[tuple[str, str], float]:
+    """Raw teacher logits of every batch: (query_id, doc_id) -> logit."""
+    table = project.warehouse.read(
+        "teacher_scores", slice_keys=project.batches(), columns=["query_id", "doc_id", "teacher_logit"]
+    )
+    return {(row["query_id"], row["doc_id"]): row["teacher_logit"] for row in table.to_pylist()}
 
 
 def read_dev_groups(project: Project, labels: Labels) -> list[DevGroup]:

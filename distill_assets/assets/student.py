@@ -1,6 +1,7 @@
 """Group `student`: one bi-encoder per recipe."""
 
 import json
+import shutil
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +12,9 @@ from distill_assets.assets.examination import examine_student
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, data_version, input_fingerprint
 from distill_assets.assets.manifests import code_state, record_checkpoint
-from distill_assets.assets.reading import read_labels, read_step_groups, read_train_queries
-from distill_assets.assets.reporting import OWNERS, table_schema
-from distill_assets.core.groups import TrainingGroup, build_student_epochs
+from distill_assets.assets.reporting import OWNERS, markdown_table, table_schema
+from distill_assets.assets.rounds import train_rounds
 from distill_assets.core.recipes import Recipe
-from distill_assets.core.records import hash_text
 from distill_assets.resources import Project
 
 
@@ -45,15 +44,18 @@ def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.Assets
         if store.has("student", name, key):
             context.log.info(f"{name}: a checkpoint from exactly these inputs is there already; nothing is trained")
         else:
-            _train(project, recipe, key)
+            _train(project, context, recipe, key)
         path = store.path("student", name, key)
         training = store.read_manifest(path)["training"]
         verdicts, charts = examine_student(project, recipe, path, training)
-        metadata = {
+        metadata: dict[str, Any] = {
             "num_groups": training["num_groups"],
             "best_step": training["best_step"],
             "best_dev_rerank_ndcg_at_10": training["best_dev_ndcg_at_10"],
         }
+        if recipe.rounds > 1:
+            shown = [{k: v for k, v in r.items() if k != "training"} for r in store.read_manifest(path)["rounds"]]
+            metadata["rounds"] = markdown_table(shown)
         return record_checkpoint(
             project,
             kind="student",
@@ -66,41 +68,23 @@ def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.Assets
     return student_checkpoint
 
 
-def _train(project: Project, recipe: Recipe, key: str) -> None:
-    from distill_assets.core.training import TrainingRun, train_student
-
+def _train(project: Project, context: dg.AssetExecutionContext, recipe: Recipe, key: str) -> None:
     store = project.checkpoints
-    epochs = _training_epochs(project, recipe)
-    step_groups = read_step_groups(project, read_labels(project))
     work_folder = store.work_folder("student", recipe.name, key)
-    run = TrainingRun(work_folder, project.device, show_progress=project.show_progress)
-    model = project.load_student(project.student_path)
-    report = train_student(model, epochs, step_groups, recipe, run)
+    about = {
+        "recipe": asdict(recipe),
+        "input_fingerprint": key,
+        "student": {"model": project.settings.student, "fingerprint": project.student_fingerprint},
+        "inputs": _input_versions(project, recipe),
+        **code_state(),
+    }
+    path, rounds = train_rounds(project, context, recipe, work_folder, about)
+    best = max(rounds, key=lambda r: (r["training"]["best_dev_ndcg_at_10"], -r["round"]))
     with store.writing("student", recipe.name, key) as folder:
-        model.save_pretrained(str(folder), create_model_card=False)
-        manifest = {
-            "recipe": asdict(recipe),
-            "input_fingerprint": key,
-            "student": {"model": project.settings.student, "fingerprint": project.student_fingerprint},
-            "inputs": _input_versions(project, recipe),
-            "training": asdict(report),
-            **code_state(),
-        }
+        shutil.copytree(path(best["round"]), folder, dirs_exist_ok=True)
+        manifest = about | {"training": best["training"], "rounds": rounds, "kept_round": best["round"]}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     store.clear_work("student", recipe.name, key)
-
-
-def _training_epochs(project: Project, recipe: Recipe) -> list[list[TrainingGroup]]:
-    labels = read_labels(project)
-    mined = [q for q in read_train_queries(project) if q.query_id in labels.negatives]
-    queries = sorted(mined, key=lambda q: hash_text(q.query_id))[: recipe.max_queries]
-    logit_of = None
-    if recipe.uses_teacher:
-        table = project.warehouse.read(
-            "teacher_scores", slice_keys=project.batches(), columns=["query_id", "doc_id", "teacher_logit"]
-        )
-        logit_of = {(row["query_id"], row["doc_id"]): row["teacher_logit"] for row in table.to_pylist()}
-    return build_student_epochs(queries, labels, recipe, logit_of)
 
 
 def _input_versions(project: Project, recipe: Recipe) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_te
 from distill_assets.assets.manifests import code_state, record_checkpoint
 from distill_assets.assets.reading import (
     choose_queries,
+    choose_train_queries,
     read_corpus,
     read_labels,
     read_qrels,
@@ -211,9 +212,9 @@ def _pairs_to_score(project: Project, batch: str) -> list[tuple[str, str, str, s
     labels, content_of = read_labels(project), read_corpus(project).content_of
     qrels = read_qrels(project)
     pairs = []
-    for query in choose_queries(read_queries(project, [batch], ("train",)), qrels, project.settings.train_queries):
-        judged = qrels[query.query_id]
-        mined = labels.negatives.get(query.query_id, ())[: project.settings.scored_negatives]
+    for query in choose_train_queries(project, read_queries(project, [batch], ("train",)), qrels):
+        judged = qrels.get(query.query_id, {})
+        mined = labels.negatives.get(query.query_id, ())[: project.settings.num_scored_negatives]
         pairs += [(query.query_id, query.text, d, content_of[d], judged.get(d, 0)) for d in [*sorted(judged), *mined]]
     return pairs
 

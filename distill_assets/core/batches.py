@@ -4,7 +4,7 @@ A text is tokenised once for a whole training and stands in a batch once, howeve
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -123,6 +123,7 @@ class StudentSteps(Dataset[dict[str, Any]]):
     Each is a dictionary:
         queries, documents: lists of features, one for each bucket of texts of like length; every text stands there once.
         query_rows: (batch,), which of the queries; document_rows: (batch, width), which of the documents.
+        document_vectors: (num_documents, hidden), in place of documents where those are not trained.
         left_out: (batch, num_documents), bool: documents known to answer a query, but for its own positive.
         teacher_logits: (batch, 1 + num_negatives), float32, where the recipe reads them.
     """
@@ -134,12 +135,15 @@ class StudentSteps(Dataset[dict[str, Any]]):
         recipe: Recipe,
         *,
         num_buckets: int,
+        document_vectors: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.steps = steps
+        self.document_vectors = document_vectors
         self.recipe = recipe
         self.num_buckets = num_buckets
         self.queries = TokenCache(model, "query", (group.query for step in steps for group in step))
-        self.documents = TokenCache(model, "document", (d for step in steps for group in step for d in group.documents))
+        texts = (d for step in steps for group in step for d in group.documents) if document_vectors is None else ()
+        self.documents = TokenCache(model, "document", texts)
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -149,10 +153,16 @@ class StudentSteps(Dataset[dict[str, Any]]):
         """One step."""
         groups = self.steps[index]
         queries, query_row = self._bucketed(self.queries, [group.query for group in groups])
-        documents, document_row = self._bucketed(self.documents, [d for group in groups for d in group.documents])
-        step: dict[str, Any] = {
-            "queries": queries,
-            "documents": documents,
+        step: dict[str, Any] = {"queries": queries}
+        texts = [d for group in groups for d in group.documents]
+        if self.document_vectors is None:
+            step["documents"], document_row = self._bucketed(self.documents, texts)
+        else:
+            document_row = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+            step["document_vectors"] = torch.from_numpy(
+                np.stack([self.document_vectors[text] for text in document_row])
+            )
+        step |= {
             "query_rows": torch.tensor([query_row[group.query] for group in groups]),
             "document_rows": torch.tensor([[document_row[d] for d in group.documents] for group in groups]),
             "left_out": _known_answers(groups, document_row),

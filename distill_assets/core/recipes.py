@@ -14,6 +14,7 @@ from distill_assets.core.records import fingerprint
 Sampling = Literal["top", "stratified", "random"]
 Positives = Literal["human", "teacher"]
 TeacherLogits = Literal["raw", "standardised"]
+Trained = Literal["both", "query_tower"]
 TeacherMember = Literal["cross_encoder", "bi_encoder"]  # of the bundled teacher, whose scores are summed
 
 HARD_LABELS = "hard_labels"
@@ -54,7 +55,11 @@ class Recipe:
         cosine_scale: ``info_nce``: multiplies the cosine (1 / temperature); 20 is sentence-transformers' default.
         mask_above: ``info_nce``: leave out a list's negative that the teacher puts above this share of the positive, both mapped
             to 0..1 between the 1st and 99th percentile of the training set's logits (CADET: 0.6); None leaves out none.
-        epochs: passes over the training queries.
+        train: ``query_tower``: only the side that embeds queries; documents keep the untouched student's vectors, so that a new
+            student needs no new index.
+        rounds: trainings one after the other, each from the student of the one before and on negatives that this student mines
+            (ANCE, arXiv 2007.00808); the teacher scores the new pairs alone. The best round on dev is kept.
+        epochs: passes over the training queries, in each round.
         batch_size: queries per step; in-batch negatives grow with it.
         mini_batch_size: texts per forward pass whose activations are computed again when the gradient is taken: memory of a small
             batch, gradient of the large one (as GradCache, arXiv 2101.06983). None keeps all activations.
@@ -77,6 +82,8 @@ class Recipe:
     student_temperature: float = 0.05
     cosine_scale: float = 20.0
     mask_above: float | None = None
+    train: Trained = "both"
+    rounds: int = 1
     epochs: int = 1
     batch_size: int = 32
     mini_batch_size: int | None = None
@@ -90,10 +97,11 @@ class Recipe:
         owner = f"recipe {self.name!r}"
         object.__setattr__(self, "loss", _normalised_loss(owner, self.loss))
         require_one_of(owner, positives=(self.positives, Positives), sampling=(self.sampling, Sampling))
-        require_one_of(owner, teacher_logits=(self.teacher_logits, TeacherLogits))
+        require_one_of(owner, teacher_logits=(self.teacher_logits, TeacherLogits), train=(self.train, Trained))
         whole = {
             "num_positives": self.num_positives,
             "num_negatives": self.num_negatives,
+            "rounds": self.rounds,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "mini_batch_size": 1 if self.mini_batch_size is None else self.mini_batch_size,
@@ -126,6 +134,11 @@ class Recipe:
         if isinstance(self.loss, dict):
             return dict(self.loss)
         return {INFO_NCE if self.loss == HARD_LABELS else self.loss: 1.0}
+
+    @property
+    def reads_whole_corpus(self) -> bool:
+        """Whether training may read any document, not the judged and mined ones alone."""
+        return self.num_random > 0 or self.rounds > 1
 
     @property
     def uses_teacher(self) -> bool:

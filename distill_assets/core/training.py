@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -20,10 +21,10 @@ from distill_assets.core.groups import DevGroup, TrainingGroup
 from distill_assets.core.losses import TeacherStatistics, measure_teacher, require_soft
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.objectives import SCALE_RATE, StudentLoss, TeacherLoss
+from distill_assets.core.query_tower import require_split
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 
 _DEV_METRIC = "dev_ndcg_at_10"
-NUM_BUCKETS_CPU = 4
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TrainingRun:
 
     Attributes:
         work_folder: holds resumable state; the same call after a kill goes on from its last save.
-        num_evaluations: dev evaluations and saves over the whole run.
+        num_evaluations: dev evaluations and saves over the whole run; 0 leaves the last weights, unsaved.
         show_progress: a progress bar on stderr.
     """
 
@@ -69,19 +70,46 @@ def train_student(
 ) -> TrainingReport:
     """Train `model` in place by `recipe` on the groups of each epoch; afterwards it holds the weights of the best dev step.
 
+    For a recipe that trains the query tower alone, `model` is one that `split_towers` gave.
+
     Raises:
         TrainingError: no group, groups without teacher logits where the recipe needs them, a teacher that ranks nothing, or a loss
             that is not finite.
     """
+    trainer = make_student_trainer(model, epochs, recipe, run, dev_groups)
+    report = _train(trainer, run, len(epochs[0]))
+    scale = trainer.model.log_margin_scale
+    learned = None if scale is None else float(scale.detach().exp())
+    return replace(report, teacher=trainer.model.statistics, learned_margin_scale=learned)
+
+
+def make_student_trainer(
+    model: SentenceTransformer,
+    epochs: Sequence[Sequence[TrainingGroup]],
+    recipe: Recipe,
+    run: TrainingRun,
+    dev_groups: Sequence[DevGroup] = (),
+) -> "StepTrainer":
+    """The trainer of a student, seeded and ready; without dev evaluations where the run asks for none."""
     set_seed(recipe.seed)
     statistics = _teacher_statistics(epochs, recipe)
     steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
-    data = StudentSteps(model, steps, recipe, num_buckets=1 if run.device == "cuda" else NUM_BUCKETS_CPU)
+    vectors = _frozen_vectors(model, steps) if recipe.train == "query_tower" else None
+    data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(run.device), document_vectors=vectors)
     objective = StudentLoss(model, recipe, statistics)
-    trainer = _Trainer(objective, data, _DevEvaluator(dev_groups, _student_scores), _arguments(run, recipe, len(steps)))
-    report = _train(trainer, run, len(epochs[0]))
-    scale = None if objective.log_margin_scale is None else float(torch.as_tensor(objective.margin_scale).detach())
-    return replace(report, teacher=statistics, learned_margin_scale=scale)
+    return StepTrainer(objective, data, DevEvaluator(dev_groups, score_dev_groups), _arguments(run, recipe, len(steps)))
+
+
+def _frozen_vectors(model: SentenceTransformer, steps: Sequence[Sequence[TrainingGroup]]) -> dict[str, np.ndarray]:
+    """Text -> unit vector of every document of the steps, from the side that is not trained: encoded once."""
+    require_split(model)
+    texts = sorted({d for step in steps for group in step for d in group.documents})
+    return dict(zip(texts, encode_texts(model, texts, "document"), strict=True))
+
+
+def num_buckets_on(device: str) -> int:
+    """Buckets of like length that a step's texts are cut into: a card waits for each launch, a CPU for each token of padding."""
+    return 1 if device == "cuda" else 4
 
 
 def train_teacher(
@@ -98,8 +126,8 @@ def train_teacher(
     """
     set_seed(recipe.seed)
     steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
-    evaluator = _DevEvaluator(dev_groups, _teacher_scores)
-    trainer = _Trainer(TeacherLoss(model), TeacherSteps(steps), evaluator, _arguments(run, recipe, len(steps)))
+    evaluator = DevEvaluator(dev_groups, _teacher_scores)
+    trainer = StepTrainer(TeacherLoss(model), TeacherSteps(steps), evaluator, _arguments(run, recipe, len(steps)))
     return _train(trainer, run, len(epochs[0]))
 
 
@@ -125,7 +153,8 @@ def _teacher_statistics(epochs: Sequence[Sequence[TrainingGroup]], recipe: Recip
 
 
 def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int) -> TrainingArguments:
-    every = max(1, num_steps // run.num_evaluations)
+    every = max(1, num_steps // max(1, run.num_evaluations))
+    saves = "steps" if run.num_evaluations else "no"
     return TrainingArguments(
         output_dir=str(run.work_folder),
         num_train_epochs=1,  # the data hold the steps of all epochs in order
@@ -136,12 +165,12 @@ def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int)
         data_seed=recipe.seed,
         bf16=has_fast_bf16(run.device),
         use_cpu=run.device == "cpu",
-        eval_strategy="steps",
+        eval_strategy=saves,
         eval_steps=every,
-        save_strategy="steps",
+        save_strategy=saves,
         save_steps=every,
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=run.num_evaluations > 0,
         metric_for_best_model=_DEV_METRIC,
         greater_is_better=True,
         logging_steps=max(1, num_steps // 20),
@@ -173,7 +202,8 @@ def _train(trainer: Any, run: TrainingRun, num_groups: int) -> TrainingReport:
     )
 
 
-def _student_scores(model: SentenceTransformer, groups: Sequence[DevGroup]) -> list[list[float]]:
+def score_dev_groups(model: SentenceTransformer, groups: Sequence[DevGroup]) -> list[list[float]]:
+    """Cosine of each document of each group, in the order given; a text that several groups hold is encoded once."""
     texts = sorted({text for group in groups for text in group.documents})
     row_of = {text: row for row, text in enumerate(texts)}
     documents = encode_texts(model, texts, "document")
@@ -194,7 +224,7 @@ def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[lis
     return scores
 
 
-class _Trainer(Trainer):
+class StepTrainer(Trainer):
     """transformers' trainer over planned steps: one item of the data is one step, the model is an objective.
 
     What is saved and loaded is what the objective trains, by name: all weights and the learned scale, or adapters alone.
@@ -204,7 +234,7 @@ class _Trainer(Trainer):
     control: Any
 
     def __init__(
-        self, objective: torch.nn.Module, data: Dataset[Any], evaluator: "_DevEvaluator", arguments: TrainingArguments
+        self, objective: torch.nn.Module, data: Dataset[Any], evaluator: "DevEvaluator", arguments: TrainingArguments
     ) -> None:
         super().__init__(
             model=objective,
@@ -222,6 +252,7 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """The objective's loss of one step."""
         loss = model(inputs)
         return (loss, {}) if return_outputs else loss
 
@@ -275,7 +306,7 @@ def _the_step(items: list[dict[str, Any]]) -> dict[str, Any]:
     return items[0]
 
 
-class _DevEvaluator:
+class DevEvaluator:
     """nDCG@10 of reranking each dev query's candidates; what decides the best step."""
 
     def __init__(

@@ -17,7 +17,7 @@ from distill_assets.core.recipes import (
 )
 
 RECIPE = Recipe(name="mine", loss={"margin_mse": 1.0, "info_nce": 1.0})
-OTHER_WORDS = {"human": "teacher", "top": "stratified", "raw": "standardised"}
+OTHER_WORDS = {"human": "teacher", "top": "stratified", "raw": "standardised", "both": "query_tower"}
 
 
 def other_value(value: Any) -> Any:
@@ -76,6 +76,8 @@ def test_equal_recipes_have_equal_fingerprints() -> None:
         ("num_random", -1),
         ("num_random", 0.5),
         ("num_positives", 0),
+        ("rounds", 0),
+        ("train", "document_tower"),
         ("mini_batch_size", 0),
         ("batch_size", 2.5),
         ("epochs", True),

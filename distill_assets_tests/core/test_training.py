@@ -79,7 +79,7 @@ class ScriptedDev:
         self.seen: list[dict[str, torch.Tensor]] = []
 
     def __call__(self, evaluator: Any, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Stand in for `_DevEvaluator.__call__`."""
+        """Stand in for `DevEvaluator.__call__`."""
         self.seen.append(weights(model))
         value = self.values[len(self.seen) - 1]
         if isinstance(value, Exception):
@@ -88,7 +88,7 @@ class ScriptedDev:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "ScriptedDev":
         """Replace the evaluator's call."""
-        monkeypatch.setattr(training._DevEvaluator, "__call__", lambda *args, **kwargs: self(*args, **kwargs))
+        monkeypatch.setattr(training.DevEvaluator, "__call__", lambda *args, **kwargs: self(*args, **kwargs))
         return self
 
 
@@ -362,7 +362,7 @@ def test_every_list_loss_teaches_the_order_of_the_teacher(loss: str, tiny_encode
     recipe = replace(RECIPE, loss=loss, teacher_logits="standardised", margin_scale=5.0, epochs=4)
     dev = [DevGroup(g.query_id, g.query, g.documents, (0, 1, 0)) for g in GROUPS]
     model = load_student(tiny_encoder, device="cpu")
-    before = training._DevEvaluator(dev, training._student_scores)(model)["dev_ndcg_at_10"]
+    before = training.DevEvaluator(dev, training.score_dev_groups)(model)["dev_ndcg_at_10"]
     report = train_student(model, [groups] * 4, dev, recipe, run)
     assert report.best_dev_ndcg_at_10 > before + 0.05
 
@@ -370,7 +370,7 @@ def test_every_list_loss_teaches_the_order_of_the_teacher(loss: str, tiny_encode
 def test_dev_score_by_hand(tiny_encoder: Path) -> None:
     """What decides the best step. Relevant at rank 2: 1 / log2(3) = 0.6309; at rank 1: 1; mean 0.8155."""
     groups = [DevGroup("a", "qa", ("x", "y", "z"), (0, 1, 0)), DevGroup("b", "qb", ("x", "y"), (1, 0))]
-    evaluator = training._DevEvaluator(groups, lambda model, groups: [[3.0, 2.0, 1.0], [5.0, 4.0]])
+    evaluator = training.DevEvaluator(groups, lambda model, groups: [[3.0, 2.0, 1.0], [5.0, 4.0]])
     assert evaluator(None)["dev_ndcg_at_10"] == pytest.approx((0.63093 + 1) / 2, abs=1e-5)
 
 
@@ -378,9 +378,9 @@ def test_dev_scores_belong_to_their_documents(tiny_encoder: Path) -> None:
     """Scores are computed for all texts at once and cut apart again; groups of unequal width show a cut that is off."""
     groups = [DevGroup("a", "sum", ("sum", "sort", "rank"), (1, 0, 0)), DevGroup("b", "sort", ("sum", "sort"), (0, 1))]
     model = load_student(tiny_encoder, device="cpu")
-    assert [len(scores) for scores in training._student_scores(model, groups)] == [3, 2]
-    assert training._student_scores(model, groups)[1][1] == pytest.approx(1.0, abs=1e-5)
-    assert training._student_scores(model, groups)[0][0] == pytest.approx(1.0, abs=1e-5)
+    assert [len(scores) for scores in training.score_dev_groups(model, groups)] == [3, 2]
+    assert training.score_dev_groups(model, groups)[1][1] == pytest.approx(1.0, abs=1e-5)
+    assert training.score_dev_groups(model, groups)[0][0] == pytest.approx(1.0, abs=1e-5)
     teacher = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
     scores = training._teacher_scores(teacher, groups)
     assert [len(s) for s in scores] == [3, 2]

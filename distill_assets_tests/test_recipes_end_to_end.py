@@ -1,0 +1,79 @@
+"""Recipes that go beyond one training on judged queries, through the assets: what is mined, scored, trained and kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from distill_assets.core.records import assign_split
+from distill_assets.definitions import build_definitions
+from distill_assets.running import run_line
+from distill_assets_tests.conftest import make_project
+
+TINY: dict[str, Any] = {"batch_size": 8, "teacher_logits": "standardised", "loss": {"kl": 1.0}, "num_negatives": 2}
+FREE_IDS = [f"free-{i}" for i in range(40) if assign_split(f"free-{i}") == "train"][
+    :4
+]  # queries without judgement are split by hash
+NOT_JUDGED = [f"how to {action} a {topic} along one axis" for topic in ("array", "frame") for action in ("sum", "rank")]
+
+
+@pytest.fixture
+def grown(beir_folder: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> Any:
+    """Two rounds, a query tower and the teacher's own positives, over a collection with four train queries that nobody judged."""
+    with (beir_folder / "queries.jsonl").open("a", encoding="utf-8") as file:
+        for query_id, text in zip(FREE_IDS, NOT_JUDGED, strict=True):
+            file.write(json.dumps({"_id": query_id, "text": text}) + "\n")
+    recipes = {
+        "two_rounds": TINY | {"rounds": 2, "learning_rate": 3e-3},
+        "tower": TINY | {"train": "query_tower", "learning_rate": 3e-3},
+        "free": TINY | {"positives": "teacher", "sampling": "stratified"},
+    }
+    built_in = ("hard_labels", "margin_mse")
+    return make_project(
+        beir_folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", recipes=recipes, skip_recipes=built_in
+    )
+
+
+def manifest_of(project: Any, name: str) -> dict[str, Any]:
+    """The manifest of a recipe's student."""
+    path = project.warehouse.read("checkpoints", slice_keys=[name]).column("path")[0].as_py()
+    return project.checkpoints.read_manifest(Path(path))
+
+
+def count(project: Any, statement: str) -> int:
+    """One number from the warehouse."""
+    return int(project.warehouse.query(statement).column(0)[0].as_py())
+
+
+def test_rounds_towers_and_unjudged_queries(grown: Any) -> None:
+    """Each of these can fall back to plain training without an error: no new pairs, a moved document, only judged queries."""
+    instance = dg.DagsterInstance.ephemeral()
+    list(run_line(build_definitions(grown), grown, instance, until="teacher_scores"))
+    before = count(grown, "SELECT count(*) FROM pair_scores")
+    scored = set(grown.warehouse.read("teacher_scores").column("query_id").to_pylist())
+    assert set(FREE_IDS) <= scored
+    list(run_line(build_definitions(grown), grown, instance, until="eval_metrics"))
+
+    rounds = manifest_of(grown, "two_rounds")
+    assert [r["round"] for r in rounds["rounds"]] == [1, 2]
+    new = rounds["rounds"][1]["num_new_pairs"]
+    assert rounds["rounds"][0]["num_new_pairs"] == 0 < new
+    assert count(grown, "SELECT count(*) FROM pair_scores") == before + new  # the known pairs were not paid again
+    kept = max(rounds["rounds"], key=lambda r: (r["dev_ndcg_at_10"], -r["round"]))
+    assert (rounds["kept_round"], rounds["training"]) == (kept["round"], kept["training"])
+
+    # Those that nobody judged are trained on by `free` alone.
+    assert manifest_of(grown, "free")["training"]["num_groups"] == rounds["training"]["num_groups"] + 4
+
+    tower = Path(grown.warehouse.read("checkpoints", slice_keys=["tower"]).column("path")[0].as_py())
+    contents = grown.warehouse.read("corpus").column("text").to_pylist()
+    documents, _ = grown.embed(tower, contents, "document")
+    untouched, num_encoded = grown.embed(grown.student_path, contents, "document")
+    assert num_encoded == 0 and (documents == untouched).all()  # one set of vectors serves both
+    queries, _ = grown.embed(tower, NOT_JUDGED, "query")
+    assert abs(queries - grown.embed(grown.student_path, NOT_JUDGED, "query")[0]).max() > 1e-4
+
+    steps = list(run_line(build_definitions(grown), grown, instance, until="eval_metrics"))
+    assert all(step.was_fresh for step in steps)
