@@ -28,7 +28,6 @@ from distill_assets.charts import (
 from distill_assets.core.errors import ShapeError
 from distill_assets.core.evidence import format_p
 from distill_assets.core.leaderboard import (
-    HARD_LABELS,
     MISSING,
     LeaderboardRow,
     find_row,
@@ -39,7 +38,7 @@ from distill_assets.core.leaderboard import (
     teacher_finding,
     versus,
 )
-from distill_assets.core.recipes import TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 
 TEMPLATE = "report.html.j2"
 MAX_TEXT_LENGTH = 400  # of a query or document in the examples

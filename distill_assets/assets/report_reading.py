@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill_assets.core.fitness import TeacherFitness, judge_teacher
-from distill_assets.core.leaderboard import HARD_LABELS
-from distill_assets.core.recipes import TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.report import Agreement, Contest, Cost, Example, LearningCurve, Way
 from distill_assets.resources import Project
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from distill_assets.core.errors import NonFiniteError
 from distill_assets.core.evidence import compare_with_baseline, format_difference
-from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import BM25, HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 
 MISSING = "-"
 CHAMPION_MARK = "*"
 SIGNIFICANT = "†"
 ALPHA = 0.05
-HARD_LABELS = "hard_labels"  # the recipe without a teacher: plain fine-tuning on the same labels
 _BASELINES = {"hard_labels": HARD_LABELS, "untouched": UNTOUCHED_STUDENT}  # column suffix: system
 
 
