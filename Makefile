@@ -43,8 +43,8 @@ check: $(DEV_STAMP) ## lint, format, types, definitions
 	$(BIN)/mypy
 	$(BIN)/dg check defs
 
-bench: install ## nDCG@10 of the untouched student, BM25 and their fusion by length of the document text
-	$(BIN)/python benchmarks/document_text.py
+bench: install ## our engines against the peers' on the same work; writes benchmarks/README.md and results.json
+	$(BIN)/python -m benchmarks.bench
 
 clean: ## remove the environment and everything that runs made
 	rm -rf $(VENV) data/*.duckdb* data/embeddings data/lexical data/checkpoints data/report data/dagster_home data/beir-*

@@ -1,0 +1,90 @@
+"""Measure every engine against its peer and write `benchmarks/README.md` and `benchmarks/results.json`.
+
+    python -m benchmarks.bench [--only scoring mining] [--quick] [--data ../shared/data/scifact] [--device cuda]
+
+With `--only`, rows of other engines stay as they were measured last.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import Options, Row
+
+ENGINES = ("scoring", "mining")
+_HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run the chosen engines' modules, one after the other, and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=_HERE, help="folder of README.md and results.json")
+    given = parser.parse_args()
+    options = Options(given.quick, given.device, given.data, given.model, given.repeats)
+    saved = _read(given.out)
+    for engine in given.only:
+        found = importlib.import_module(f"benchmarks.{engine}").rows(options)
+        saved = {name: row for name, row in saved.items() if row["engine"] != engine}
+        saved |= {row.name: _entry(engine, row, options) for row in found}
+        _write(given.out, saved)
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _entry(engine: str, row: Row, options: Options) -> dict[str, Any]:
+    values = asdict(row)
+    del values["name"]
+    return values | {"engine": engine, "device": options.device, "machine": _machine(options), "quick": options.quick}
+
+
+def _machine(options: Options) -> str:
+    if options.device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def _write(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    lines = ["# Benchmarks", "", "Written by `make bench`; medians of alternating runs on one machine.", ""]
+    lines += [
+        "| work | ours | peer | unit | ratio | target | met | agreement |",
+        "|---|---:|---:|---|---:|---:|---|---|",
+    ]
+    lines += [_line(name, row) for name, row in entries.items()]
+    for name, row in entries.items():
+        if row["detail"]:
+            lines += ["", f"## {name}", "", row["detail"]]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    ratio, target = row["ratio"], row["target"]
+    is_held = ratio is not None and target is not None and not row["quick"]
+    met = ("yes" if ratio >= target else "**no**") if is_held else ""
+    cells = [name + (" (quick)" if row["quick"] else ""), _figure(row["ours"]), _figure(row["peer"]), row["unit"]]
+    return "| " + " | ".join([*cells, _figure(ratio), _figure(target), met, row["agreement"]]) + " |"
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
