@@ -23,7 +23,7 @@ CODE_VERSIONS = {
     "qrels": "1",
     "hard_negatives": "1",
     "teacher_checkpoint": "2",
-    "teacher_scores": "1",
+    "teacher_scores": "2",
     "student_checkpoint": "1",
     "eval_metrics": "1",
     "leaderboard": "1",
@@ -98,6 +98,7 @@ def of_teacher_scores(project: Project, batch: str) -> str:
         data_version(project, "checkpoints", "teacher"),
         project.settings.scored_negatives,
         project.settings.teacher_max_length,
+        project.settings.precision,
     )
 
 
@@ -155,6 +156,7 @@ def of_leaderboard(project: Project, _: str = "") -> str:
         data_versions(project, "eval_metrics", names),
         data_version(project, "checkpoints", "teacher"),
         project.settings.pool_depth,
+        project.settings.precision,
     )
 
 

@@ -28,7 +28,7 @@ from distill_assets.core.ensemble import balance_spreads
 from distill_assets.core.groups import build_teacher_groups
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.model_folders import is_cross_encoder, read_json
-from distill_assets.core.records import hash_text
+from distill_assets.core.records import fingerprint, hash_text
 from distill_assets.core.scoring import ScoringProgress, score_in_chunks
 from distill_assets.partitions import batches
 from distill_assets.resources import BI_ENCODER_FOLDER, ENSEMBLE_FILE, Project
@@ -201,6 +201,11 @@ def _pairs_to_score(project: Project, batch: str) -> list[tuple[str, str, str, s
     return pairs
 
 
+def scores_key(model_fingerprint: str, precision: str) -> str:
+    """Under what a teacher's logits are kept: its fingerprint, and another key for each precision but fp32."""
+    return model_fingerprint if precision == "fp32" else fingerprint(model_fingerprint, precision)
+
+
 def score_pairs(project: Project, context: Any, texts: list[tuple[str, str]]) -> tuple[list[float], int]:
     """Teacher logits of (query, document) texts in order, and how many needed a forward pass.
 
@@ -208,7 +213,7 @@ def score_pairs(project: Project, context: Any, texts: list[tuple[str, str]]) ->
     """
     store = project.pair_scores
     checkpoint = project.warehouse.read("checkpoints", slice_keys=["teacher"]).to_pylist()[0]
-    key = checkpoint["model_fingerprint"]
+    key = scores_key(checkpoint["model_fingerprint"], project.scoring_precision)
     keys = [(hash_text(query), hash_text(document)) for query, document in texts]
     text_of = dict(zip(keys, texts, strict=True))
     wanted = pa.table({"query_hash": [k[0] for k in keys], "doc_hash": [k[1] for k in keys]}, schema=_PAIR_SCHEMA)
