@@ -117,7 +117,10 @@ class Settings(BaseSettings):
         description="Tokens of (query, document) pairs per forward pass of the teacher; by device when unset.",
     )
     batch_size: int = Field(32, ge=1, description="Texts per forward pass of a bi-encoder; speed only.")
-    chunk_size: int = Field(1024, ge=1, description="Pairs scored between two commits; what a kill can cost.")
+    chunk_size: int = Field(65_536, ge=1, description="Pairs scored between two commits at the most.")
+    chunk_seconds: float = Field(
+        10, gt=0, description="Seconds of scoring between two commits, about; what a kill can cost."
+    )
     retrain_cron: str = Field("0 3 * * 0", description="When the retraining schedule runs, UTC; weekly by default.")
     remine_before_retraining: bool = Field(
         False, description="Mine older batches again, against all documents, before a retraining."

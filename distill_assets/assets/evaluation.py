@@ -23,15 +23,16 @@ from distill_assets.assets.reading import (
     search_student,
 )
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
-from distill_assets.assets.teacher import score_pairs
+from distill_assets.assets.scoring import score_pairs
 from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.core.leaderboard import LeaderboardRow, gap_closed
 from distill_assets.core.metrics import QueryMetrics, evaluate_run
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.records import Query
+from distill_assets.core.records import Query, hash_text
 from distill_assets.core.retrieval import rank
 from distill_assets.core.significance import bootstrap_interval
 from distill_assets.resources import Project
+from distill_assets.storage.missing_pairs import WantedPairs
 
 _DEPTH = 100  # recall@100 is the deepest metric
 _SEED = 2026
@@ -157,8 +158,15 @@ def _rerank_pool(project: Project, context: Any, queries: Sequence[Query], runs:
     """The teacher's ranking of each query's pool: the top `pool_depth` of every first-stage system, united."""
     content_of, depth = read_corpus(project).content_of, project.settings.pool_depth
     pools = {q.query_id: sorted({d for run in runs.values() for d, _ in run[q.query_id][:depth]}) for q in queries}
-    texts = [(q.text, content_of[d]) for q in queries for d in pools[q.query_id]]
-    logits, num_scored = score_pairs(project, context, texts)
+    hash_of = {d: hash_text(content_of[d]) for pool in pools.values() for d in pool}
+    pairs = pa.table(
+        {
+            "query_hash": pa.array([hash_text(q.text) for q in queries for _ in pools[q.query_id]], pa.string()),
+            "doc_hash": pa.array([hash_of[d] for q in queries for d in pools[q.query_id]], pa.string()),
+        }
+    )
+    scores, num_scored = score_pairs(project, context, WantedPairs.of_table(pairs))
+    logits = project.pair_scores.lookup(scores, pairs)["teacher_logit"].to_pylist()
     reranked, start = {}, 0
     for query in queries:
         pool = pools[query.query_id]
