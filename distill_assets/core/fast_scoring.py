@@ -93,6 +93,10 @@ class FastScorer:
         """Raw logits, float32 (len(pairs),), in the order given. The same pairs in the same order give the same bits."""
         return self._score(pairs)
 
+    def lengths(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Tokens of each pair as the model reads it, int64 (len(pairs),): what the work is proportional to."""
+        return self._tokenizer.tokenize(pairs).lengths
+
     def _score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         logits = np.empty(len(pairs), dtype=np.float32)
         with self._workers() as run, ThreadPoolExecutor(1) as ahead:
