@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
     from distill_assets.core.encoders import EncoderPrecision, Role
+    from distill_assets.core.fast_scoring import Precision
     from distill_assets.core.scoring import PairScorer
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
@@ -203,12 +204,19 @@ class Project(dg.ConfigurableResource):
 
         return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)
 
+    @cached_property
+    def scoring_precision(self) -> "Precision":
+        """Precision of the teacher's matrix products on this machine."""
+        from distill_assets.core.fast_scoring import resolve_precision
+
+        return resolve_precision(self.settings.precision, self.device)
+
     def teacher_scorer(self, path: Path) -> "PairScorer":
         """What turns pairs into teacher logits: the cross-encoder, joined with a bi-encoder's cosine where its folder says so."""
-        from distill_assets.core.encoders import CrossEncoderScorer
         from distill_assets.core.ensemble import CosineEnsemble
+        from distill_assets.core.fast_scoring import open_scorer
 
-        scorer = CrossEncoderScorer(self.load_teacher(path), batch_size=self.settings.batch_size)
+        scorer = open_scorer(self.load_teacher(path), self.scoring_precision, batch_tokens=self.settings.batch_tokens)
         if not (path / ENSEMBLE_FILE).is_file():
             return scorer
         weight = read_json(path / ENSEMBLE_FILE)["cosine_weight"]

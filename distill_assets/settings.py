@@ -122,11 +122,24 @@ class Settings(BaseSettings):
     promotion_alpha: float = Field(0.05, gt=0, lt=1, description="Significance level of the gate's paired test.")
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
-    batch_size: int = Field(32, ge=1, description="Texts or pairs per forward pass of inference; speed only.")
     search_memory_mb: int = Field(
         256, ge=1, description="Memory of dense search above its vectors and results; speed only."
     )
-    chunk_size: int = Field(1024, ge=1, description="Pairs scored between two commits; what a kill can cost.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Of the teacher's matrix products: bf16 where the hardware has it, or as said. Logits of different precision "
+        "are never mixed in the store; say which where several kinds of machine share a warehouse.",
+    )
+    batch_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="Tokens of (query, document) pairs per forward pass of the teacher; by device when unset.",
+    )
+    batch_size: int = Field(32, ge=1, description="Texts per forward pass of a bi-encoder; speed only.")
+    chunk_size: int = Field(65_536, ge=1, description="Pairs scored between two commits at the most.")
+    chunk_seconds: float = Field(
+        10, gt=0, description="Seconds of scoring between two commits, about; what a kill can cost."
+    )
     retrain_cron: str = Field("0 3 * * 0", description="When the retraining schedule runs, UTC; weekly by default.")
     remine_before_retraining: bool = Field(
         False, description="Mine older batches again, against all documents, before a retraining."

@@ -133,10 +133,10 @@ def test_killed_scoring_keeps_what_was_paid_for(
     project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that dies in its third chunk must not take the first two with it."""
-    from distill_assets.core.encoders import CrossEncoderScorer
+    from distill_assets.core.fast_scoring import FastScorer
 
     _run(project, instance, until="teacher_checkpoint")
-    original, calls = CrossEncoderScorer.__call__, []
+    original, calls = FastScorer.__call__, []
 
     def dying(self: Any, pairs: Any) -> Any:
         calls.append(len(pairs))
@@ -144,14 +144,14 @@ def test_killed_scoring_keeps_what_was_paid_for(
             raise KeyboardInterrupt
         return original(self, pairs)
 
-    monkeypatch.setattr(CrossEncoderScorer, "__call__", dying)
+    monkeypatch.setattr(FastScorer, "__call__", dying)
     with pytest.raises(BaseException):  # noqa: B017 - Dagster wraps an interrupt in its own type
         _run(project, instance, until="teacher_scores")
     assert project.warehouse.query("SELECT count(*) AS n FROM pair_scores").column("n")[0].as_py() == 128
     assert project.warehouse.read("scoring_costs").column("num_pairs").to_pylist() == [128]  # paid for, so counted
     monkeypatch.undo()
     monkeypatch.setattr(
-        CrossEncoderScorer, "__call__", lambda self, pairs: (calls.append(len(pairs)), original(self, pairs))[1]
+        FastScorer, "__call__", lambda self, pairs: (calls.append(len(pairs)), original(self, pairs))[1]
     )
     del calls[:]
     _run(project, instance, until="teacher_scores")

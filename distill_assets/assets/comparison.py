@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_assets.assets.reading import Qrels, read_corpus, read_labels, read_step_groups
-from distill_assets.assets.teacher import score_pairs
+from distill_assets.assets.scoring import score_texts
 from distill_assets.core.agreement import kendall_tau_b, overlap_at_k
 from distill_assets.core.groups import DevGroup
 from distill_assets.core.metrics import QueryMetrics, evaluate_run
@@ -61,7 +61,7 @@ def write_fitness(project: Project, context: Any, recipes: Sequence[str]) -> int
     """
     groups = read_step_groups(project, read_labels(project))
     pairs = [(group.query, document) for group in groups for document in group.documents]
-    logits, num_scored = score_pairs(project, context, pairs)
+    logits, num_scored = score_texts(project, context, pairs)
     scores: dict[str, Sequence[float]] = {TEACHER: logits}
     scores |= {name: _cosines(project, _checkpoint(project, name), pairs) for name in recipes}
     rows = [
@@ -82,7 +82,7 @@ def _agreement(
     pools = {q.query_id: sorted({d for run in first_stage for d, _ in run[q.query_id][:depth]}) for q in queries}
     pairs = [(q.text, content_of[d]) for q in queries for d in pools[q.query_id]]
     bounds = np.cumsum([len(pools[q.query_id]) for q in queries])[:-1]
-    logits = np.split(np.asarray(score_pairs(project, context, pairs)[0]), bounds)
+    logits = np.split(np.asarray(score_texts(project, context, pairs)[0]), bounds)
     found = {}
     for system in runs:
         if system in (BM25, TEACHER):  # BM25 scores only what shares a word

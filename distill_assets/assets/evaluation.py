@@ -24,7 +24,7 @@ from distill_assets.assets.reading import (
     search_student,
 )
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
-from distill_assets.assets.teacher import score_pairs
+from distill_assets.assets.scoring import score_texts
 from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.core.leaderboard import LeaderboardRow, gap_closed, significance_columns
 from distill_assets.core.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
@@ -175,7 +175,7 @@ def _rerank_pool(project: Project, context: Any, queries: Sequence[Query], runs:
     content_of, depth = read_corpus(project).content_of, project.settings.pool_depth
     pools = {q.query_id: sorted({d for run in runs.values() for d, _ in run[q.query_id][:depth]}) for q in queries}
     texts = [(q.text, content_of[d]) for q in queries for d in pools[q.query_id]]
-    logits, num_scored = score_pairs(project, context, texts)
+    logits, num_scored = score_texts(project, context, texts)
     reranked, start = {}, 0
     for query in queries:
         pool = pools[query.query_id]

@@ -23,7 +23,7 @@ CODE_VERSIONS = {
     "qrels": "1",
     "hard_negatives": "3",
     "teacher_checkpoint": "3",
-    "teacher_scores": "1",
+    "teacher_scores": "2",
     "student_checkpoint": "1",
     "eval_metrics": "2",
     "leaderboard": "3",
@@ -106,6 +106,7 @@ def of_teacher_scores(project: Project, batch: str) -> str:
         data_version(project, "checkpoints", "teacher"),
         project.settings.num_scored_negatives,
         project.settings.teacher_max_length,
+        project.settings.precision,
     )
 
 
@@ -167,6 +168,7 @@ def of_leaderboard(project: Project, _: str = "") -> str:
         data_version(project, "checkpoints", "teacher"),
         project.settings.pool_depth,
         project.settings.step_queries,  # the dev queries that judge the teacher
+        project.settings.precision,
     )
 
 

@@ -17,7 +17,7 @@ from distill_assets.assets.reading import (
     read_train_queries,
     search_student,
 )
-from distill_assets.assets.teacher import score_pairs
+from distill_assets.assets.scoring import score_texts
 from distill_assets.core.groups import Labels, build_student_epochs
 from distill_assets.core.mining import MiningRules, mine_hard_negatives
 from distill_assets.core.recipes import Recipe
@@ -123,7 +123,7 @@ def _mine_again(
         text_of = {q.query_id: q.text for q in pairs.queries}
         wanted = [(q, d) for q, ids in found.items() for d in ids[: settings.num_scored_negatives]]
         new = [pair for pair in wanted if pair not in logit_of]
-        logits, num_scored = score_pairs(project, context, [(text_of[q], labels.content_of[d]) for q, d in new])
+        logits, num_scored = score_texts(project, context, [(text_of[q], labels.content_of[d]) for q, d in new])
         logit_of = logit_of | dict(zip(new, logits, strict=True))
     cost = {"num_new_pairs": num_scored, "mining_s": mined - started, "scoring_s": time.perf_counter() - mined}
     return Pairs(pairs.queries, replace(labels, negatives=negatives), logit_of), cost

@@ -8,10 +8,8 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from distill_assets.assets.checks import accepted, check_results, check_specs
-from distill_assets.assets.costs import recording_cost
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.fitness import judge_fitness, measure_teacher
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_teacher_trained
@@ -27,17 +25,17 @@ from distill_assets.assets.reading import (
     read_train_queries,
 )
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
+from distill_assets.assets.scoring import score_pairs
 from distill_assets.charts import as_markdown_image, score_histogram_chart
 from distill_assets.core.ensemble import balance_spreads
 from distill_assets.core.groups import build_teacher_epochs
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.quality import ScoredPair, judge_logits, judge_negatives_above
-from distill_assets.core.records import hash_text
-from distill_assets.core.scoring import ScoringProgress, score_in_chunks
 from distill_assets.partitions import batches
 from distill_assets.resources import BI_ENCODER_FOLDER, ENSEMBLE_FILE, Project
 from distill_assets.settings import BUNDLED
+from distill_assets.storage.missing_pairs import WantedPairs
 from distill_assets.storage.models import packaged_encoder
 
 
@@ -167,17 +165,10 @@ def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
     """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
     batch = context.partition_key
     key = input_fingerprint(project, "teacher_scores", batch)
-    pairs = _pairs_to_score(project, batch)
-    logits, num_scored = score_pairs(project, context, [(text, content) for _, text, _, content, _ in pairs])
-    scored = [ScoredPair(*pair, logit) for pair, logit in zip(pairs, logits, strict=True)]
-    rows = pa.table(
-        {
-            "query_id": pa.array([pair.query_id for pair in scored], pa.string()),
-            "doc_id": pa.array([pair.doc_id for pair in scored], pa.string()),
-            "label": pa.array([pair.label for pair in scored], pa.int32()),
-            "teacher_logit": pa.array(logits, pa.float32()),
-        }
-    )
+    wanted = wanted_of_batch(project, batch)
+    scores, num_scored = score_pairs(project, context, wanted)
+    rows = project.pair_scores.join(scores, wanted)
+    scored = _with_texts(project, rows)
     checks = check_results(
         "teacher_scores",
         {"logits_vary": judge_logits(scored), "positives_above_negatives": judge_negatives_above(scored)},
@@ -192,9 +183,10 @@ def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         allow_empty=True,  # a batch without train queries has nothing to score
     )
     metadata: dict[str, Any] = {
-        "num_pairs": len(pairs),
+        "num_pairs": rows.num_rows,
         "num_forward_passes": num_scored,
-        "num_known": len(pairs) - num_scored,
+        "num_known": rows.num_rows - num_scored,
+        "precision": project.scoring_precision,
     }
     positive = [pair.logit for pair in scored if pair.label > 0]
     negative = [pair.logit for pair in scored if pair.label == 0]
@@ -207,62 +199,50 @@ def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
     return materialised("teacher_scores", version, rows.num_rows, metadata, checks)
 
 
-def _pairs_to_score(project: Project, batch: str) -> list[tuple[str, str, str, str, int]]:
-    """(query_id, query text, doc_id, document content, label) of the batch's train queries, in a total order."""
-    labels, content_of = read_labels(project), read_corpus(project).content_of
-    qrels = read_qrels(project)
-    pairs = []
-    for query in choose_train_queries(project, read_queries(project, [batch], ("train",)), qrels):
-        judged = qrels.get(query.query_id, {})
-        mined = labels.negatives.get(query.query_id, ())[: project.settings.num_scored_negatives]
-        pairs += [(query.query_id, query.text, d, content_of[d], judged.get(d, 0)) for d in [*sorted(judged), *mined]]
-    return pairs
+def _with_texts(project: Project, rows: pa.Table) -> list[ScoredPair]:
+    """The scored pairs with the texts they stand for, for the checks and their samples."""
+    text_of = {query.query_id: query.text for query in read_queries(project, splits=("train",))}
+    content_of = read_corpus(project).content_of
+    return [
+        ScoredPair(
+            r["query_id"], text_of[r["query_id"]], r["doc_id"], content_of[r["doc_id"]], r["label"], r["teacher_logit"]
+        )
+        for r in rows.to_pylist()
+    ]
 
 
-def score_pairs(project: Project, context: Any, texts: list[tuple[str, str]]) -> tuple[list[float], int]:
-    """Teacher logits of (query, document) texts in order, and how many needed a forward pass.
+def wanted_of_batch(project: Project, batch: str) -> WantedPairs:
+    """`query_id, doc_id, label` and hashes of the pairs to score: the batch's train queries with positives and hard negatives.
 
-    Known pairs are looked up; what is missing is scored chunk by chunk, each committed before the next is paid for.
+    The label is the relevance of a positive and 0 of a negative.
     """
-    store = project.pair_scores
-    checkpoint = project.warehouse.read("checkpoints", slice_keys=["teacher"]).to_pylist()[0]
-    key = checkpoint["model_fingerprint"]
-    keys = [(hash_text(query), hash_text(document)) for query, document in texts]
-    text_of = dict(zip(keys, texts, strict=True))
-    wanted = pa.table({"query_hash": [k[0] for k in keys], "doc_hash": [k[1] for k in keys]}, schema=_PAIR_SCHEMA)
-    missing = [(row["query_hash"], row["doc_hash"]) for row in store.missing(key, wanted).to_pylist()]
-    if missing:
-        with recording_cost(project, context, key, checkpoint["model_fingerprint"]):
-            _score_missing(project, context, key, Path(checkpoint["path"]), missing, text_of)
-    found = {(r["query_hash"], r["doc_hash"]): r["teacher_logit"] for r in store.lookup(key, wanted).to_pylist()}
-    return [found[k] for k in keys], len(missing)
+    queries = choose_train_queries(project, read_queries(project, [batch], ("train",)), read_qrels(project))
+    chosen = [query.query_id for query in queries]
+    return WantedPairs(_BATCH_PAIRS, [project.batches(), chosen, project.settings.num_scored_negatives])
 
 
-def _score_missing(
-    project: Project,
-    context: Any,
-    key: str,
-    path: Path,
-    missing: list[tuple[str, str]],
-    text_of: dict[tuple[str, str], tuple[str, str]],
-) -> None:
-    settings = project.settings
-    missing.sort(key=lambda k: (sum(map(len, text_of[k])), k))  # equal lengths together: least padding
-    scorer = project.teacher_scorer(path)
-    with tqdm(total=len(missing), desc="teacher", unit="pair", disable=not project.show_progress) as bar:
-
-        def report(progress: ScoringProgress) -> None:
-            bar.update(progress.num_done - bar.n)
-            context.log.info(
-                f"teacher scored {progress.num_done:,} of {progress.num_pairs:,} pairs, {progress.pairs_per_s:.0f} pairs/s, "
-                f"{progress.seconds_left:.0f} s left"
-            )
-
-        texts = [text_of[k] for k in missing]
-        for start, logits in score_in_chunks(texts, scorer, chunk_size=settings.chunk_size, on_progress=report):
-            part = missing[start : start + len(logits)]
-            table = pa.table({"query_hash": [k[0] for k in part], "doc_hash": [k[1] for k in part]})
-            project.pair_scores.commit(key, table.append_column("teacher_logit", pa.array(logits, pa.float32())))
-
-
-_PAIR_SCHEMA = pa.schema([("query_hash", pa.string()), ("doc_hash", pa.string())])
+# Of rows that several batches bring the last batch's counts, as in `assets/reading.py`.
+_BATCH_PAIRS = """
+    WITH current AS (SELECT unnest(?::VARCHAR[]) AS batch),
+    chosen AS (
+        SELECT query_id, sha256(arg_max(text, batch))[1:32] AS query_hash FROM queries SEMI JOIN current USING (batch)
+        WHERE query_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY query_id
+    ),
+    documents AS (
+        SELECT doc_id, arg_max(content_hash, batch) AS doc_hash FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id
+    ),
+    judged AS (
+        SELECT query_id, doc_id, arg_max(relevance, batch) AS label FROM qrels SEMI JOIN current USING (batch)
+        WHERE relevance > 0 GROUP BY query_id, doc_id
+    ),
+    mined AS (
+        SELECT query_id, doc_id FROM hard_negatives SEMI JOIN current USING (batch) SEMI JOIN documents USING (doc_id)
+        SEMI JOIN chosen USING (query_id)
+        QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY rank, batch, doc_id) <= ?
+    ),
+    labelled AS (
+        SELECT query_id, doc_id, label FROM judged
+        UNION ALL SELECT DISTINCT query_id, doc_id, 0 FROM mined ANTI JOIN judged USING (query_id, doc_id)
+    )
+    SELECT query_id, doc_id, label, query_hash, doc_hash FROM labelled JOIN chosen USING (query_id) JOIN documents USING (doc_id)
+"""

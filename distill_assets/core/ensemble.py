@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill_assets.core.errors import TrainingError
-from distill_assets.core.scoring import PairScorer
+from distill_assets.core.scoring import PairScorer, window_of
 
 Cosines = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 
@@ -24,6 +24,11 @@ class CosineEnsemble:
     scorer: PairScorer
     cosines: Cosines
     cosine_weight: float
+
+    @property
+    def window(self) -> int:
+        """Pairs that the cross-encoder sorts together."""
+        return window_of(self.scorer)
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Joined scores, float32 (len(pairs),), in the order given."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from distill_assets.core.errors import WarehouseError
+from distill_assets.storage.missing_pairs import WantedPairs
 from distill_assets.storage.tables import conform
 from distill_assets.storage.warehouse import Warehouse
 
@@ -47,9 +48,10 @@ class PairScoreStore:
                 """
                 INSERT INTO pair_scores BY NAME
                 SELECT teacher_fingerprint, query_hash, doc_hash, min(teacher_logit) AS teacher_logit FROM incoming
+                ANTI JOIN (SELECT * FROM pair_scores WHERE teacher_fingerprint = ?) AS stored USING (query_hash, doc_hash)
                 GROUP BY ALL
-                ON CONFLICT DO NOTHING
-                """
+                """,
+                [teacher_fingerprint],
             ).fetchall()
         return int(inserted[0][0])
 
@@ -67,19 +69,37 @@ class PairScoreStore:
             ORDER BY position
         """
         found = self.warehouse.query(sql, [teacher_fingerprint], incoming=numbered)
-        num_missing = found["teacher_logit"].null_count
-        if num_missing:
-            raise WarehouseError(
-                f"pair_scores: {num_missing} of {found.num_rows} pairs have no score of "
-                f"teacher {teacher_fingerprint!r}; expected all: score those that missing() names, commit them, "
-                "and look up again"
-            )
-        return found
+        return _all_scored(found, teacher_fingerprint)
+
+    def join(self, teacher_fingerprint: str, wanted: WantedPairs) -> pa.Table:
+        """The rows of `wanted` with `teacher_logit` in place of their hashes, sorted by all other columns.
+
+        Raises:
+            WarehouseError: some were never scored; says how many.
+        """
+        sql = f"""
+            SELECT wanted.* EXCLUDE (query_hash, doc_hash), stored.teacher_logit FROM ({wanted.sql}) AS wanted
+            LEFT JOIN (SELECT * FROM pair_scores WHERE teacher_fingerprint = ?) AS stored USING (query_hash, doc_hash)
+            ORDER BY ALL
+        """
+        parameters = [*wanted.parameters, teacher_fingerprint]
+        return _all_scored(self.warehouse.query(sql, parameters, incoming=wanted.incoming), teacher_fingerprint)
 
     def count(self, teacher_fingerprint: str) -> int:
         """How many pairs this teacher has scored."""
         sql = "SELECT count(*) AS num_pairs FROM pair_scores WHERE teacher_fingerprint = ?"
         return int(self.warehouse.query(sql, [teacher_fingerprint])["num_pairs"][0].as_py())
+
+
+def _all_scored(found: pa.Table, teacher_fingerprint: str) -> pa.Table:
+    num_missing = found["teacher_logit"].null_count
+    if num_missing:
+        raise WarehouseError(
+            f"pair_scores: {num_missing} of {found.num_rows} pairs have no score of "
+            f"teacher {teacher_fingerprint!r}; expected all: score those that missing() names, commit them, "
+            "and look up again"
+        )
+    return found
 
 
 def _only_pairs(pairs: pa.Table) -> pa.Table:

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from distill_assets.core.errors import NonFiniteError, WarehouseError
 
-# 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`. A new table
-# and a new column that may be NULL are added to an older file; any other change will need a migration of its own.
+# 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
+# primary key off `pair_scores`. A new table and a new column that may be NULL are added to an older file, a key that was given up is
+# dropped; any other change will need a migration of its own.
 SCHEMA_VERSION: int = 3
 
 # Large strings: a chunk of document texts may pass the 2 GiB that 32-bit offsets can address.
@@ -260,7 +261,7 @@ TABLES: dict[str, TableSpec] = {
         },
         key_columns=("teacher_fingerprint", "query_hash", "doc_hash"),
         mode="append",
-        has_primary_key=True,
+        # No primary key: its index makes a million pairs 107 MB instead of 24 and is held in memory; `commit` keeps them unique.
     ),
     "quarantine": TableSpec(
         asset="corpus",

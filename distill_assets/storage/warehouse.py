@@ -95,6 +95,12 @@ class Warehouse:
                     connection.rollback()
                 raise
 
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for several SELECTs and temporary tables; close it before anything slow."""
+        with self._duckdb_errors(), self.connect() as connection:
+            yield connection
+
     def replace_slice(
         self,
         table: str,
@@ -301,9 +307,11 @@ class Warehouse:
         connection.commit()
 
     def _upgrade(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Add the tables and columns that newer versions brought; rows that are there stay as they are."""
+        """Add tables and columns that newer versions brought, drop keys that they gave up; rows that are there stay as they are."""
         connection.begin()
         for table, spec in TABLES.items():
+            if not spec.has_primary_key and _has_primary_key(connection, table):
+                _rebuild(connection, table, spec)
             connection.execute(spec.ddl(table))
             _add_missing_columns(connection, table, spec)
         connection.execute("UPDATE schema_info SET version = ?", [SCHEMA_VERSION])
@@ -340,6 +348,19 @@ def _add_missing_columns(connection: duckdb.DuckDBPyConnection, table: str, spec
                 "set another data_folder"
             )
         connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {column.sql_type}")
+
+
+def _has_primary_key(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    sql = "SELECT 1 FROM duckdb_constraints() WHERE table_name = ? AND constraint_type = 'PRIMARY KEY'"
+    return bool(connection.execute(sql, [table]).fetchall())
+
+
+def _rebuild(connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec) -> None:
+    """Copy a table into one of the present specification: DuckDB cannot drop a primary key."""
+    connection.execute(spec.ddl("rebuilt"))
+    connection.execute(f"INSERT INTO rebuilt BY NAME SELECT * FROM {table}")
+    connection.execute(f"DROP TABLE {table}")
+    connection.execute(f"ALTER TABLE rebuilt RENAME TO {table}")
 
 
 def _require_mode(table: str, mode: str) -> TableSpec:

@@ -1,12 +1,13 @@
 """The scoring engine: each pair once and in order, chunk by chunk, and nothing damaged handed on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.scoring import ScoringProgress, score_in_chunks
+from distill_assets.core.scoring import PairScorer, ScoringProgress, score_in_chunks
 
 PAIRS = [(f"query {i}", "x" * i) for i in range(10)]
 
@@ -23,28 +24,53 @@ class LengthScorer:
         return np.array([len(document) for _, document in pairs], dtype=np.float64)
 
 
-@pytest.mark.parametrize(("chunk_size", "sizes"), [(4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (99, [10]), (1, [1] * 10)])
-def test_every_pair_is_scored_once_in_order(chunk_size: int, sizes: list[int]) -> None:
+def chunks_of(scorer: PairScorer, *, window: int, chunk_size: int = 100, chunk_seconds: float = 1e9) -> Iterator[Any]:
+    """PAIRS in windows, through the engine; as (pairs of the chunk, logits)."""
+    windows = (PAIRS[start : start + window] for start in range(0, len(PAIRS), window))
+    found = score_in_chunks(windows, scorer, chunk_size=chunk_size, chunk_seconds=chunk_seconds, texts_of=list)
+    return (([pair for window in part for pair in window], logits) for part, logits in found)
+
+
+@pytest.mark.parametrize(
+    ("window", "chunk_size", "sizes"),
+    [
+        (4, 4, [4, 4, 2]),
+        (2, 4, [2, 4, 4]),
+        (2, 5, [2, 4, 4]),
+        (3, 99, [3, 7]),
+        (10, 4, [10]),
+        (99, 99, [10]),
+        (1, 1, [1] * 10),
+    ],
+)
+def test_every_pair_is_scored_once_in_order(window: int, chunk_size: int, sizes: list[int]) -> None:
     """A boundary off by one scores a pair twice or never, and shifts every later logit to another pair."""
     scorer = LengthScorer()
-    found = list(score_in_chunks(PAIRS, scorer, chunk_size=chunk_size))
+    found = list(chunks_of(scorer, window=window, chunk_size=chunk_size))
     assert scorer.calls == sizes
-    assert [start for start, _ in found] == [sum(sizes[:i]) for i in range(len(sizes))]
+    assert [pair for part, _ in found for pair in part] == PAIRS
     assert np.concatenate([logits for _, logits in found]).tolist() == list(range(10))
     assert all(logits.dtype == np.float32 for _, logits in found)
+
+
+def test_a_slow_teacher_commits_after_every_window() -> None:
+    """At one pair a second a chunk of 65,536 pairs would lose 18 hours to a kill."""
+    scorer = LengthScorer()
+    list(chunks_of(scorer, window=2, chunk_seconds=1e-12))
+    assert scorer.calls == [2] * 5
 
 
 def test_no_pairs_need_no_model() -> None:
     """A scorer called with nothing fails inside torch."""
     scorer = LengthScorer()
-    assert list(score_in_chunks([], scorer, chunk_size=4)) == []
+    assert list(score_in_chunks([], scorer, chunk_size=4, chunk_seconds=1.0, texts_of=list)) == []
     assert scorer.calls == []
 
 
 def test_each_chunk_is_handed_over_before_the_next_is_paid_for() -> None:
     """Scoring everything first would lose hours to a kill: the store commits between two chunks."""
     scorer = LengthScorer()
-    chunks = score_in_chunks(PAIRS, scorer, chunk_size=4)
+    chunks = chunks_of(scorer, window=4, chunk_size=4)
     next(chunks)
     assert scorer.calls == [4]
     next(chunks)
@@ -60,27 +86,24 @@ def test_a_damaged_chunk_is_refused_and_names_its_pair(value: float) -> None:
 
     found = []
     with pytest.raises(NonFiniteError, match=r"1 of 4 .*'query 6'"):
-        for start, logits in score_in_chunks(PAIRS, scorer, chunk_size=4):
-            found.append((start, logits.tolist()))
-    assert found == [(0, [1.0] * 4)]
+        for part, logits in chunks_of(scorer, window=4, chunk_size=4):
+            found.append((part, logits.tolist()))
+    assert found == [(PAIRS[:4], [1.0] * 4)]
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 1), (4, 2)])
 def test_a_scorer_with_another_number_of_logits_is_refused(shape: tuple[int, ...]) -> None:
     """Three logits for four pairs would be committed to the first three, whichever they belong to."""
     with pytest.raises(ShapeError, match="expected"):
-        list(score_in_chunks(PAIRS, lambda pairs: np.ones(shape), chunk_size=4))
-
-
-def test_progress_counts_to_the_end() -> None:
-    """A bar that ends at 80 % or goes past 100 % tells the user to wait for nothing."""
-    seen: list[ScoringProgress] = []
-    list(score_in_chunks(PAIRS, LengthScorer(), chunk_size=4, on_progress=seen.append))
-    assert [(p.num_done, p.num_pairs) for p in seen] == [(4, 10), (8, 10), (10, 10)]
-    assert all(p.pairs_per_s > 0 for p in seen)
+        list(chunks_of(lambda pairs: np.ones(shape), window=4))
 
 
 def test_time_left() -> None:
     """30 of 100 pairs at 2 a second leave 35 s; no speed yet must not divide by zero."""
     assert ScoringProgress(30, 100, 2.0).seconds_left == 35.0
     assert ScoringProgress(0, 100, 0.0).seconds_left == float("inf")
+
+
+def test_progress_in_words() -> None:
+    """A log without speed and time left cannot say whether to wait or to kill."""
+    assert str(ScoringProgress(1500, 10_000, 250.0)) == "teacher scored 1,500 of 10,000 pairs, 250 pairs/s, 34 s left"

@@ -367,6 +367,25 @@ def test_a_missing_column_that_needs_a_value_is_not_made_up(warehouse: Warehouse
         assert connection.execute("SELECT version FROM schema_info").fetchall() == [(2,)]
 
 
+def test_a_file_with_the_old_key_on_pair_scores_loses_the_key_and_no_score(warehouse: Warehouse) -> None:
+    """Version 2 kept an index over all pairs: 107 MB instead of 24 for a million. Its scores cost hours to make."""
+    warehouse.slices("corpus")
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("DROP TABLE pair_scores")
+        connection.execute(
+            "CREATE TABLE pair_scores (teacher_fingerprint VARCHAR NOT NULL, query_hash VARCHAR NOT NULL, doc_hash VARCHAR "
+            "NOT NULL, teacher_logit FLOAT NOT NULL, PRIMARY KEY (teacher_fingerprint, query_hash, doc_hash))"
+        )
+        connection.execute("INSERT INTO pair_scores VALUES ('t', 'q1', 'd1', 1.5)")
+        connection.execute("UPDATE schema_info SET version = 2")
+    again = Warehouse(warehouse.path)
+    assert again.read("pair_scores").to_pylist() == [
+        {"teacher_fingerprint": "t", "query_hash": "q1", "doc_hash": "d1", "teacher_logit": 1.5}
+    ]
+    keys = "SELECT count(*) AS n FROM duckdb_constraints() WHERE table_name = 'pair_scores' AND constraint_type = 'PRIMARY KEY'"
+    assert again.query(keys)["n"].to_pylist() == [0]
+
+
 def test_known_slices_follow_other_writers(warehouse: Warehouse) -> None:
     """A remembered list of slices that misses another process's write would train on last week's data and call it fresh."""
     warehouse.replace_slice("queries", queries("q1"), slice_key="a", input_fingerprint="old")

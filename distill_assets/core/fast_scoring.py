@@ -1,0 +1,275 @@
+"""The fast way through a cross-encoder: pairs tokenised once per text, batches by tokens, half precision where it is fast.
+
+Three ways, the first that fits is taken, and `FastScorer.way` says which:
+
+- packed: BERT-like encoders under a classification head or under other modules, without any padding;
+- padded: any other encoder with a fast tokenizer, in padded batches of nearly equal lengths;
+- predict: everything else that `CrossEncoder` loads, through `CrossEncoder.predict` in fp32.
+
+The first two must give `predict`'s logits in fp32 on probe pairs before they are used.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor
+
+from distill_assets.core.encoders import CrossEncoderScorer, has_fast_bf16
+from distill_assets.core.errors import ModelError
+from distill_assets.core.packed_encoder import PackedEncoder, runs_of, split_runs
+from distill_assets.core.pair_tokens import PackedPairs, PairTokenizer
+from distill_assets.core.scoring import PairScorer
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Precision = Literal["fp32", "bf16"]
+Forward = Callable[[PackedPairs], Tensor]
+
+# Tokens of a batch. On a CPU each core works on a batch of its own, whose activations then fit its cache (measured in
+# benchmarks/README.md); a GPU needs many tokens at once to be busy.
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 65_536
+# Pairs that are tokenised and sorted by length together.
+CPU_WINDOW, GPU_WINDOW = 1024, 32_768
+_MAX_WORKERS = 8  # one Python interpreter feeds them all: about 1 ms of it per batch
+_PROBE_TOLERANCE = 1e-3  # fp32 against fp32, other order of sums: differences are below 1e-5 of a logit
+_PROBES = [
+    ("how to sort a frame", "sort every value of the frame along one axis"),
+    ("a", "b"),
+    ("what is a kernel, and who needs one?", "kernel " * 700),
+    ("signal " * 700, "join, split; merge."),
+    ("window", "the window of the series, " * 6),
+]
+
+
+def resolve_precision(precision: str, device: str) -> Precision:
+    """What `auto` means on this device: bf16 where its matrix products run in hardware, else fp32."""
+    if precision == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    if precision not in ("fp32", "bf16"):
+        raise ModelError(f"precision {precision!r} is none of auto, fp32, bf16")
+    return precision  # type: ignore[return-value]
+
+
+def open_scorer(model: CrossEncoder, precision: Precision, *, batch_tokens: int | None = None) -> PairScorer:
+    """The fastest scorer that gives this model's logits: a `FastScorer`, or `CrossEncoder.predict` in fp32."""
+    try:
+        return FastScorer(model, precision, batch_tokens=batch_tokens)
+    except ModelError as reason:
+        logger.warning("pairs go through CrossEncoder.predict in fp32, several times slower: %s", reason)
+        return CrossEncoderScorer(model.float())
+
+
+class FastScorer:
+    """Scores pairs with a loaded cross-encoder; a `core.scoring.PairScorer`.
+
+    Args:
+        model: a cross-encoder with one output; it is turned to fp32 in place.
+        precision: of the matrix products; logits are fp32.
+        batch_tokens: tokens of a batch; None takes what suits the device. Changes numbers by rounding alone.
+
+    Raises:
+        ModelError: this model's pairs or modules are not known here, or the probe pairs' logits differ from `predict`'s.
+    """
+
+    def __init__(self, model: CrossEncoder, precision: Precision, *, batch_tokens: int | None = None) -> None:
+        self.device = torch.device(model.device)
+        is_gpu = self.device.type != "cpu"
+        self.batch_tokens = batch_tokens or (GPU_BATCH_TOKENS if is_gpu else CPU_BATCH_TOKENS)
+        self.window = GPU_WINDOW if is_gpu else CPU_WINDOW
+        self.precision: Precision = precision
+        model.float().eval()
+        transformer = _text_transformer(model)
+        self._tokenizer = PairTokenizer(transformer.tokenizer, transformer.max_seq_length)
+        self.way, self._forward = self._choose(model)
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Raw logits, float32 (len(pairs),), in the order given. The same pairs in the same order give the same bits."""
+        return self._score(pairs)
+
+    def lengths(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Tokens of each pair as the model reads it, int64 (len(pairs),): what the work is proportional to."""
+        return self._tokenizer.tokenize(pairs).lengths
+
+    def _score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        logits = np.empty(len(pairs), dtype=np.float32)
+        with self._workers() as run, ThreadPoolExecutor(1) as ahead:
+            for start, batches in _one_ahead(ahead, self._prepare, _windows(pairs, self.window)):
+                results = run([batch for _, batch in batches])
+                for (rows, _), scores in zip(batches, results, strict=True):
+                    logits[start + rows] = scores.float().cpu().numpy()
+        return logits
+
+    def _prepare(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[np.ndarray, PackedPairs]]:
+        """Tokenise a window and cut it, longest first, into batches: rows of the window and their packed tokens."""
+        tokenized = self._tokenizer.tokenize(pairs)
+        lengths = tokenized.lengths
+        order = np.argsort(-lengths, kind="stable")
+        return [(rows, tokenized.pack(rows)) for rows in cut_by_tokens(order, lengths, self.batch_tokens)]
+
+    @contextmanager
+    def _workers(self) -> Iterator[Callable[[list[PackedPairs]], Iterator[Tensor]]]:
+        """Something that runs batches: on a CPU one worker per core, each with a batch and a cache of its own.
+
+        Independent workers wait for nobody; threads that share each product of a small model wait at its end.
+        """
+        num_threads = torch.get_num_threads()
+        num_workers = min(num_threads, _MAX_WORKERS) if self.device.type == "cpu" else 1
+        if num_workers == 1:
+            yield lambda batches: map(self._infer, batches)
+            return
+        # set_num_threads holds for the thread that calls it, but for MKL's products, which it sets for all: hence restored.
+        with ThreadPoolExecutor(
+            num_workers, initializer=torch.set_num_threads, initargs=(num_threads // num_workers,)
+        ) as pool:
+            try:
+                yield lambda batches: pool.map(self._infer, batches)
+            finally:
+                pool.shutdown(cancel_futures=True)
+                torch.set_num_threads(num_threads)
+
+    def _infer(self, batch: PackedPairs) -> Tensor:
+        with torch.inference_mode():
+            return self._forward(batch)
+
+    def _choose(self, model: CrossEncoder) -> tuple[str, Forward]:
+        """The first way whose logits on the probes are those of `predict`, both in fp32."""
+        expected = CrossEncoderScorer(model)(_PROBES)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        reasons = []
+        for name, make in (("packed", _packed_forward), ("padded", _padded_forward)):
+            try:
+                self._forward = make(model, torch.float32)
+            except ModelError as reason:
+                reasons.append(f"{name}: {reason}")
+                continue
+            difference = np.abs(self._score(_PROBES) - expected)
+            if (difference <= _PROBE_TOLERANCE * (1 + np.abs(expected))).all():
+                return name, make(model, dtype)
+            reasons.append(f"{name}: logits of probe pairs differ by {difference.max():.2g} from predict's")
+        raise ModelError("; ".join(reasons))
+
+
+def cut_by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Cut `order` into neighbouring parts of at most `budget` tokens each; a pair longer than that is a part of its own."""
+    parts: list[np.ndarray] = []
+    start, total = 0, 0
+    for position, length in enumerate(lengths[order]):
+        if total + length > budget and position > start:
+            parts.append(order[start:position])
+            start, total = position, 0
+        total += int(length)
+    return [*parts, order[start:]] if len(order) else []
+
+
+def _text_transformer(model: CrossEncoder) -> Any:
+    transformer = model[0]
+    if not isinstance(transformer, Transformer):
+        raise ModelError(f"its first module is a {type(transformer).__name__}, expected a Transformer")
+    if "message" in transformer.modality_config or "text" not in transformer.modality_config:
+        raise ModelError(f"its inputs are {', '.join(map(str, transformer.modality_config))}, expected plain text")
+    if model.default_prompt_name is not None or transformer.processing_kwargs:
+        raise ModelError("it has a prompt or processing arguments of its own")
+    return transformer
+
+
+def _packed_forward(model: CrossEncoder, dtype: torch.dtype) -> Forward:
+    network = model[0].model
+    if type(network).__name__.endswith("ForSequenceClassification"):
+        if len(model) != 1:
+            raise ModelError(f"{len(model) - 1} modules after a classification head")
+        return _classify(network, PackedEncoder(network.base_model, dtype), model.device)
+    if model[0].module_output_name != "token_embeddings":
+        raise ModelError(f"its encoder gives {model[0].module_output_name}, expected token embeddings")
+    return _with_modules(list(model)[1:], PackedEncoder(network, dtype), model.device)
+
+
+def _classify(network: Any, encoder: PackedEncoder, device: torch.device) -> Forward:
+    pooler = getattr(network.base_model, "pooler", None)
+
+    def forward(batch: PackedPairs) -> Tensor:
+        ids, types = _to_device(batch, device)
+        first = encoder(ids, types, runs_of(batch.lengths.tolist()), first_only=True).float().unsqueeze(1)
+        scores: Tensor = network.classifier(first if pooler is None else pooler(first))
+        return scores.squeeze(-1)
+
+    return forward
+
+
+def _with_modules(modules: Sequence[Any], encoder: PackedEncoder, device: torch.device) -> Forward:
+    def forward(batch: PackedPairs) -> Tensor:
+        ids, types = _to_device(batch, device)
+        runs = runs_of(batch.lengths.tolist())
+        hidden = encoder(ids, types, runs).float()
+        scores = []
+        for run, part, tokens in zip(runs, split_runs(ids, runs), split_runs(hidden, runs), strict=True):
+            features: dict[str, Any] = {
+                "input_ids": part.view(run),
+                "attention_mask": torch.ones(run, dtype=torch.long, device=device),
+                "token_embeddings": tokens.view(*run, encoder.hidden_size),
+            }
+            for module in modules:
+                features = module(features)
+            scores.append(features["scores"].view(run[0]))
+        return torch.cat(scores)
+
+    return forward
+
+
+def _padded_forward(model: CrossEncoder, dtype: torch.dtype) -> Forward:
+    tokenizer, device = model[0].tokenizer, model.device
+    names = set(tokenizer.model_input_names)
+    if tokenizer.pad_token_id is None or tokenizer.padding_side != "right":
+        raise ModelError("its tokenizer does not pad on the right")
+
+    def forward(batch: PackedPairs) -> Tensor:
+        mask = np.arange(batch.lengths.max()) < batch.lengths[:, None]
+        values = {
+            "input_ids": (batch.ids, tokenizer.pad_token_id),
+            "token_type_ids": (batch.types, tokenizer.pad_token_type_id),
+        }
+        features: dict[str, Any] = {"attention_mask": torch.from_numpy(mask.astype(np.int64)).to(device)}
+        for name, (flat, padding) in values.items():
+            if name in names:
+                padded = np.full(mask.shape, padding, dtype=np.int64)
+                padded[mask] = flat
+                features[name] = torch.from_numpy(padded).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            scores: Tensor = model(features)["scores"]
+        return scores.float().view(len(batch.lengths))
+
+    return forward
+
+
+def _to_device(batch: PackedPairs, device: torch.device) -> tuple[Tensor, Tensor]:
+    ids, types = torch.from_numpy(batch.ids), torch.from_numpy(batch.types)
+    if device.type == "cuda":
+        return ids.pin_memory().to(device, non_blocking=True), types.pin_memory().to(device, non_blocking=True)
+    return ids.to(device), types.to(device)
+
+
+def _windows(pairs: Sequence[tuple[str, str]], size: int) -> Iterator[tuple[int, Sequence[tuple[str, str]]]]:
+    for start in range(0, len(pairs), size):
+        yield start, pairs[start : start + size]
+
+
+def _one_ahead(
+    executor: ThreadPoolExecutor,
+    prepare: Callable[[Sequence[tuple[str, str]]], T],
+    windows: Iterator[tuple[int, Sequence[tuple[str, str]]]],
+) -> Iterator[tuple[int, T]]:
+    """Each window prepared, the next one in the background while the caller works on this one."""
+    waiting: tuple[int, Future[T]] | None = None
+    for start, window in windows:
+        following = start, executor.submit(prepare, window)
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
+        waiting = following
+    if waiting is not None:
+        yield waiting[0], waiting[1].result()

@@ -1,0 +1,165 @@
+"""The fast way through a cross-encoder gives the logits of the slow one."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+
+from distill_assets.core.encoders import CrossEncoderScorer, grow_cross_encoder, has_fast_bf16
+from distill_assets.core.errors import ModelError
+from distill_assets.core.fast_scoring import FastScorer, cut_by_tokens, open_scorer, resolve_precision
+from distill_assets_tests.layouts import LAYOUTS
+
+WORDS = ["sort", "the", "frame", "of", "kernel", "a", "window"]
+PAIRS = [
+    (" ".join(WORDS[i % 7 : i % 7 + 1 + i % 3]), " ".join(WORDS[(i * j) % 7] for j in range(1 + i % 11)))
+    for i in range(60)
+]
+
+
+def _network(layout: str, tokenizer: Any, folder: Path) -> Path:
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        ModernBertConfig,
+        ModernBertForSequenceClassification,
+        XLMRobertaConfig,
+        XLMRobertaForSequenceClassification,
+    )
+
+    torch.manual_seed(3)
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 80,
+        "num_labels": 1,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.3,  # at the usual 0.02 all logits of an untrained model are equal
+    }
+    special = {
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+    }
+    made: Any = {
+        "bert": lambda: BertForSequenceClassification(BertConfig(**shape)),
+        "xlm-roberta": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**shape, type_vocab_size=1)),
+        "modernbert": lambda: ModernBertForSequenceClassification(
+            ModernBertConfig(**shape, **special, initializer_cutoff_factor=2.0)
+        ),
+    }[layout]()
+    made.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["bert", "xlm-roberta", "modernbert", "joint"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossEncoder, str]:
+    """A tiny cross-encoder of each kind, and the way that it should go."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "joint":
+        torch.manual_seed(4)
+        return grow_cross_encoder(request.getfixturevalue("tiny_encoder"), device="cpu", max_length=40), "packed"
+    tokenizer = LAYOUTS[request.param]()
+    tokenizer.model_max_length = 24
+    path = _network(request.param, tokenizer, folder)
+    model = CrossEncoder(str(path), device="cpu", activation_fn=torch.nn.Identity())
+    return model, "padded" if request.param == "modernbert" else "packed"
+
+
+@pytest.mark.parametrize("batch_tokens", [16, 100, 10_000])
+def test_logits_are_those_of_predict(model: tuple[CrossEncoder, str], batch_tokens: int) -> None:
+    """Another position, type or truncation gives plausible logits of something else, whatever the batches are."""
+    encoder, way = model
+    expected = CrossEncoderScorer(encoder)(PAIRS)
+    scorer = FastScorer(encoder, "fp32", batch_tokens=batch_tokens)
+    assert scorer.way == way
+    assert np.std(expected) > 0.01  # equal logits would agree with anything
+    assert scorer(PAIRS) == pytest.approx(expected, abs=1e-4)
+
+
+def test_windows_and_workers_change_no_bit_of_a_repeated_run(
+    model: tuple[CrossEncoder, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed run scores on its second try must be what it would have scored on its first."""
+    scorer = FastScorer(model[0], "fp32", batch_tokens=64)
+    scorer.window = 16
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    whole = scorer(PAIRS)
+    assert np.array_equal(scorer(PAIRS), whole)
+    assert np.array_equal(np.concatenate([scorer(PAIRS[:32]), scorer(PAIRS[32:])]), whole)
+    assert whole == pytest.approx(CrossEncoderScorer(model[0])(PAIRS), abs=1e-4)
+
+
+def test_threads_are_as_before(model: tuple[CrossEncoder, str]) -> None:
+    """A scorer that leaves one thread behind makes everything after it run at half the speed."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        FastScorer(model[0], "fp32")(PAIRS)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not has_fast_bf16("cpu"), reason="bf16 is emulated here: minutes")
+def test_bf16_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str]) -> None:
+    """Half precision in the wrong place (logits, embeddings) makes ties of near candidates."""
+    expected = CrossEncoderScorer(model[0])(PAIRS)
+    found = FastScorer(model[0], "bf16")(PAIRS)
+    assert found.dtype == np.float32
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
+    assert len(set(found.tolist())) > 0.9 * len(set(expected.tolist()))
+
+
+def test_no_pairs(model: tuple[CrossEncoder, str]) -> None:
+    """A query without candidates must not fail inside torch."""
+    assert FastScorer(model[0], "fp32")([]).shape == (0,)
+
+
+def test_an_unknown_model_goes_through_predict_and_says_so(
+    tiny_cross_encoder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that the fast ways get wrong must be slow, not wrong: here both ways see other logits than predict."""
+    model = CrossEncoder(str(tiny_cross_encoder), device="cpu", activation_fn=torch.nn.Identity())
+    original = CrossEncoder.predict
+    monkeypatch.setattr(CrossEncoder, "predict", lambda self, *args, **kwargs: original(self, *args, **kwargs) + 0.5)
+    with caplog.at_level(logging.WARNING):
+        scorer = open_scorer(model, "bf16")
+    assert isinstance(scorer, CrossEncoderScorer)
+    assert "packed: logits of probe pairs differ by 0.5" in caplog.text
+    assert scorer(PAIRS) == pytest.approx(CrossEncoderScorer(model)(PAIRS))
+
+
+def test_a_model_with_a_prompt_goes_through_predict(tiny_cross_encoder: Path) -> None:
+    """`predict` puts the prompt before each text; ids put together without it are another question."""
+    model = CrossEncoder(str(tiny_cross_encoder), device="cpu", prompts={"p": "sort: "}, default_prompt_name="p")
+    with pytest.raises(ModelError, match="prompt"):
+        FastScorer(model, "fp32")
+
+
+def test_batches_hold_every_pair_once_within_the_budget() -> None:
+    """By hand: lengths 9, 5, 5, 3, 2 with a budget of 10 tokens; 30 is longer than the budget and stands alone."""
+    lengths = np.array([5, 30, 3, 9, 2, 5])
+    order = np.argsort(-lengths, kind="stable")
+    parts = cut_by_tokens(order, lengths, 10)
+    assert [part.tolist() for part in parts] == [[1], [3], [0, 5], [2, 4]]
+    assert cut_by_tokens(np.array([], dtype=int), np.array([], dtype=int), 10) == []
+
+
+def test_precision() -> None:
+    """Emulated half precision is 45 times slower than fp32; a typing error must not choose one silently."""
+    assert resolve_precision("fp32", "cpu") == "fp32"
+    assert resolve_precision("bf16", "mps") == "bf16"
+    assert resolve_precision("auto", "mps") == "fp32"
+    assert resolve_precision("auto", "cpu") == ("bf16" if has_fast_bf16("cpu") else "fp32")
+    with pytest.raises(ModelError, match="'fp8' is none of"):
+        resolve_precision("fp8", "cpu")
