@@ -40,7 +40,11 @@ def search(project: Project, text: str, k: int) -> Found:
     if row is None:
         raise PromotionError("there is no champion to search with: run distill-assets run first")
     # Search serves what is there: a batch that has only just landed, or that a check refused, must not take the others down.
-    wanted, batches = project.source.batches(), project.batches()
+    # Queries that a check refused say nothing about the batch's documents.
+    wanted = project.source.batches()
+    corpus_of, *others = (project.warehouse.slices(table) for table in ("corpus", "queries", "qrels"))
+    whole = {b for b, info in corpus_of.items() if info.input_fingerprint and all(b in found for found in others)}
+    batches = [batch for batch in wanted if batch in whole]
     corpus, path = read_corpus(project, batches), Path(row["checkpoint_path"])
     documents, _ = project.embedded(path, corpus.contents, "document")
     run = search_vectors(project, path, [Query("", text, "test")], corpus.doc_ids, documents, k)

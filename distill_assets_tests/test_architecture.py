@@ -171,8 +171,8 @@ GRAPH: dict[str, Row] = {
     "corpus": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "queries": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "qrels": ([], "batches", "collection", ["duckdb", "python"], "1"),
-    "hard_negatives": (["corpus", "qrels", "queries"], "batches", "negatives", ["duckdb", "python"], "2"),
-    "teacher_checkpoint": (["hard_negatives", "qrels", "queries"], None, "teacher", ["huggingface", "pytorch"], "2"),
+    "hard_negatives": (["corpus", "qrels", "queries"], "batches", "negatives", ["duckdb", "python"], "3"),
+    "teacher_checkpoint": (["hard_negatives", "qrels", "queries"], None, "teacher", ["huggingface", "pytorch"], "3"),
     "teacher_scores": (
         ["hard_negatives", "qrels", "teacher_checkpoint"],
         "batches",

@@ -67,10 +67,9 @@ def test_a_batch_that_a_check_refused_is_named_and_the_others_are_searched(inbox
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("batches", ["first", "second"])
     job = build_definitions(inbox_project).resolve_implicit_global_asset_job_def()
+    tables = [dg.AssetKey(name) for name in ("corpus", "queries", "qrels")]
     for batch in ("first", "second"):
-        job.execute_in_process(
-            instance=instance, asset_selection=[dg.AssetKey("corpus")], partition_key=batch, raise_on_error=False
-        )
+        job.execute_in_process(instance=instance, asset_selection=tables, partition_key=batch, raise_on_error=False)
     assert inbox_project.warehouse.slice_info("corpus", "second").num_rows == 27
     found = search(inbox_project, "how to sum a matrix", 5)
     assert found.missing_batches == ["second"] and len(found.hits) == 5

@@ -51,7 +51,16 @@ COLUMN_SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "system": ("eval_metrics.system",),
         **{name: (f"eval_metrics.{name}", "teacher_checkpoint.path") for name in _MEASURES},
         **dict.fromkeys(
-            ("ndcg_at_10_low", "ndcg_at_10_high", "gap_closed"), ("eval_metrics.ndcg_at_10", "teacher_checkpoint.path")
+            (
+                "ndcg_at_10_low",
+                "ndcg_at_10_high",
+                "gap_closed",
+                "p_vs_hard_labels",
+                "p_vs_untouched",
+                "detectable_vs_hard_labels",
+                "detectable_vs_untouched",
+            ),
+            ("eval_metrics.ndcg_at_10", "teacher_checkpoint.path"),
         ),
         **dict.fromkeys(("query_ms_p50", "query_ms_p95", "documents_per_s", "model_mb"), _TIMED),
         "num_queries": ("eval_metrics.query_id",),

@@ -131,13 +131,10 @@ def _source(name: str) -> Source:
 
 
 def _open(collection: str, encoder: str, max_length: int, work: Path, device: str) -> tuple[Any, dict[str, Any]]:
-    import torch
-
     from distill_assets.core.encoders import pick_device
     from distill_assets.storage.models import resolve_model
-    from distill_assets.study.experiments import Study
+    from distill_assets.study.experiments import Study, prepare_device
 
-    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect elsewhere
     found = read_study_collection(_source(collection))
     chosen = pick_device(device)  # type: ignore[arg-type]
     study = Study(found, resolve_model(encoder), chosen, max_length, work / found.name.replace(":", "-"))
@@ -145,7 +142,7 @@ def _open(collection: str, encoder: str, max_length: int, work: Path, device: st
     document = {
         "collection": found.name,
         "fingerprint": found.fingerprint,
-        "device": torch.cuda.get_device_name() if chosen == "cuda" else chosen,
+        "device": prepare_device(chosen),
         "max_length": max_length,
         "num_documents": len(found.documents),
         "num_queries": sizes,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 
 from distill_assets.core.encoders import encode_texts, load_student
@@ -126,6 +127,12 @@ class Study:
             "best_step": report.best_step,
             "seconds": round(time.perf_counter() - started, 1),
         }
+
+
+def prepare_device(device: str) -> str:
+    """Allow TF32 where a card has it (no effect elsewhere); returns the name of the device for the document."""
+    torch.set_float32_matmul_precision("high")
+    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def compare_teachers(study: Study, plans: Mapping[str, TeacherPlan], save: Callable[[dict[str, Any]], None]) -> None:
