@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     mining_depth: int = Field(50, ge=10, description="Candidates that BM25 and dense search each bring per query.")
     negatives_per_query: int = Field(10, ge=1, description="Hard negatives kept per query.")
     scored_negatives: int = Field(
-        4, ge=1, description="Of those, how many the teacher scores; a recipe that reads more raises it."
+        10, ge=1, description="Of those, how many the teacher scores; a recipe that reads more raises it."
     )
     near_identical: float = Field(
         0.9,

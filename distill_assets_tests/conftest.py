@@ -94,7 +94,11 @@ def make_project(collection: Path, student: Path, teacher: Path, data_folder: Pa
         "dev_queries": 20,
         "test_queries": 12,
         "pool_depth": 10,
-        "recipes": {"hard_labels": {"batch_size": 8}, "margin_mse": {"batch_size": 8}},
+        "recipes": {
+            "hard_labels": {"batch_size": 8},
+            "margin_mse": {"batch_size": 8, "num_negatives": 2, "sampling": "top"},
+        },
+        "skip_recipes": ("kl",),  # two students are enough to compare
         "chunk_size": 64,
         "device": "cpu",
     }

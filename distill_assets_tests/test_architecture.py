@@ -180,10 +180,16 @@ GRAPH: dict[str, Row] = {
         ["duckdb", "pytorch"],
         "2",
     ),
-    "student_checkpoint": (["teacher_scores"], "hard_labels, margin_mse", "student", ["huggingface", "pytorch"], "1"),
+    "student_checkpoint": (
+        ["teacher_scores"],
+        "hard_labels, kl, margin_mse",
+        "student",
+        ["huggingface", "pytorch"],
+        "1",
+    ),
     "eval_metrics": (
         ["corpus", "qrels", "queries", "student_checkpoint"],
-        "hard_labels, margin_mse",
+        "hard_labels, kl, margin_mse",
         "evaluation",
         ["duckdb", "python"],
         "2",

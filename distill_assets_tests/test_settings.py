@@ -160,7 +160,7 @@ def test_a_missing_file_that_was_asked_for(elsewhere: Path, monkeypatch: pytest.
 def test_own_recipe(elsewhere: Path) -> None:
     """A recipe of the file must be a partition like the built-in ones, sorted, with the fields given."""
     settings = load('[recipes.aaa]\nloss = "hard_labels"\nepochs = 3\n[recipes.plain]\nnum_negatives = 2\n', elsewhere)
-    assert list(settings.all_recipes) == ["aaa", "hard_labels", "margin_mse", "plain"]
+    assert list(settings.all_recipes) == ["aaa", "hard_labels", "kl", "margin_mse", "plain"]
     assert (settings.recipe("aaa").epochs, settings.recipe("aaa").loss) == (3, "hard_labels")
     assert (settings.recipe("plain").loss, settings.recipe("plain").num_negatives) == ("margin_mse", 2)
 
@@ -179,7 +179,7 @@ def test_changed_built_in_recipe(elsewhere: Path) -> None:
     built_in = BUILT_IN_RECIPES["margin_mse"]
     assert changed.epochs == 3
     assert (changed.num_negatives, changed.loss) == (built_in.num_negatives, built_in.loss)
-    assert (changed.num_negatives, changed.loss_weights) == (2, {"margin_mse": 1.0, "info_nce": 5.0})
+    assert (changed.num_negatives, changed.loss_weights) == (5, {"margin_mse": 1.0, "info_nce": 1.0})
     assert changed.fingerprint != built_in.fingerprint
 
 
@@ -217,8 +217,8 @@ def test_bad_recipes_are_refused_when_settings_load(text: str, words: str, elsew
     [
         ("[recipes.mine]\nnum_negatives = 11\n", "'mine' reads 11 negatives, 10 are mined"),
         (
-            '[recipes.mine]\nnum_negatives = 4\nsampling = "stratified"\n',
-            "draws 4 negatives .stratified. from 4.*scored_negatives",
+            '[recipes.mine]\nnum_negatives = 10\nsampling = "stratified"\n',
+            "draws 10 negatives .stratified. from 10.*negatives",
         ),
         (
             '[recipes.mine]\nloss = "hard_labels"\nnum_negatives = 10\nsampling = "random"\n',
@@ -249,11 +249,11 @@ def test_unjudged_queries_are_mined_where_a_recipe_reads_them(elsewhere: Path) -
 def test_skipped_recipes(elsewhere: Path) -> None:
     """A skipped recipe must leave the partitions; all of them skipped leaves nothing to run."""
     settings = load('skip_recipes = ["hard_labels"]\n', elsewhere)
-    assert list(settings.all_recipes) == ["margin_mse"]
-    with pytest.raises(UnknownRecipeError, match="there are margin_mse"):
+    assert list(settings.all_recipes) == ["kl", "margin_mse"]
+    with pytest.raises(UnknownRecipeError, match="there are kl, margin_mse"):
         settings.recipe("hard_labels")
     with pytest.raises(SettingsError, match="no recipe is left"):
-        load('skip_recipes = ["hard_labels", "margin_mse"]\n', elsewhere)
+        load('skip_recipes = ["hard_labels", "kl", "margin_mse"]\n', elsewhere)
 
 
 def test_skipping_a_recipe_that_does_not_exist(elsewhere: Path) -> None:
