@@ -35,7 +35,7 @@ ui: install ## the Dagster UI on 127.0.0.1:3000, over what `make run` recorded
 	$(BIN)/distill-assets ui
 
 test: $(DEV_STAMP) ## all tests but those of a whole deployment
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-deployment: $(DEV_STAMP) ## the UI in a browser and the daemon, started for real: some minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m deployment distill_assets_tests/deployment

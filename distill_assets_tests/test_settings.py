@@ -234,9 +234,10 @@ def test_recipes_that_find_too_few_candidates_are_refused(text: str, words: str,
 
 def test_the_teacher_scores_what_the_recipes_read(elsewhere: Path) -> None:
     """A recipe with a longer list than is scored failed after mining and scoring, for the want of one setting."""
-    assert load("", elsewhere).num_scored_negatives == 4
-    assert load("[recipes.mine]\nnum_negatives = 7\n", elsewhere).num_scored_negatives == 7
-    assert load('[recipes.mine]\nloss = "hard_labels"\nnum_negatives = 7\n', elsewhere).num_scored_negatives == 4
+    few = "scored_negatives = 6\n"
+    assert load(few, elsewhere).num_scored_negatives == 6
+    assert load(f"{few}[recipes.mine]\nnum_negatives = 7\n", elsewhere).num_scored_negatives == 7
+    assert load(f'{few}[recipes.mine]\nloss = "hard_labels"\nnum_negatives = 7\n', elsewhere).num_scored_negatives == 6
 
 
 def test_unjudged_queries_are_mined_where_a_recipe_reads_them(elsewhere: Path) -> None:

@@ -290,6 +290,7 @@ BUILT_IN_RECIPES: dict[str, Recipe] = {
             teacher_temperature=0.5,
             num_negatives=5,
             sampling="stratified",
+            mini_batch_size=32,  # all activations of a step take 1.5 GB
         ),
         Recipe(
             name="margin_mse",
@@ -298,6 +299,7 @@ BUILT_IN_RECIPES: dict[str, Recipe] = {
             margin_scale=10.0,
             num_negatives=5,
             sampling="stratified",
+            mini_batch_size=32,
         ),
     )
 }
