@@ -30,7 +30,7 @@ def grown(beir_folder: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_p
         "tower": TINY | {"train": "query_tower", "learning_rate": 3e-3},
         "free": TINY | {"positives": "teacher", "sampling": "stratified"},
     }
-    built_in = ("hard_labels", "margin_mse")
+    built_in = ("hard_labels", "kl", "margin_mse")
     return make_project(
         beir_folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", recipes=recipes, skip_recipes=built_in
     )

@@ -274,12 +274,12 @@ def test_settings_are_frozen() -> None:
     [
         ({"train_queries": 5}, True),
         ({"mining_depth": 11}, True),
-        ({"negatives_per_query": 3}, True),
+        ({"negatives_per_query": 11}, True),
         ({"near_identical": 0.5}, True),
         ({"student_max_length": 64}, True),
         ({"batch_size": 3}, False),
         ({"device": "cpu"}, False),
-        ({"scored_negatives": 3}, False),
+        ({"scored_negatives": 8}, False),
     ],
 )
 def test_mining_fingerprint(change: dict[str, Any], changes_mining: bool) -> None:

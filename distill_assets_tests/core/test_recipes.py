@@ -168,7 +168,7 @@ def test_good_names_pass(name: str) -> None:
 def test_find_recipe_lists_those_there_are() -> None:
     """A typo must show the right spelling."""
     assert find_recipe(BUILT_IN_RECIPES, "margin_mse").uses_teacher
-    with pytest.raises(UnknownRecipeError, match="hard_labels, margin_mse"):
+    with pytest.raises(UnknownRecipeError, match="hard_labels, kl, margin_mse"):
         find_recipe(BUILT_IN_RECIPES, "margin")
 
 
@@ -176,5 +176,6 @@ def test_only_hard_labels_trains_without_a_teacher() -> None:
     """A baseline marked as distilled would wait for teacher scores, and a distilled one without would skip them."""
     assert {name: recipe.uses_teacher for name, recipe in BUILT_IN_RECIPES.items()} == {
         "hard_labels": False,
+        "kl": True,
         "margin_mse": True,
     }
