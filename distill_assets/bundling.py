@@ -51,14 +51,7 @@ def grow_adapter(project: Project, out: Path, growth: Growth) -> dict[str, Any]:
         )
         model = grow_cross_encoder(project.student_path, device=project.device, max_length=recipe.max_length)
         adapted = add_adapter(model, growth.rank)
-        groups = build_teacher_epochs(
-            queries,
-            labels,
-            num_hard=recipe.num_hard,
-            num_random=recipe.num_random,
-            epochs=growth.epochs,
-            seed=recipe.seed,
-        )
+        groups = build_teacher_epochs(queries, labels, recipe)
         report = train_teacher(model, groups, step_groups, recipe, run)
     else:
         recipe = Recipe(

@@ -229,9 +229,16 @@ class Project(dg.ConfigurableResource):
         """
         own = path / BI_ENCODER_FOLDER
         bi_encoder = own if own.is_dir() else self.student_path
-        queries, _ = self.embed(bi_encoder, [query for query, _ in pairs], "query")
-        documents, _ = self.embed(bi_encoder, [document for _, document in pairs], "document")
-        return (queries * documents).sum(axis=1)
+        return self.cosines(bi_encoder, pairs)
+
+    def cosines(self, path: Path, pairs: "Sequence[tuple[str, str]]") -> "np.ndarray":
+        """Cosine of each (query, document) by the bi-encoder at `path`, float32 (len(pairs),); each text is looked up once."""
+        query_row = {text: row for row, text in enumerate(dict.fromkeys(query for query, _ in pairs))}
+        document_row = {text: row for row, text in enumerate(dict.fromkeys(document for _, document in pairs))}
+        queries, _ = self.embed(path, list(query_row), "query")
+        documents, _ = self.embed(path, list(document_row), "document")
+        left, right = [query_row[query] for query, _ in pairs], [document_row[document] for _, document in pairs]
+        return (queries[left] * documents[right]).sum(axis=1)
 
     def keeps_documents(self, path: Path) -> bool:
         """Whether the student at `path` was trained on its query side alone, from today's untouched student: same document vectors."""

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from distill_assets.assets.checks import accepted, check_results, check_specs
-from distill_assets.assets.comparison import write_fitness, write_query_results
+from distill_assets.assets.comparison import score_pool, write_fitness, write_query_results
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.publishing import summarise, write_project_report
 from distill_assets.assets.reading import (
     Qrels,
+    checkpoint_path,
     choose_queries,
     read_corpus,
     read_qrels,
@@ -24,7 +25,6 @@ from distill_assets.assets.reading import (
     search_student,
 )
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
-from distill_assets.assets.scoring import score_texts
 from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.core.leaderboard import LeaderboardRow, gap_closed, significance_columns
 from distill_assets.core.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
@@ -32,7 +32,7 @@ from distill_assets.core.quality import judge_recount
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.records import Query
 from distill_assets.core.recount import largest_differences
-from distill_assets.core.retrieval import Run, rank
+from distill_assets.core.retrieval import Run
 from distill_assets.core.significance import bootstrap_interval
 from distill_assets.resources import Project
 
@@ -61,7 +61,7 @@ def make_eval_metrics(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefini
     def eval_metrics(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
         """nDCG@10, MRR@10, recall@100 and MAP per query on dev and test: BM25, the untouched student, this recipe's student."""
         name = context.partition_key
-        student = student_path(project, name)
+        student = checkpoint_path(project, name)
         searches: dict[str, Callable[[Sequence[Query]], Run]] = {
             BM25: lambda queries: search_bm25(project, queries, _DEPTH),
             UNTOUCHED_STUDENT: lambda queries: search_student(project, project.student_path, queries, _DEPTH),
@@ -116,15 +116,16 @@ def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
     names = sorted(project.settings.all_recipes)
     key = input_fingerprint(project, "leaderboard")
     runs = first_stage_runs(project, queries, names)
-    runs[TEACHER], num_scored = _rerank_pool(project, context, queries, runs)
+    pool = score_pool(project, context, queries, runs)
+    runs[TEACHER] = pool.reranked(_DEPTH)
     per_query = {system: evaluate_run(run, qrels) for system, run in runs.items()}
-    write_query_results(project, context, queries, qrels, runs, per_query)
-    num_scored += write_fitness(project, context, names)
+    write_query_results(project, pool, qrels, runs, per_query)
+    num_scored = pool.num_scored + write_fitness(project, context, names)
     speeds = _measure_speeds(project, queries, runs, names)
     rows = _leaderboard_rows(per_query, speeds)
     table = pa.Table.from_pylist([_row_dict(row) for row in rows], schema=_LEADERBOARD_SCHEMA)
     # Speeds differ from run to run; what the data version says is the quality.
-    version = content_version(table.select(["system", "split", "ndcg_at_10", "mrr_at_10", "recall_at_100", "map"]))
+    version = content_version(table.select(["system", "split", *METRIC_NAMES]))
     project.warehouse.replace_slice("leaderboard", table, input_fingerprint=key, data_version=version)
     report = write_project_report(project)
     shown = [_row_dict(row) for row in rows]
@@ -139,18 +140,13 @@ def leaderboard(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
         "report": dg.MetadataValue.path(str(report)),
         "summary": dg.MetadataValue.md(summarise(project)),
         "num_teacher_forward_passes": num_scored,
-        "pool_recall": _pool_recall(runs, qrels, project.settings.pool_depth),
+        "pool_recall": pool.recall(qrels),
     }
     return materialised("leaderboard", version, len(rows), metadata)
 
 
 def _collection_deps() -> list[dg.AssetDep]:
     return [dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("corpus", "queries", "qrels")]
-
-
-def student_path(project: Project, name: str) -> Path:
-    """Folder of a recipe's student, from its row in the warehouse."""
-    return Path(project.warehouse.read("checkpoints", slice_keys=[name], columns=["path"]).column("path")[0].as_py())
 
 
 def judged_queries(project: Project, split: str) -> tuple[list[Query], Qrels]:
@@ -167,30 +163,7 @@ def first_stage_runs(project: Project, queries: Sequence[Query], names: Sequence
         BM25: search_bm25(project, queries, _DEPTH),
         UNTOUCHED_STUDENT: search_student(project, project.student_path, queries, _DEPTH),
     }
-    return runs | {name: search_student(project, student_path(project, name), queries, _DEPTH) for name in names}
-
-
-def _rerank_pool(project: Project, context: Any, queries: Sequence[Query], runs: dict[str, Run]) -> tuple[Run, int]:
-    """The teacher's ranking of each query's pool: the top `pool_depth` of every first-stage system, united."""
-    content_of, depth = read_corpus(project).content_of, project.settings.pool_depth
-    pools = {q.query_id: sorted({d for run in runs.values() for d, _ in run[q.query_id][:depth]}) for q in queries}
-    texts = [(q.text, content_of[d]) for q in queries for d in pools[q.query_id]]
-    logits, num_scored = score_texts(project, context, texts)
-    reranked, start = {}, 0
-    for query in queries:
-        pool = pools[query.query_id]
-        reranked[query.query_id] = rank(pool, logits[start : start + len(pool)], _DEPTH)
-        start += len(pool)
-    return reranked, num_scored
-
-
-def _pool_recall(runs: dict[str, Run], qrels: Qrels, depth: int) -> float:
-    """Share of the relevant documents that are in the pool: what the teacher's reranking cannot exceed."""
-    shares = []
-    for query_id, judged in qrels.items():
-        pool = {d for name, run in runs.items() if name != TEACHER for d, _ in run[query_id][:depth]}
-        shares.append(len(pool & set(judged)) / len(judged))
-    return float(np.mean(shares)) if shares else 0.0
+    return runs | {name: search_student(project, checkpoint_path(project, name), queries, _DEPTH) for name in names}
 
 
 def _measure_speeds(
@@ -202,7 +175,7 @@ def _measure_speeds(
     timed, timed_by_teacher = queries[:_TIMED_QUERIES], queries[: _TIMED_TEACHER_QUERIES // share]
     sample = corpus.contents[:: max(1, len(corpus.contents) * share // _TIMED_DOCUMENTS)][: _TIMED_DOCUMENTS // share]
     speeds = {BM25: _latency(timed, _bm25_search(project))}
-    for name, path in [(UNTOUCHED_STUDENT, project.student_path), *((n, student_path(project, n)) for n in names)]:
+    for name, path in [(UNTOUCHED_STUDENT, project.student_path), *((n, checkpoint_path(project, n)) for n in names)]:
         speeds[name] = _student_speed(project, path, timed, sample)
     speeds[TEACHER] = _teacher_speed(project, timed_by_teacher, runs[TEACHER], corpus.content_of)
     return speeds
@@ -247,7 +220,7 @@ def _student_speed(project: Project, path: Path, queries: Sequence[Query], sampl
 def _teacher_speed(
     project: Project, queries: Sequence[Query], run: Run, content_of: dict[str, str]
 ) -> dict[str, float]:
-    path = student_path(project, "teacher")
+    path = checkpoint_path(project, "teacher")
     scorer = project.teacher_scorer(path)
     pairs = {q.query_id: [(q.text, content_of[d]) for d, _ in run[q.query_id]] for q in queries}
     scorer([pair for found in pairs.values() for pair in found[:1]])  # set-up, which need not take a whole rerank
@@ -317,17 +290,15 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, fl
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["split"], row["system"]), []).append(row)
-    names = ("ndcg_at_10", "mrr_at_10", "recall_at_100", "map")
-    return {key: {name: float(np.mean([r[name] for r in group])) for name in names} for key, group in groups.items()}
+    return {k: {name: float(np.mean([r[name] for r in group])) for name in METRIC_NAMES} for k, group in groups.items()}
 
 
-_FLOATS = ("ndcg_at_10", "mrr_at_10", "recall_at_100", "map")
 _METRIC_SCHEMA = pa.schema(
     [
         ("system", pa.string()),
         ("split", pa.string()),
         ("query_id", pa.string()),
-        *((name, pa.float64()) for name in _FLOATS),
+        *((name, pa.float64()) for name in METRIC_NAMES),
     ]
 )
 _LEADERBOARD_SCHEMA = pa.schema(

@@ -89,9 +89,6 @@ def _cosines(project: Project, model: Path, groups: list[ScoredGroup]) -> list[l
     """Cosine of each query with its documents; vectors that are known are not computed again."""
     if not groups:
         return []
-    texts = [text for _, documents, _, _ in groups for text in documents]
-    lengths = [len(documents) for _, documents, _, _ in groups]
-    documents, _ = project.embed(model, texts, "document")
-    queries, _ = project.embed(model, [query for query, _, _, _ in groups], "query")
-    cosines = (documents * np.repeat(queries, lengths, axis=0)).sum(axis=1)
-    return [part.tolist() for part in np.split(cosines, np.cumsum(lengths)[:-1])]
+    cosines = project.cosines(model, [(query, text) for query, documents, _, _ in groups for text in documents])
+    bounds = np.cumsum([len(documents) for _, documents, _, _ in groups])[:-1]
+    return [part.tolist() for part in np.split(cosines, bounds)]

@@ -7,13 +7,11 @@ untouched student ranks them high, so the test is a lenient one: a teacher that 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from distill_assets.assets.reading import read_dev_groups, read_labels, search_bm25
 from distill_assets.core.errors import MissingPartitionError, SourceError
-from distill_assets.core.groups import DevGroup
+from distill_assets.core.groups import DevGroup, pairs_of, per_group
 from distill_assets.core.metrics import rerank_ndcg
-from distill_assets.core.quality import Verdict, judge_teacher
+from distill_assets.core.quality import Verdict, judge_against_baselines
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.records import Query
 from distill_assets.core.scoring import PairScorer
@@ -39,11 +37,12 @@ def measure_teacher(
         return {"num_queries": 0, "ndcg_at_10": {}}
     teacher = _measured_already(manifest)
     if teacher is None:
-        pairs = [(group.query, text) for group in groups for text in group.documents]
-        teacher = rerank_ndcg(groups, _per_group(groups, open_scorer()(pairs)))
+        teacher = rerank_ndcg(groups, per_group(groups, open_scorer()(pairs_of(groups))))
     means = {
         TEACHER: teacher,
-        UNTOUCHED_STUDENT: rerank_ndcg(groups, _student_scores(project, groups)),
+        UNTOUCHED_STUDENT: rerank_ndcg(
+            groups, per_group(groups, project.cosines(project.student_path, pairs_of(groups)))
+        ),
         BM25: rerank_ndcg(groups, _bm25_scores(project, groups, labels.content_of)),
     }
     return {"num_queries": len(groups), "ndcg_at_10": means}
@@ -51,7 +50,7 @@ def measure_teacher(
 
 def judge_fitness(measured: dict[str, Any]) -> Verdict:
     """The verdict on what `measure_teacher` returned."""
-    return judge_teacher(measured["ndcg_at_10"], measured["num_queries"], teacher=TEACHER)
+    return judge_against_baselines(measured["ndcg_at_10"], measured["num_queries"], teacher=TEACHER)
 
 
 def _measured_already(manifest: dict[str, Any]) -> float | None:
@@ -61,14 +60,6 @@ def _measured_already(manifest: dict[str, Any]) -> float | None:
     return None if training is None else float(training["best_dev_ndcg_at_10"])
 
 
-def _student_scores(project: Project, groups: Sequence[DevGroup]) -> list[list[float]]:
-    texts = [text for group in groups for text in group.documents]
-    documents, _ = project.embed(project.student_path, texts, "document")
-    queries, _ = project.embed(project.student_path, [group.query for group in groups], "query")
-    lengths = [len(group.documents) for group in groups]
-    return _per_group(groups, (documents * np.repeat(queries, lengths, axis=0)).sum(axis=1))
-
-
 def _bm25_scores(project: Project, groups: Sequence[DevGroup], content_of: Any) -> list[list[float]]:
     found = search_bm25(project, [Query(g.query_id, g.query, "dev") for g in groups], _BM25_DEPTH)
     scores = []
@@ -76,8 +67,3 @@ def _bm25_scores(project: Project, groups: Sequence[DevGroup], content_of: Any) 
         score_of = {content_of[doc_id]: score for doc_id, score in found[group.query_id]}
         scores.append([score_of.get(text, 0.0) for text in group.documents])
     return scores
-
-
-def _per_group(groups: Sequence[DevGroup], scores: np.ndarray) -> list[list[float]]:
-    bounds = np.cumsum([len(group.documents) for group in groups])[:-1]
-    return [part.tolist() for part in np.split(np.asarray(scores), bounds)]

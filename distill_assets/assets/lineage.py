@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from distill_assets.core.metrics import METRIC_NAMES
+
 _DOCUMENT = ("corpus.title", "corpus.text")
 _DOCUMENT_AND_QUERY = (*_DOCUMENT, "queries.text")
 _SEARCH = ("corpus.doc_id", *_DOCUMENT_AND_QUERY, "qrels.doc_id", "qrels.relevance")
 _LABELS = ("queries.text", "queries.split", "qrels.doc_id", "qrels.relevance", "hard_negatives.doc_id")
 _MEASURED = ("student_checkpoint.path", *_DOCUMENT_AND_QUERY, "qrels.doc_id", "qrels.relevance")
 _TIMED = ("eval_metrics.system", "teacher_checkpoint.path")
-_MEASURES = ("ndcg_at_10", "mrr_at_10", "recall_at_100", "map")
 
 # asset -> column -> "asset.column" of what it is made from.
 COLUMN_SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -44,12 +45,12 @@ COLUMN_SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "system": ("student_checkpoint.name",),
         "split": ("queries.split",),
         "query_id": ("queries.query_id", "qrels.query_id"),
-        **dict.fromkeys(_MEASURES, _MEASURED),
+        **dict.fromkeys(METRIC_NAMES, _MEASURED),
     },
     "leaderboard": {
         "split": ("eval_metrics.split",),
         "system": ("eval_metrics.system",),
-        **{name: (f"eval_metrics.{name}", "teacher_checkpoint.path") for name in _MEASURES},
+        **{name: (f"eval_metrics.{name}", "teacher_checkpoint.path") for name in METRIC_NAMES},
         **dict.fromkeys(
             (
                 "ndcg_at_10_low",

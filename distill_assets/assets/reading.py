@@ -11,7 +11,7 @@ from distill_assets.core.dense_search import Blocks, FoundRows, VectorRows, sear
 from distill_assets.core.errors import SourceError, TrainingError
 from distill_assets.core.groups import DevGroup, Labels, build_dev_groups
 from distill_assets.core.records import Document, Query, hash_text
-from distill_assets.core.retrieval import Run
+from distill_assets.core.retrieval import Run, without_own
 from distill_assets.resources import Project
 
 Qrels = dict[str, dict[str, int]]
@@ -115,12 +115,12 @@ def choose_train_queries(project: Project, queries: Sequence[Query], qrels: Qrel
 
 def search_bm25(project: Project, queries: Sequence[Query], k: int) -> Run:
     """Top k by BM25 over all documents; the index comes from the cache of this corpus."""
-    return _as_run(queries, bm25_rows(project, queries, k), read_corpus(project).doc_ids)
+    return without_own(queries, bm25_rows(project, queries, k).rankings(read_corpus(project).doc_ids))
 
 
 def search_student(project: Project, path: Path, queries: Sequence[Query], k: int) -> Run:
     """Exact top k by cosine over all documents, with the bi-encoder at `path`; known embeddings are not computed again."""
-    return _as_run(queries, student_rows(project, path, queries, k), read_corpus(project).doc_ids)
+    return without_own(queries, student_rows(project, path, queries, k).rankings(read_corpus(project).doc_ids))
 
 
 def bm25_rows(project: Project, queries: Sequence[Query], k: int) -> FoundRows:
@@ -141,7 +141,7 @@ def search_vectors(
     project: Project, path: Path, queries: Sequence[Query], doc_ids: Sequence[str], documents: VectorRows, k: int
 ) -> Run:
     """Exact top k among document vectors at hand."""
-    return _as_run(queries, vector_rows(project, path, queries, doc_ids, documents, k), doc_ids)
+    return without_own(queries, vector_rows(project, path, queries, doc_ids, documents, k).rankings(doc_ids))
 
 
 def vector_rows(
@@ -155,12 +155,9 @@ def vector_rows(
     return search_dense_rows(vectors, documents, doc_ids, k=k, blocks=blocks, precision=project.search_precision)
 
 
-def _as_run(queries: Sequence[Query], found: FoundRows, doc_ids: Sequence[str]) -> Run:
-    """A query that is itself a document must not find itself (ArguAna; BEIR PR 91 moved nDCG from 31.5 to 41.4)."""
-    return {
-        query.query_id: [(doc_id, score) for doc_id, score in ranking if doc_id != query.query_id]
-        for query, ranking in zip(queries, found.rankings(doc_ids), strict=True)
-    }
+def checkpoint_path(project: Project, name: str) -> Path:
+    """Folder of the teacher or of a recipe's student, from its row in the warehouse."""
+    return Path(project.warehouse.read("checkpoints", slice_keys=[name], columns=["path"]).column("path")[0].as_py())
 
 
 def read_labels(project: Project) -> Labels:

@@ -8,11 +8,11 @@ import dagster as dg
 import pyarrow as pa
 
 from distill_assets.assets.checks import check_results, check_specs
-from distill_assets.assets.evaluation import judged_queries, student_path
+from distill_assets.assets.evaluation import judged_queries
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.publishing import current_champion, read_history, write_project_report
-from distill_assets.assets.reading import search_student
+from distill_assets.assets.reading import checkpoint_path, search_student
 from distill_assets.assets.reporting import OWNERS, markdown_table, materialised, table_schema
 from distill_assets.core.errors import MissingPartitionError, PromotionError
 from distill_assets.core.metrics import evaluate_run
@@ -163,7 +163,7 @@ def _history_row(project: Project, name: str, dev_ndcg_at_10: float) -> dict[str
         "decided_at": utc_now(),
         "recipe": name,
         "model_fingerprint": checkpoint["model_fingerprint"],
-        "checkpoint_path": str(student_path(project, name)),
+        "checkpoint_path": str(checkpoint_path(project, name)),
         "dev_ndcg_at_10": dev_ndcg_at_10,
     }
 

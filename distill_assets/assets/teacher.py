@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from distill_assets.assets.checks import accepted, check_results, check_specs
@@ -28,7 +27,7 @@ from distill_assets.assets.reporting import OWNERS, content_version, markdown_ta
 from distill_assets.assets.scoring import score_pairs
 from distill_assets.charts import as_markdown_image, score_histogram_chart
 from distill_assets.core.ensemble import balance_spreads
-from distill_assets.core.groups import build_teacher_epochs
+from distill_assets.core.groups import build_teacher_epochs, pairs_of, per_group
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.quality import ScoredPair, judge_logits, judge_negatives_above
@@ -111,18 +110,15 @@ def _join_with_cosine(project: Project, folder: Path) -> dict[str, float]:
     The weight balances spreads and reads no label, so that dev stays a fair judge of it.
     """
     groups = read_step_groups(project, read_labels(project))
-    pairs = [(group.query, document) for group in groups for document in group.documents]
-    bounds = np.cumsum([len(group.documents) for group in groups])[:-1]
-    logits = np.split(project.teacher_scorer(folder)(pairs), bounds)
-    cosines = np.split(project.teacher_cosines(folder, pairs), bounds)
-    weight = balance_spreads([g.tolist() for g in logits], [g.tolist() for g in cosines])
+    pairs = pairs_of(groups)
+    logits, cosines = project.teacher_scorer(folder)(pairs), project.teacher_cosines(folder, pairs)
+    weight = balance_spreads(per_group(groups, logits), per_group(groups, cosines))
     (folder / ENSEMBLE_FILE).write_text(
         json.dumps({"cosine_weight": weight, "student": project.student_fingerprint}, indent=2) + "\n", encoding="utf-8"
     )
-    joined = [t + weight * c for t, c in zip(logits, cosines, strict=True)]
-    members = {"cross_encoder": logits, "bi_encoder_cosine": cosines, "joined": joined}
+    members = {"cross_encoder": logits, "bi_encoder_cosine": cosines, "joined": logits + weight * cosines}
     return {"cosine_weight": weight} | {
-        f"dev_ndcg_at_10_{name}": rerank_ndcg(groups, [g.tolist() for g in scores]) for name, scores in members.items()
+        f"dev_ndcg_at_10_{name}": rerank_ndcg(groups, per_group(groups, scores)) for name, scores in members.items()
     }
 
 
@@ -141,11 +137,9 @@ def _fine_tune(project: Project, model: Any, work_folder: Path) -> dict[str, Any
 
     recipe, labels = project.settings.teacher_recipe, read_labels(project)
     queries = choose_queries(read_train_queries(project), read_qrels(project), recipe.num_queries)
-    groups = build_teacher_epochs(
-        queries, labels, num_hard=recipe.num_hard, num_random=recipe.num_random, epochs=recipe.epochs, seed=recipe.seed
-    )
+    epochs = build_teacher_epochs(queries, labels, recipe)
     run = TrainingRun(work_folder, project.device, show_progress=project.show_progress)
-    report = train_teacher(model, groups, read_step_groups(project, labels), recipe, run)
+    report = train_teacher(model, epochs, read_step_groups(project, labels), recipe, run)
     return {"recipe": asdict(recipe), **asdict(report)}
 
 

@@ -51,7 +51,10 @@ def overlap_at_k(doc_ids: Sequence[str], a: _Scores, b: _Scores, k: int = 10) ->
 def _checked(a: _Scores, b: _Scores) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
-        raise ShapeError(f"two scorings of the same documents are needed: got shapes {first.shape} and {second.shape}")
+        raise ShapeError(
+            f"two scorings of the same documents are needed: got {first.size} and {second.size} scores, "
+            f"shapes {first.shape} and {second.shape}"
+        )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise NonFiniteError("a score is NaN or infinite: an order with it means nothing; score those documents again")
     return first, second

@@ -44,7 +44,7 @@ def balance_spreads(logits: Sequence[Sequence[float]], cosines: Sequence[Sequenc
     Raises:
         TrainingError: the cosines of every query are constant: there is nothing to join.
     """
-    logit_spread, cosine_spread = _spread(logits), _spread(cosines)
+    logit_spread, cosine_spread = spread_within(logits), spread_within(cosines)
     if not cosine_spread > 0:
         raise TrainingError(
             "the student's cosines are equal for all candidates of a query: the encoder's output has collapsed"
@@ -52,5 +52,6 @@ def balance_spreads(logits: Sequence[Sequence[float]], cosines: Sequence[Sequenc
     return logit_spread / cosine_spread
 
 
-def _spread(scores: Sequence[Sequence[float]]) -> float:
+def spread_within(scores: Sequence[Sequence[float] | np.ndarray]) -> float:
+    """Root mean variance of the scores of one query: how far a scorer pulls its documents apart. One list per query."""
     return float(np.sqrt(np.mean([np.var(group) for group in scores])))

@@ -4,8 +4,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from distill_assets.core.errors import MissingPartitionError
-from distill_assets.core.recipes import Recipe
+from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.records import Query, fingerprint
 
 
@@ -49,6 +52,17 @@ class Labels:
     positives: Mapping[str, Sequence[str]]
     negatives: Mapping[str, Sequence[str]]
     content_of: Mapping[str, str]
+
+
+def pairs_of(groups: Sequence[DevGroup]) -> list[tuple[str, str]]:
+    """(query, document) texts of all groups, one after the other."""
+    return [(group.query, document) for group in groups for document in group.documents]
+
+
+def per_group(groups: Sequence[DevGroup], scores: Sequence[float] | npt.NDArray[np.floating]) -> list[list[float]]:
+    """Scores of `pairs_of(groups)` as one list per group."""
+    bounds = np.cumsum([len(group.documents) for group in groups])[:-1]
+    return [part.tolist() for part in np.split(np.asarray(scores), bounds)]
 
 
 LogitOf = Mapping[tuple[str, str], float]  # (query_id, doc_id) -> raw teacher logit
@@ -145,26 +159,24 @@ def draw_stratified(logits: Sequence[float], doc_ids: Sequence[str], count: int,
     return chosen
 
 
-def build_teacher_epochs(
-    queries: Sequence[Query], labels: Labels, *, num_hard: int, num_random: int, epochs: int, seed: int
-) -> list[list[TrainingGroup]]:
-    """The groups of each epoch: one per query with a positive, sampled hard and random negatives.
+def build_teacher_epochs(queries: Sequence[Query], labels: Labels, recipe: TeacherRecipe) -> list[list[TrainingGroup]]:
+    """The groups of each epoch of `recipe`: one per query with a positive, sampled hard and random negatives.
 
-    Each epoch draws anew, so that a query meets other negatives each time. Queries with fewer than `num_hard` mined
-    negatives are left out.
+    Each epoch draws anew, so that a query meets other negatives each time. Queries with fewer mined negatives than the recipe's
+    `num_hard` are left out.
     """
     doc_ids = sorted(labels.content_of)
     found = []
-    for epoch in range(epochs):
+    for epoch in range(recipe.epochs):
         groups = []
         for query in queries:
-            rng = _rng(query.query_id, seed, epoch)
+            rng = _rng(query.query_id, recipe.seed, epoch)
             positives = sorted(labels.positives.get(query.query_id, ()))
             mined = list(labels.negatives.get(query.query_id, ()))
-            if len(mined) < num_hard or not positives:
+            if len(mined) < recipe.num_hard or not positives:
                 continue
-            hard = rng.sample(mined, num_hard)
-            easy = _draw_random(doc_ids, {*positives, *hard}, num_random, rng)
+            hard = rng.sample(mined, recipe.num_hard)
+            easy = _draw_random(doc_ids, {*positives, *hard}, recipe.num_random, rng)
             chosen = [rng.choice(positives), *hard, *easy]
             groups.append(TrainingGroup(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen)))
         width = max((len(group.documents) for group in groups), default=0)

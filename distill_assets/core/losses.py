@@ -37,7 +37,7 @@ class TeacherStatistics:
     median_range: float
 
 
-def measure_teacher(lists: Sequence[Sequence[float]]) -> TeacherStatistics:
+def measure_logits(lists: Sequence[Sequence[float]]) -> TeacherStatistics:
     """Statistics of the teacher's logits, one sequence for each list.
 
     Raises:

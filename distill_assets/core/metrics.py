@@ -64,13 +64,18 @@ def evaluate_run(
 
 
 def rerank_ndcg(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -> float:
-    """Mean nDCG@10 of ranking each group's documents by its scores, one list per group in the order of its documents."""
+    """Mean nDCG@10 of `rerank_metrics`."""
+    return mean_of(rerank_metrics(groups, scores), "ndcg_at_10")
+
+
+def rerank_metrics(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -> dict[str, QueryMetrics]:
+    """Per query, ranking each group's documents by its scores: one list per group in the order of its documents."""
     run, qrels = {}, {}
     for group, values in zip(groups, scores, strict=True):
         ids = [f"{i:06d}" for i in range(len(group.documents))]
         run[group.query_id] = [(key, float(value)) for key, value in zip(ids, values, strict=True)]
         qrels[group.query_id] = {key: r for key, r in zip(ids, group.relevances, strict=True) if r > 0}
-    return mean_of(evaluate_run(run, qrels), "ndcg_at_10")
+    return evaluate_run(run, qrels)
 
 
 def values_of(per_query: Mapping[str, QueryMetrics], name: str) -> dict[str, float]:

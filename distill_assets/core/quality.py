@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import ShapeError
+from distill_assets.core.agreement import kendall_tau_b
 
 MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
@@ -227,7 +227,7 @@ def judge_negatives_above(pairs: Sequence[ScoredPair]) -> Verdict:
     )
 
 
-def judge_teacher(ndcg: Mapping[str, float], num_queries: int, *, teacher: str = "teacher") -> Verdict:
+def judge_against_baselines(ndcg: Mapping[str, float], num_queries: int, *, teacher: str = "teacher") -> Verdict:
     """Whether the teacher orders the same dev candidates better than every other system (system -> mean nDCG@10)."""
     if num_queries == 0:
         return Verdict(
@@ -321,23 +321,9 @@ def mean_tau(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]
     Returns:
         None where no query is left.
     """
-    taus = [kendall_tau(a, b) for a, b in zip(first, second, strict=True)]
+    taus = [kendall_tau_b(a, b) for a, b in zip(first, second, strict=True)]
     found = [tau for tau in taus if tau is not None]
     return float(np.mean(found)) if found else None
-
-
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two lists of scores of the same documents, in [-1, 1]; None where one of them has only ties.
-
-    Raises:
-        ShapeError: the lists differ in length.
-    """
-    if len(first) != len(second):
-        raise ShapeError(f"tau of {len(first)} and {len(second)} scores: expected one of each per document")
-    upper = np.triu_indices(len(first), k=1)
-    a, b = (np.sign(np.subtract.outer(scores, scores))[upper] for scores in (first, second))
-    denominator = math.sqrt(float((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / denominator if denominator else None
 
 
 def judge_recount(differences: Mapping[str, float], num_values: int) -> Verdict:

@@ -17,8 +17,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from distill_assets.core.batches import StudentSteps, TeacherSteps, plan_steps
 from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
 from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, TrainingGroup
-from distill_assets.core.losses import TeacherStatistics, measure_teacher, require_soft
+from distill_assets.core.groups import DevGroup, TrainingGroup, pairs_of, per_group
+from distill_assets.core.losses import TeacherStatistics, measure_logits, require_soft
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.objectives import SCALE_RATE, StudentLoss, TeacherLoss
 from distill_assets.core.query_tower import require_split
@@ -145,7 +145,7 @@ def _teacher_statistics(epochs: Sequence[Sequence[TrainingGroup]], recipe: Recip
         lists.append(group.teacher_logits)
     if not lists:
         return None
-    statistics = measure_teacher(lists)
+    statistics = measure_logits(lists)
     if "kl" in recipe.loss_weights:
         unit = statistics.spread if recipe.teacher_logits == "standardised" else 1.0
         require_soft(statistics, recipe.teacher_temperature * unit)
@@ -215,13 +215,7 @@ def score_dev_groups(model: SentenceTransformer, groups: Sequence[DevGroup]) -> 
 
 
 def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[list[float]]:
-    pairs = [(group.query, text) for group in groups for text in group.documents]
-    logits = CrossEncoderScorer(model)(pairs).tolist()
-    scores, start = [], 0
-    for group in groups:
-        scores.append(logits[start : start + len(group.documents)])
-        start += len(group.documents)
-    return scores
+    return per_group(groups, CrossEncoderScorer(model)(pairs_of(groups)))
 
 
 class StepTrainer(Trainer):

@@ -12,7 +12,7 @@ from distill_assets.core.dense_search import search_dense
 from distill_assets.core.errors import SourceError
 from distill_assets.core.mining import MiningRules, mine_hard_negatives
 from distill_assets.core.records import SPLITS, Document, Query, Split, fingerprint, fingerprint_rows
-from distill_assets.core.retrieval import Ranking
+from distill_assets.core.retrieval import Run, without_own
 from distill_assets.sources.base import Source
 from distill_assets.storage.lexical import LexicalCache, LexicalIndex
 
@@ -101,11 +101,11 @@ class FirstStage:
             collection.fingerprint, collection.doc_ids, collection.content_of.values()
         )
 
-    def search_bm25(self, queries: Sequence[Query], k: int = DEPTH) -> dict[str, Ranking]:
+    def search_bm25(self, queries: Sequence[Query], k: int = DEPTH) -> Run:
         """Top k by BM25, the query's own document left out."""
-        return _without_own(queries, self.lexical.search([q.text for q in queries], k))
+        return without_own(queries, self.lexical.search([q.text for q in queries], k))
 
-    def search_dense(self, queries: Sequence[Query], query_vectors: np.ndarray, k: int = DEPTH) -> dict[str, Ranking]:
+    def search_dense(self, queries: Sequence[Query], query_vectors: np.ndarray, k: int = DEPTH) -> Run:
         """Top k by cosine, exact, the query's own document left out."""
         return search_all(self.collection, queries, query_vectors, self.doc_vectors, k)
 
@@ -143,13 +143,6 @@ def search_all(
     query_vectors: np.ndarray,
     doc_vectors: np.ndarray,
     k: int = DEPTH,
-) -> dict[str, Ranking]:
+) -> Run:
     """Top k by cosine over all documents (rows in the order of `doc_ids`), exact, the query's own document left out."""
-    return _without_own(queries, search_dense(query_vectors, doc_vectors, collection.doc_ids, k=k))
-
-
-def _without_own(queries: Sequence[Query], rankings: Sequence[Ranking]) -> dict[str, Ranking]:
-    return {
-        query.query_id: [(doc_id, score) for doc_id, score in ranking if doc_id != query.query_id]
-        for query, ranking in zip(queries, rankings, strict=True)
-    }
+    return without_own(queries, search_dense(query_vectors, doc_vectors, collection.doc_ids, k=k))

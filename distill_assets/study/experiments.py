@@ -12,20 +12,26 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from distill_assets.core.encoders import encode_texts, load_student
+from distill_assets.core.encoders import load_student
 from distill_assets.core.groups import DevGroup, Labels, build_dev_groups, build_student_epochs
 from distill_assets.core.metrics import evaluate_run, values_of
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT, Recipe
 from distill_assets.core.records import Query, Split, hash_text
-from distill_assets.core.retrieval import Ranking, rank
+from distill_assets.core.retrieval import Run, pool_documents, rank
 from distill_assets.core.training import TrainingRun, train_student
 from distill_assets.study.collection import DEPTH, FirstStage, StudyCollection, search_all
-from distill_assets.study.teachers import StudyTeacher, TeacherPlan, grow_teacher, join_kinds
+from distill_assets.study.teachers import (
+    StudyTeacher,
+    TeacherGrower,
+    TeacherPlan,
+    encode_documents,
+    encode_queries,
+    join_kinds,
+)
 
 _JUDGED: tuple[Split, ...] = ("dev", "test")
 _STEP_QUERIES = 100
 _POOL_DEPTH = 30
-Runs = dict[str, Ranking]
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Study:
     @cached_property
     def _untouched(self) -> tuple[SentenceTransformer, FirstStage]:
         model = load_student(self.encoder_path, device=self.device, max_length=self.max_length)
-        vectors = encode_texts(model, list(self.collection.content_of.values()), "document", batch_size=256)
+        vectors = encode_documents(model, self.collection)
         return model, FirstStage(self.collection, vectors, self.work_folder / "lexical")
 
     @property
@@ -59,7 +65,7 @@ class Study:
         """The candidates of every query as one finds them who knows only these positives."""
         model, first_stage = self._untouched
         queries = [q for found in self.collection.queries.values() for q in found]
-        vectors = encode_texts(model, [q.text for q in queries], "query", batch_size=256)
+        vectors = encode_queries(model, queries)
         mined = first_stage.mine(queries, vectors, self.num_candidates, positives)
         return Labels(positives, mined, self.collection.content_of)
 
@@ -71,11 +77,9 @@ class Study:
 
     def grow_teacher(self, plan: TeacherPlan, labelled: Sequence[Query]) -> StudyTeacher:
         """A teacher that saw the labels of `labelled` alone."""
-        return grow_teacher(
-            self.collection,
-            self.first_stage,
-            plan,
-            labelled=labelled,
+        grower = TeacherGrower(
+            collection=self.collection,
+            first_stage=self.first_stage,
             labels=self.labels,
             step_groups=self.step_groups,
             encoder_path=self.encoder_path,
@@ -83,21 +87,20 @@ class Study:
             max_length=self.max_length,
             work_folder=self.work_folder / "teacher",
         )
+        return grower.grow(plan, labelled)
 
-    def search(self, model: SentenceTransformer) -> dict[Split, Runs]:
+    def search(self, model: SentenceTransformer) -> dict[Split, Run]:
         """Exact top 100 of a bi-encoder over all documents, for the queries of dev and test."""
-        documents = encode_texts(model, list(self.collection.content_of.values()), "document", batch_size=256)
-        found: dict[Split, Runs] = {}
-        for split in _JUDGED:
-            queries = self.collection.queries[split]
-            asked = encode_texts(model, [q.text for q in queries], "query", batch_size=256)
-            found[split] = search_all(self.collection, queries, asked, documents)
-        return found
+        return self._search(model, encode_documents(model, self.collection))
 
-    def baselines(self) -> dict[Split, dict[str, Runs]]:
+    def _search(self, model: SentenceTransformer, documents: np.ndarray) -> dict[Split, Run]:
+        asked = {split: self.collection.queries[split] for split in _JUDGED}
+        return {s: search_all(self.collection, q, encode_queries(model, q), documents) for s, q in asked.items()}
+
+    def baselines(self) -> dict[Split, dict[str, Run]]:
         """BM25 and the untouched student on dev and test."""
         model, first_stage = self._untouched
-        untouched = self.search(model)
+        untouched = self._search(model, first_stage.doc_vectors)
         return {
             split: {
                 BM25: first_stage.search_bm25(self.collection.queries[split]),
@@ -106,7 +109,7 @@ class Study:
             for split in _JUDGED
         }
 
-    def ndcg(self, run: Runs, split: Split) -> dict[str, float]:
+    def ndcg(self, run: Run, split: Split) -> dict[str, float]:
         """nDCG@10 per query, four decimals."""
         found = values_of(evaluate_run(run, self.collection.judgements(split)), "ndcg_at_10")
         return {query_id: round(value, 4) for query_id, value in found.items()}
@@ -138,7 +141,7 @@ def prepare_device(device: str) -> str:
 def compare_teachers(study: Study, plans: Mapping[str, TeacherPlan], save: Callable[[dict[str, Any]], None]) -> None:
     """Every plan, and every subset of its members, reranking one pool: BM25 and the untouched student, top 30 of each."""
     runs = study.baselines()
-    pools = {split: _pool(runs[split]) for split in _JUDGED}
+    pools = _pools(runs)
     found: dict[str, Any] = {"systems": {}, "plans": {}, "teacher_seconds": {}}
     _record(found, study, runs)
     for name, plan in plans.items():
@@ -186,7 +189,7 @@ def compare_recipes(
                     runs[split][name] = searched[split]
             save(found)
         if index == 0:  # now, so that an interrupted study has its teacher
-            pools = {split: _pool(runs[split]) for split in _JUDGED}
+            pools = _pools(runs)
             reranked = {split: _rerank(study, teacher, split, pools[split]) for split in _JUDGED}
             _put(found, study, TEACHER, 0, reranked)
             save(found)
@@ -217,7 +220,7 @@ def compare_label_budgets(
     }
     runs = study.baselines()
     _record(found, study, runs)
-    pools = {split: _pool(runs[split]) for split in _JUDGED}
+    pools = _pools(runs)
     for share in shares:
         kept = by_hash[: max(study_minimum(hard), round(share * len(by_hash)))]
         label = f"{share:.0%}"
@@ -250,16 +253,15 @@ def _score_candidates(teacher: StudyTeacher, queries: Sequence[Query], labels: L
     }
 
 
-def _pool(runs: Mapping[str, Runs]) -> dict[str, list[str]]:
-    queries = next(iter(runs.values()))
-    return {q: sorted({d for run in runs.values() for d, _ in run[q][:_POOL_DEPTH]}) for q in queries}
+def _pools(runs: Mapping[Split, Mapping[str, Run]]) -> dict[Split, dict[str, list[str]]]:
+    return {split: pool_documents(list(runs[split].values()), _POOL_DEPTH) for split in _JUDGED}
 
 
-def _rerank(study: Study, teacher: StudyTeacher, split: Split, pool: Mapping[str, Sequence[str]]) -> Runs:
+def _rerank(study: Study, teacher: StudyTeacher, split: Split, pool: Mapping[str, Sequence[str]]) -> Run:
     return _ranked(pool, teacher.score(study.collection.queries[split], pool))
 
 
-def _ranked(pool: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray]) -> Runs:
+def _ranked(pool: Mapping[str, Sequence[str]], scores: Mapping[str, np.ndarray]) -> Run:
     return {query_id: rank(pool[query_id], values, DEPTH) for query_id, values in scores.items()}
 
 
@@ -268,11 +270,11 @@ def _subsets(members: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(m for i, m in enumerate(members) if bits >> i & 1)
 
 
-def _record(found: dict[str, Any], study: Study, runs: Mapping[Split, Mapping[str, Runs]]) -> None:
+def _record(found: dict[str, Any], study: Study, runs: Mapping[Split, Mapping[str, Run]]) -> None:
     for system in runs["dev"]:
         _put(found, study, system, 0, {split: runs[split][system] for split in _JUDGED})
 
 
-def _put(found: dict[str, Any], study: Study, system: str, seed: int, runs: Mapping[Split, Runs]) -> None:
+def _put(found: dict[str, Any], study: Study, system: str, seed: int, runs: Mapping[Split, Run]) -> None:
     per_seed = found["systems"].setdefault(system, {})
     per_seed[str(seed)] = {split: study.ndcg(run, split) for split, run in runs.items()}

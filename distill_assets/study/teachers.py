@@ -16,6 +16,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, grow_cross_encoder, load_student
+from distill_assets.core.ensemble import spread_within
 from distill_assets.core.errors import SettingsError
 from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
 from distill_assets.core.recipes import Recipe, TeacherRecipe
@@ -27,6 +28,8 @@ MemberKind = Literal["cross_encoder", "bi_encoder", "bm25"]
 Scores = dict[str, np.ndarray]  # query_id -> one score per candidate
 _BM25_DEPTH = 1000  # below it a document's BM25 score counts as 0: it is not among any query's candidates
 _SPREAD_QUERIES = 200
+_WARM_NEGATIVES = 20  # that a cross-encoder's own bi-encoder brings
+_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ class VectorMember:
 
     def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
         """Cosines."""
-        asked = encode_texts(self.model, [q.text for q in queries], "query", batch_size=256)
+        asked = encode_queries(self.model, queries)
         return {
             q.query_id: (self.vectors[[self.row_of[d] for d in candidates[q.query_id]]] @ vector).astype(np.float64)
             for q, vector in zip(queries, asked, strict=True)
@@ -151,69 +154,83 @@ def fold_of(query: Query, folds: int) -> int:
     return int(fingerprint("fold", query.text.casefold().rstrip(".")), 16) % folds
 
 
-def grow_teacher(
-    collection: StudyCollection,
-    first_stage: FirstStage,
-    plan: TeacherPlan,
-    *,
-    labelled: Sequence[Query],
-    labels: Labels,
-    step_groups: Sequence[DevGroup],
-    encoder_path: Path,
-    device: str,
-    max_length: int,
-    work_folder: Path,
-) -> StudyTeacher:
-    """Train every member of the plan on `labelled` train queries; dev groups choose each member's step and measure its spread."""
-    started = time.perf_counter()
-    members: dict[str, list[Member]] = {kind: [] for kind in plan.members}
-    for fold in range(plan.folds):
-        seen = [q for q in labelled if plan.folds == 1 or fold_of(q, plan.folds) != fold]
-        run = TrainingRun(work_folder / f"fold-{fold}", device)
-        bi_path = work_folder / f"bi-encoder-{fold}"
-        negatives = labels
-        if "bi_encoder" in plan.members or plan.warm_start:
-            model = load_student(encoder_path, device=device, max_length=max_length)
-            bi_encoder = replace(plan.bi_encoder, seed=plan.bi_encoder.seed + fold)
-            epochs = build_student_epochs(seen, labels, bi_encoder)
-            _train(train_student, model, epochs, step_groups, bi_encoder, run)
-            vectors = encode_texts(model, list(collection.content_of.values()), "document", batch_size=256)
-            row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
-            if "bi_encoder" in plan.members:
-                members["bi_encoder"].append(VectorMember(model, vectors, row_of))
-            if plan.warm_start:
-                model.save_pretrained(str(bi_path), create_model_card=False)
-                asked = encode_texts(model, [q.text for q in seen], "query", batch_size=256)
-                mined = FirstStage(collection, vectors, work_folder / "lexical").mine(seen, asked, 20, labels.positives)
-                negatives = Labels(labels.positives, {**labels.negatives, **mined}, labels.content_of)
-        if "cross_encoder" in plan.members:
-            path = bi_path if plan.warm_start else encoder_path
-            recipe = replace(plan.cross_encoder, max_length=max(plan.cross_encoder.max_length, max_length))
-            cross_encoder = grow_cross_encoder(path, device=device, max_length=recipe.max_length)
-            pair_groups = build_teacher_epochs(
-                seen,
-                negatives,
-                num_hard=recipe.num_hard,
-                num_random=recipe.num_random,
-                epochs=recipe.epochs,
-                seed=recipe.seed + fold,
-            )
-            _train(train_teacher, cross_encoder, pair_groups, step_groups, recipe, run)
-            members["cross_encoder"].append(
-                PairMember(CrossEncoderScorer(cross_encoder, batch_size=256), collection.content_of)
-            )
-    if "bm25" in plan.members:
-        members["bm25"].append(LexicalMember(first_stage))
-    queries = collection.queries["dev"][:_SPREAD_QUERIES]
-    candidates = {q.query_id: labels.negatives[q.query_id] for q in queries}
-    spreads = {kind: [_spread(m.score(queries, candidates)) for m in found] for kind, found in members.items()}
-    ids = frozenset(q.query_id for q in labelled)
-    return StudyTeacher(members, spreads, plan.folds, ids, time.perf_counter() - started)
+@dataclass(frozen=True, kw_only=True)
+class TeacherGrower:
+    """What teachers are grown from; dev groups choose each member's step, dev queries measure its spread."""
+
+    collection: StudyCollection
+    first_stage: FirstStage
+    labels: Labels
+    step_groups: Sequence[DevGroup]
+    encoder_path: Path
+    device: str
+    max_length: int
+    work_folder: Path
+
+    def grow(self, plan: TeacherPlan, labelled: Sequence[Query]) -> StudyTeacher:
+        """Train every member of the plan on `labelled` train queries."""
+        started = time.perf_counter()
+        members: dict[str, list[Member]] = {kind: [] for kind in plan.members}
+        for fold in range(plan.folds):
+            seen = [q for q in labelled if plan.folds == 1 or fold_of(q, plan.folds) != fold]
+            bi_encoder = None
+            if "bi_encoder" in plan.members or plan.warm_start:
+                bi_encoder = self._grow_bi_encoder(plan.bi_encoder, seen, fold)
+            if "bi_encoder" in plan.members and bi_encoder is not None:
+                members["bi_encoder"].append(bi_encoder)
+            if "cross_encoder" in plan.members:
+                warm = bi_encoder if plan.warm_start else None
+                members["cross_encoder"].append(self._grow_cross_encoder(plan.cross_encoder, seen, fold, warm))
+        if "bm25" in plan.members:
+            members["bm25"].append(LexicalMember(self.first_stage))
+        spreads = {kind: [self._measure_spread(member) for member in found] for kind, found in members.items()}
+        ids = frozenset(q.query_id for q in labelled)
+        return StudyTeacher(members, spreads, plan.folds, ids, time.perf_counter() - started)
+
+    def _grow_bi_encoder(self, recipe: Recipe, seen: Sequence[Query], fold: int) -> VectorMember:
+        model = load_student(self.encoder_path, device=self.device, max_length=self.max_length)
+        recipe = replace(recipe, seed=recipe.seed + fold)
+        self._train(train_student, model, build_student_epochs(seen, self.labels, recipe), recipe, fold)
+        row_of = {doc_id: row for row, doc_id in enumerate(self.collection.doc_ids)}
+        return VectorMember(model, encode_documents(model, self.collection), row_of)
+
+    def _grow_cross_encoder(
+        self, recipe: TeacherRecipe, seen: Sequence[Query], fold: int, warm: VectorMember | None
+    ) -> PairMember:
+        """A cross-encoder from the untouched encoder, or from `warm` and against what that one finds hard."""
+        path, labels = self.encoder_path, self.labels
+        if warm is not None:
+            path = self.work_folder / f"bi-encoder-{fold}"
+            warm.model.save_pretrained(str(path), create_model_card=False)
+            stage = FirstStage(self.collection, warm.vectors, self.work_folder / "lexical")
+            mined = stage.mine(seen, encode_queries(warm.model, seen), _WARM_NEGATIVES, labels.positives)
+            labels = Labels(labels.positives, {**labels.negatives, **mined}, labels.content_of)
+        recipe = replace(recipe, max_length=max(recipe.max_length, self.max_length))
+        model = grow_cross_encoder(path, device=self.device, max_length=recipe.max_length)
+        epochs = build_teacher_epochs(seen, labels, replace(recipe, seed=recipe.seed + fold))
+        self._train(train_teacher, model, epochs, recipe, fold)
+        return PairMember(CrossEncoderScorer(model, batch_size=_BATCH), self.collection.content_of)
+
+    def _train(self, train: Any, model: Any, epochs: Any, recipe: Any, fold: int) -> None:
+        run = TrainingRun(self.work_folder / f"fold-{fold}", self.device)
+        train(model, epochs, self.step_groups, recipe, run)
+        shutil.rmtree(run.work_folder, ignore_errors=True)
+
+    def _measure_spread(self, member: Member) -> float:
+        """The member's spread within dev queries; 1 where every list is constant."""
+        queries = self.collection.queries["dev"][:_SPREAD_QUERIES]
+        candidates = {q.query_id: self.labels.negatives[q.query_id] for q in queries}
+        return spread_within([s for s in member.score(queries, candidates).values() if len(s)]) or 1.0
 
 
-def _train(train: Any, model: Any, epochs: Any, step_groups: Sequence[DevGroup], recipe: Any, run: TrainingRun) -> None:
-    train(model, epochs, step_groups, recipe, run)
-    shutil.rmtree(run.work_folder, ignore_errors=True)
+def encode_documents(model: SentenceTransformer, collection: StudyCollection) -> np.ndarray:
+    """Vectors of all documents, rows in the order of `doc_ids`."""
+    return encode_texts(model, list(collection.content_of.values()), "document", batch_size=_BATCH)
+
+
+def encode_queries(model: SentenceTransformer, queries: Sequence[Query]) -> np.ndarray:
+    """Vectors of queries, in the order given."""
+    return encode_texts(model, [q.text for q in queries], "query", batch_size=_BATCH)
 
 
 def _split(
@@ -221,9 +238,3 @@ def _split(
 ) -> dict[str, np.ndarray]:
     bounds = np.cumsum([len(candidates[q.query_id]) for q in queries])[:-1]
     return {q.query_id: part for q, part in zip(queries, np.split(values, bounds), strict=True)}
-
-
-def _spread(scores: Mapping[str, np.ndarray]) -> float:
-    """Root mean within-query variance; 1 where every list is constant."""
-    found = float(np.sqrt(np.mean([np.var(values) for values in scores.values() if len(values)])))
-    return found if found > 0 else 1.0

@@ -1,6 +1,7 @@
 """Groups: what each query draws, and that it never depends on its neighbours."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from distill_assets.core.groups import (
     build_student_epochs,
     build_teacher_epochs,
     draw_stratified,
+    pairs_of,
+    per_group,
 )
-from distill_assets.core.recipes import Recipe
+from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.records import Query
 
 DOC_IDS = [f"d{i:02d}" for i in range(40)]
@@ -190,10 +193,15 @@ def test_student_groups_name_missing_logits() -> None:
         build(labels, None, loss="kl")
 
 
+def teacher_epochs(queries: Sequence[Query], labels: Labels, **fields: Any) -> list[list[TrainingGroup]]:
+    """The epochs of a teacher's recipe with these fields."""
+    return build_teacher_epochs(queries, labels, TeacherRecipe(**fields))
+
+
 def test_teacher_groups_hold_a_positive_then_hard_then_random_documents() -> None:
     """A positive among the negatives, or twice the same document, teaches the teacher a contradiction."""
     labels = make_labels()
-    epochs = build_teacher_epochs(QUERIES, labels, num_hard=3, num_random=4, epochs=2, seed=5)
+    epochs = teacher_epochs(QUERIES, labels, num_hard=3, num_random=4, epochs=2, seed=5)
     assert [[g.query_id for g in groups] for groups in epochs] == [[q.query_id for q in QUERIES]] * 2
     groups = [group for groups in epochs for group in groups]
     for group in groups:
@@ -207,25 +215,25 @@ def test_teacher_groups_hold_a_positive_then_hard_then_random_documents() -> Non
 def test_teacher_groups_are_the_same_again_and_new_each_epoch() -> None:
     """The same draw in each epoch wastes the second one; another draw on each call makes the teacher unrepeatable."""
     arguments = {"num_hard": 3, "num_random": 2, "epochs": 2, "seed": 5}
-    epochs = build_teacher_epochs(QUERIES, make_labels(), **arguments)
-    assert epochs == build_teacher_epochs(QUERIES, make_labels(), **arguments)
+    epochs = teacher_epochs(QUERIES, make_labels(), **arguments)
+    assert epochs == teacher_epochs(QUERIES, make_labels(), **arguments)
     assert epochs[0] != epochs[1]
-    assert epochs != build_teacher_epochs(QUERIES, make_labels(), **{**arguments, "seed": 50})
+    assert epochs != teacher_epochs(QUERIES, make_labels(), **{**arguments, "seed": 50})
     # Another seed must not be the next epoch: three seeds of a report would share most of what they draw.
-    assert epochs[1] != build_teacher_epochs(QUERIES, make_labels(), **{**arguments, "seed": 6})[0]
+    assert epochs[1] != teacher_epochs(QUERIES, make_labels(), **{**arguments, "seed": 6})[0]
 
 
 def test_teacher_groups_do_not_depend_on_neighbours() -> None:
     """Adding a query must leave what the others draw alone, or no two teachers could be compared."""
     arguments = {"num_hard": 3, "num_random": 2, "epochs": 1, "seed": 5}
-    (everything,) = build_teacher_epochs(QUERIES, make_labels(), **arguments)
-    assert build_teacher_epochs(QUERIES[2:4], make_labels(), **arguments) == [everything[2:4]]
+    (everything,) = teacher_epochs(QUERIES, make_labels(), **arguments)
+    assert teacher_epochs(QUERIES[2:4], make_labels(), **arguments) == [everything[2:4]]
 
 
 def test_teacher_groups_leave_out_queries_with_too_few_mined_negatives() -> None:
     """`random.sample` would raise on the first such query and stop the whole teacher."""
     labels = make_labels(negatives={"q0": DOC_IDS[12:14], "q1": DOC_IDS[12:15]})
-    (groups,) = build_teacher_epochs(QUERIES, labels, num_hard=3, num_random=0, epochs=1, seed=5)
+    (groups,) = teacher_epochs(QUERIES, labels, num_hard=3, num_random=0, epochs=1, seed=5)
     assert [g.query_id for g in groups] == ["q1"]
 
 
@@ -233,7 +241,7 @@ def test_teacher_groups_of_a_tiny_corpus_have_one_width() -> None:
     """A corpus with too few other documents must give narrower groups of one width, never a ragged table or a hang."""
     content_of = {doc_id: doc_id for doc_id in ["d00", "d12", "d13", "d14"]}
     labels = Labels({"q0": ["d00"]}, {"q0": ["d12", "d13"]}, content_of)
-    epochs = build_teacher_epochs(QUERIES[:1], labels, num_hard=2, num_random=5, epochs=3, seed=5)
+    epochs = teacher_epochs(QUERIES[:1], labels, num_hard=2, num_random=5, epochs=3, seed=5)
     assert [len(groups) for groups in epochs] == [1, 1, 1]
     assert all(set(g.documents) == set(content_of) and len(g.documents) == 4 for groups in epochs for g in groups)
 
@@ -244,3 +252,10 @@ def test_dev_groups_hold_all_positives_and_all_mined() -> None:
     assert build_dev_groups(QUERIES, labels) == [
         DevGroup("q0", "query 0", ("text of d00", "text of d06", "text of d12", "text of d13"), (1, 1, 0, 0))
     ]
+
+
+def test_scores_of_all_pairs_return_to_their_groups() -> None:
+    """A split that is off by one gives a query the scores of its neighbour, and a plausible dev metric."""
+    groups = [DevGroup("a", "qa", ("d1", "d2"), (1, 0)), DevGroup("b", "qb", ("d3",), (1,))]
+    assert pairs_of(groups) == [("qa", "d1"), ("qa", "d2"), ("qb", "d3")]
+    assert per_group(groups, [1.0, 2.0, 3.0]) == [[1.0, 2.0], [3.0]]

@@ -18,7 +18,7 @@ from distill_assets.core.losses import (
     likely_positives,
     listwise_softmax,
     margin_mse,
-    measure_teacher,
+    measure_logits,
     ranknet,
     require_soft,
 )
@@ -229,16 +229,16 @@ def test_teacher_statistics_by_hand() -> None:
     Lists [1, 3] and [10, 14]: distances from the mean 1, 1, 2, 2, root of 10 / 4 = 1.581139; ranges 2 and 4, median 3; percentiles
     of 1, 3, 10, 14 by linear interpolation: 1 + 0.03 * 2 = 1.06 and 10 + 0.97 * 4 = 13.88.
     """
-    found = measure_teacher([[1.0, 3.0], [10.0, 14.0]])
+    found = measure_logits([[1.0, 3.0], [10.0, 14.0]])
     assert (found.spread, found.low, found.high, found.median_range) == pytest.approx((1.581139, 1.06, 13.88, 3.0))
 
 
 def test_a_teacher_that_ranks_nothing_or_is_damaged_is_refused() -> None:
     """Divided by a spread of 0 every logit is NaN; a NaN that slips in makes the statistics NaN and the mask empty."""
     with pytest.raises(TrainingError, match="ranks nothing"):
-        measure_teacher([[2.0, 2.0], [3.0, 3.0]])
+        measure_logits([[2.0, 2.0], [3.0, 3.0]])
     with pytest.raises(NonFiniteError):
-        measure_teacher([[2.0, math.nan]])
+        measure_logits([[2.0, math.nan]])
 
 
 def test_likely_positives_by_hand() -> None:

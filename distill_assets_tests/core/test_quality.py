@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill_assets.core.agreement import kendall_tau_b as kendall_tau
 from distill_assets.core.errors import ShapeError
 from distill_assets.core.quality import (
     MAX_SAMPLES,
     ScoredPair,
     Twin,
     find_twins,
+    judge_against_baselines,
     judge_agreement,
     judge_coverage,
     judge_duplicates,
@@ -25,9 +27,7 @@ from distill_assets.core.quality import (
     judge_negatives_above,
     judge_recount,
     judge_spread,
-    judge_teacher,
     judge_unseen,
-    kendall_tau,
     mean_pairwise_cosine,
     mean_tau,
     query_shingles,
@@ -181,11 +181,11 @@ def test_negatives_above_the_best_positive_are_counted_and_shown() -> None:
 def test_a_teacher_must_be_ahead_of_everyone() -> None:
     """A teacher that only equals the untouched student teaches it what it knows."""
     ahead = {"teacher": 0.6, "bm25": 0.4, "untouched_student": 0.5}
-    assert judge_teacher(ahead, 48).passed
-    verdict = judge_teacher(ahead | {"untouched_student": 0.6}, 48)
+    assert judge_against_baselines(ahead, 48).passed
+    verdict = judge_against_baselines(ahead | {"untouched_student": 0.6}, 48)
     assert not verdict.passed and "not better than untouched_student;" in verdict.found
-    assert not judge_teacher(ahead | {"teacher": NAN}, 48).passed
-    assert not judge_teacher({}, 0).passed, "what was not measured must not look well"
+    assert not judge_against_baselines(ahead | {"teacher": NAN}, 48).passed
+    assert not judge_against_baselines({}, 0).passed, "what was not measured must not look well"
 
 
 def test_a_loss_curve_must_be_there_and_finite() -> None:

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.retrieval import fuse_reciprocal_rank, rank
+from distill_assets.core.records import Query
+from distill_assets.core.retrieval import fuse_reciprocal_rank, pool_documents, rank, without_own
 
 small = settings(max_examples=60, deadline=None)
 
@@ -69,3 +70,16 @@ def test_reciprocal_rank_fusion_is_symmetric(lists: list[list[str]], random: obj
     fused = fuse_reciprocal_rank(lists, k=k)
     assert fuse_reciprocal_rank(shuffled, k=k) == fused
     assert {d for d, _ in fused} == {d for ranking in lists for d in ranking}
+
+
+def test_a_pool_unites_the_tops_of_all_runs() -> None:
+    """A pool that missed a system's top would cap the teacher by the other systems' recall."""
+    runs = [{"q": [("d3", 3.0), ("d1", 2.0), ("d9", 1.0)]}, {"q": [("d2", 9.0), ("d3", 8.0)]}]
+    assert pool_documents(runs, 2) == {"q": ["d1", "d2", "d3"]}
+
+
+def test_a_query_that_is_a_document_does_not_find_itself() -> None:
+    """ArguAna's queries are documents of the corpus: found first, each halves its own nDCG."""
+    queries = [Query("d1", "text", "test"), Query("q", "text", "test")]
+    ranking = [("d1", 2.0), ("d2", 1.0)]
+    assert without_own(queries, [ranking, ranking]) == {"d1": [("d2", 1.0)], "q": ranking}
