@@ -31,9 +31,14 @@ class CosineEnsemble:
         return window_of(self.scorer)
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Joined scores, float32 (len(pairs),), in the order given."""
-        joined = self.scorer(pairs) + self.cosine_weight * self.cosines(pairs)
-        return np.asarray(joined, dtype=np.float32)
+        """Joined scores, float32 (len(pairs),), in the order given.
+
+        Cosines are asked for window by window: which texts an encoder embeds together moves the last bits of their vectors, and how
+        many windows come at once depends on the time that scoring takes.
+        """
+        windows = [pairs[start : start + self.window] for start in range(0, len(pairs), self.window)]
+        cosines = np.concatenate([self.cosines(window) for window in windows]) if windows else np.empty(0, np.float32)
+        return np.asarray(self.scorer(pairs) + self.cosine_weight * cosines, dtype=np.float32)
 
 
 def balance_spreads(logits: Sequence[Sequence[float]], cosines: Sequence[Sequence[float]]) -> float:
