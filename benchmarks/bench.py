@@ -48,7 +48,13 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 def _entry(engine: str, row: Row, options: Options) -> dict[str, Any]:
     values = asdict(row)
     del values["name"]
-    return values | {"engine": engine, "device": options.device, "machine": _machine(options), "quick": options.quick}
+    return values | {
+        "engine": engine,
+        "device": options.device,
+        "machine": _machine(options),
+        "data": options.data.name if options.data else "python_api",
+        "quick": options.quick,
+    }
 
 
 def _machine(options: Options) -> str:
@@ -64,8 +70,8 @@ def _write(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
     (folder / "results.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
     lines = ["# Benchmarks", "", "Written by `make bench`; medians of alternating runs on one machine.", ""]
     lines += [
-        "| work | ours | peer | unit | ratio | target | met | agreement |",
-        "|---|---:|---:|---|---:|---:|---|---|",
+        "| work | texts | ours | peer | unit | ratio | target | met | agreement |",
+        "|---|---|---:|---:|---|---:|---:|---|---|",
     ]
     lines += [_line(name, row) for name, row in entries.items()]
     for name, row in entries.items():
@@ -78,7 +84,8 @@ def _line(name: str, row: dict[str, Any]) -> str:
     ratio, target = row["ratio"], row["target"]
     is_held = ratio is not None and target is not None and not row["quick"]
     met = ("yes" if ratio >= target else "**no**") if is_held else ""
-    cells = [name + (" (quick)" if row["quick"] else ""), _figure(row["ours"]), _figure(row["peer"]), row["unit"]]
+    title = name + (" (quick)" if row["quick"] else "")
+    cells = [title, row["data"], _figure(row["ours"]), _figure(row["peer"]), row["unit"]]
     return "| " + " | ".join([*cells, _figure(ratio), _figure(target), met, row["agreement"]]) + " |"
 
 

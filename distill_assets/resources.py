@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
     from distill_assets.core.encoders import EncoderPrecision, Role
-    from distill_assets.core.fast_scoring import Precision
+    from distill_assets.core.packed_encoder import Precision
     from distill_assets.core.scoring import PairScorer
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
@@ -211,12 +211,16 @@ class Project(dg.ConfigurableResource):
 
         return resolve_precision(self.settings.precision, self.device)
 
-    def teacher_scorer(self, path: Path) -> "PairScorer":
-        """What turns pairs into teacher logits: the cross-encoder, joined with a bi-encoder's cosine where its folder says so."""
+    def teacher_scorer(self, path: Path, precision: "Precision | None" = None) -> "PairScorer":
+        """What turns pairs into teacher logits: the cross-encoder, joined with a bi-encoder's cosine where its folder says so.
+
+        `precision` is that of the settings unless given.
+        """
         from distill_assets.core.ensemble import CosineEnsemble
         from distill_assets.core.fast_scoring import open_scorer
 
-        scorer = open_scorer(self.load_teacher(path), self.scoring_precision, batch_tokens=self.settings.batch_tokens)
+        chosen = precision or self.scoring_precision
+        scorer = open_scorer(self.load_teacher(path), chosen, batch_tokens=self.settings.batch_tokens)
         if not (path / ENSEMBLE_FILE).is_file():
             return scorer
         weight = read_json(path / ENSEMBLE_FILE)["cosine_weight"]

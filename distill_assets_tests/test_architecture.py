@@ -22,6 +22,7 @@ _HEAVY_NAMES = (
     "batches",
     "encoders",
     "fast_scoring",
+    "int8_products",
     "interaction",
     "losses",
     "objectives",

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from distill_assets.assets.scoring import score_pairs, scores_key
+from distill_assets.core.errors import ModelError
 from distill_assets.core.records import hash_text
 from distill_assets.storage.missing_pairs import WantedPairs
 from distill_assets.storage.pair_scores import PairScoreStore
@@ -46,7 +47,7 @@ def make_project(folder: Path, scorer: SlowScorer, precision: str = "fp32") -> A
         pair_scores=PairScoreStore(warehouse),
         folder=folder,
         scoring_precision=precision,
-        teacher_scorer=lambda _: scorer,
+        teacher_scorer=lambda path, precision=None: scorer,
         settings=SimpleNamespace(chunk_size=4, chunk_seconds=10.0),
         show_progress=False,
     )
@@ -116,3 +117,32 @@ def test_precisions_share_no_logit(tmp_path: Path, wanted: WantedPairs) -> None:
     key, num_scored = score_pairs(make_project(tmp_path, SlowScorer(), "bf16"), CONTEXT, wanted)
     assert num_scored == 30
     assert key == scores_key(TEACHER, "bf16") != TEACHER
+
+
+class Reversed(SlowScorer):
+    """Orders one query's documents the other way round."""
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """One logit per pair."""
+        logits = super().__call__(pairs)
+        return np.where([q == "query " for q, _ in pairs], -logits, logits).astype(np.float32)
+
+
+def test_int8_that_orders_otherwise_is_refused_before_anything_is_paid(tmp_path: Path, wanted: WantedPairs) -> None:
+    """By hand: of five queries one is reversed, so the mean tau is (4 - 1) / 5 = 0.6. Its logits would stay in the store for ever."""
+    project = make_project(tmp_path, Reversed(), "int8")
+    reference = SlowScorer()
+    project.teacher_scorer = lambda path, precision=None: reference if precision == "fp32" else Reversed()
+    with pytest.raises(
+        ModelError, match=r"tau per query of int8 with fp32 0\.600 on 30 pairs of 5 queries, expected at least 0\.98"
+    ):
+        score_pairs(project, CONTEXT, wanted)
+    assert len(reference.paid) == 30
+    assert project.pair_scores.count(scores_key(TEACHER, "int8")) == 0
+
+
+def test_int8_that_keeps_the_order_scores_under_a_key_of_its_own(tmp_path: Path, wanted: WantedPairs) -> None:
+    """8-bit logits under the key of fp32 would be mixed with exact ones within a list."""
+    key, num_scored = score_pairs(make_project(tmp_path, SlowScorer(), "int8"), CONTEXT, wanted)
+    assert (key, num_scored) == (scores_key(TEACHER, "int8"), 30)
+    assert key != TEACHER

@@ -1,4 +1,4 @@
-"""The fast way through a cross-encoder: pairs tokenised once per text, batches by tokens, half precision where it is fast.
+"""The fast way through a cross-encoder: pairs tokenised once per text, batches by tokens, low precision where it is fast.
 
 Three ways, the first that fits is taken, and `FastScorer.way` says which:
 
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -23,13 +23,12 @@ from torch import Tensor
 
 from distill_assets.core.encoders import CrossEncoderScorer, has_fast_bf16
 from distill_assets.core.errors import ModelError
-from distill_assets.core.packed_encoder import PackedEncoder, runs_of, split_runs
+from distill_assets.core.packed_encoder import PackedEncoder, Precision, runs_of, split_runs
 from distill_assets.core.pair_tokens import PackedPairs, PairTokenizer
 from distill_assets.core.scoring import PairScorer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Precision = Literal["fp32", "bf16"]
 Forward = Callable[[PackedPairs], Tensor]
 
 # Tokens of a batch. On a CPU each core works on a batch of its own, whose activations then fit its cache (measured in
@@ -49,19 +48,33 @@ _PROBES = [
 
 
 def resolve_precision(precision: str, device: str) -> Precision:
-    """What `auto` means on this device: bf16 where its matrix products run in hardware, else fp32."""
+    """What `auto` means on this device: bf16 where its matrix products run in hardware, else fp32.
+
+    Raises:
+        ModelError: not a precision, or int8 on something that is not a CPU.
+    """
     if precision == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
-    if precision not in ("fp32", "bf16"):
-        raise ModelError(f"precision {precision!r} is none of auto, fp32, bf16")
+    if precision not in get_args(Precision):
+        raise ModelError(f"precision {precision!r} is none of auto, {', '.join(get_args(Precision))}")
+    if precision == "int8" and device != "cpu":
+        raise ModelError(f"precision int8 is for CPUs, the device is {device}: set precision to auto, or device to cpu")
     return precision  # type: ignore[return-value]
 
 
 def open_scorer(model: CrossEncoder, precision: Precision, *, batch_tokens: int | None = None) -> PairScorer:
-    """The fastest scorer that gives this model's logits: a `FastScorer`, or `CrossEncoder.predict` in fp32."""
+    """The fastest scorer that gives this model's logits: a `FastScorer`, or `CrossEncoder.predict` in fp32.
+
+    Raises:
+        ModelError: int8 was asked for, and this model or machine cannot have it.
+    """
     try:
         return FastScorer(model, precision, batch_tokens=batch_tokens)
     except ModelError as reason:
+        if precision == "int8":
+            raise ModelError(
+                f"precision int8 cannot be had for this teacher: {reason}. Set precision to auto"
+            ) from reason
         logger.warning("pairs go through CrossEncoder.predict in fp32, several times slower: %s", reason)
         return CrossEncoderScorer(model.float())
 
@@ -141,17 +154,16 @@ class FastScorer:
     def _choose(self, model: CrossEncoder) -> tuple[str, Forward]:
         """The first way whose logits on the probes are those of `predict`, both in fp32."""
         expected = CrossEncoderScorer(model)(_PROBES)
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         reasons = []
         for name, make in (("packed", _packed_forward), ("padded", _padded_forward)):
             try:
-                self._forward = make(model, torch.float32)
+                self._forward = make(model, "fp32")
             except ModelError as reason:
                 reasons.append(f"{name}: {reason}")
                 continue
             difference = np.abs(self._score(_PROBES) - expected)
             if (difference <= _PROBE_TOLERANCE * (1 + np.abs(expected))).all():
-                return name, make(model, dtype)
+                return name, make(model, self.precision)
             reasons.append(f"{name}: logits of probe pairs differ by {difference.max():.2g} from predict's")
         raise ModelError("; ".join(reasons))
 
@@ -179,15 +191,15 @@ def _text_transformer(model: CrossEncoder) -> Any:
     return transformer
 
 
-def _packed_forward(model: CrossEncoder, dtype: torch.dtype) -> Forward:
+def _packed_forward(model: CrossEncoder, precision: Precision) -> Forward:
     network = model[0].model
     if type(network).__name__.endswith("ForSequenceClassification"):
         if len(model) != 1:
             raise ModelError(f"{len(model) - 1} modules after a classification head")
-        return _classify(network, PackedEncoder(network.base_model, dtype), model.device)
+        return _classify(network, PackedEncoder(network.base_model, precision), model.device)
     if model[0].module_output_name != "token_embeddings":
         raise ModelError(f"its encoder gives {model[0].module_output_name}, expected token embeddings")
-    return _with_modules(list(model)[1:], PackedEncoder(network, dtype), model.device)
+    return _with_modules(list(model)[1:], PackedEncoder(network, precision), model.device)
 
 
 def _classify(network: Any, encoder: PackedEncoder, device: torch.device) -> Forward:
@@ -222,7 +234,9 @@ def _with_modules(modules: Sequence[Any], encoder: PackedEncoder, device: torch.
     return forward
 
 
-def _padded_forward(model: CrossEncoder, dtype: torch.dtype) -> Forward:
+def _padded_forward(model: CrossEncoder, precision: Precision) -> Forward:
+    if precision == "int8":
+        raise ModelError("int8 is known for BERT-like encoders only")
     tokenizer, device = model[0].tokenizer, model.device
     names = set(tokenizer.model_input_names)
     if tokenizer.pad_token_id is None or tokenizer.padding_side != "right":
@@ -240,7 +254,7 @@ def _padded_forward(model: CrossEncoder, dtype: torch.dtype) -> Forward:
                 padded = np.full(mask.shape, padding, dtype=np.int64)
                 padded[mask] = flat
                 features[name] = torch.from_numpy(padded).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             scores: Tensor = model(features)["scores"]
         return scores.float().view(len(batch.lengths))
 

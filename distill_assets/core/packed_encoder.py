@@ -7,28 +7,30 @@ keys and values come from one matrix product instead of three.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from distill_assets.core.errors import ModelError
+from distill_assets.core.int8_products import Product, make_int8_product
 
 # Encoders of these types share names and arithmetic; whether a model really does is tested on pairs before it is used.
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 Runs = Sequence[tuple[int, int]]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
 class _Layer:
     heads: int
-    qkv: tuple[Tensor, Tensor]
-    attention_out: tuple[Tensor, Tensor]
+    qkv: Product
+    attention_out: Product
     attention_norm: nn.LayerNorm
-    up: tuple[Tensor, Tensor]
+    up: Product
     activation: Any
-    down: tuple[Tensor, Tensor]
+    down: Product
     norm: nn.LayerNorm
 
 
@@ -37,24 +39,25 @@ class PackedEncoder:
 
     Args:
         encoder: `BertModel` or one of its likes, in fp32.
-        dtype: of the linear layers and what flows between them; embeddings are summed and normalised in fp32.
+        precision: of the linear layers. What flows between them has the same, but fp32 with int8; embeddings are summed and
+            normalised in fp32.
 
     Raises:
         ModelError: the encoder is of another kind; what it lacks is named.
     """
 
-    def __init__(self, encoder: Any, dtype: torch.dtype) -> None:
+    def __init__(self, encoder: Any, precision: Precision) -> None:
         kind = encoder.config.model_type
         if kind not in BERT_LIKE or getattr(encoder.config, "is_decoder", False):
             raise ModelError(f"{kind} is not one of {', '.join(BERT_LIKE)}")
         if getattr(encoder.config, "position_embedding_type", None) not in (None, "absolute"):
             raise ModelError(f"{kind} with relative positions")
-        self.dtype = dtype
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.hidden_size = encoder.config.hidden_size
         self._embeddings = encoder.embeddings
         self._padding_id = None if kind == "bert" else encoder.config.pad_token_id
         self._layers = [
-            _read_layer(layer, encoder.config.num_attention_heads, dtype) for layer in encoder.encoder.layer
+            _read_layer(layer, encoder.config.num_attention_heads, precision) for layer in encoder.encoder.layer
         ]
 
     def __call__(self, ids: Tensor, types: Tensor, runs: Runs, *, first_only: bool = False) -> Tensor:
@@ -68,12 +71,12 @@ class PackedEncoder:
         """
         hidden = self._embed(ids, types, runs)
         for layer in self._layers[: -1 if first_only else None]:
-            attended = _attend(functional.linear(hidden, *layer.qkv), runs, layer.heads)
+            attended = _attend(layer.qkv(hidden), runs, layer.heads)
             hidden = _finish(layer, hidden, attended)
         if not first_only:
             return hidden
         layer, firsts = self._layers[-1], _first_rows(runs, hidden.device)
-        attended = _attend_first(functional.linear(hidden, *layer.qkv), runs, layer.heads)
+        attended = _attend_first(layer.qkv(hidden), runs, layer.heads)
         return _finish(layer, hidden[firsts], attended)
 
     def _embed(self, ids: Tensor, types: Tensor, runs: Runs) -> Tensor:
@@ -103,32 +106,40 @@ def runs_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _read_layer(layer: Any, heads: int, dtype: torch.dtype) -> _Layer:
+def _read_layer(layer: Any, heads: int, precision: Precision) -> _Layer:
     own = layer.attention.self
     parts = (own.query, own.key, own.value)
-    qkv = torch.cat([p.weight.detach() for p in parts]).to(dtype), torch.cat([p.bias.detach() for p in parts]).to(dtype)
     return _Layer(
         heads=heads,
-        qkv=qkv,
-        attention_out=_weights(layer.attention.output.dense, dtype),
+        qkv=_product(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]), precision),
+        attention_out=_product_of(layer.attention.output.dense, precision),
         attention_norm=layer.attention.output.LayerNorm,
-        up=_weights(layer.intermediate.dense, dtype),
+        up=_product_of(layer.intermediate.dense, precision),
         activation=layer.intermediate.intermediate_act_fn,
-        down=_weights(layer.output.dense, dtype),
+        down=_product_of(layer.output.dense, precision),
         norm=layer.output.LayerNorm,
     )
 
 
-def _weights(linear: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _product_of(linear: Any, precision: Precision) -> Product:
     if type(linear) is not nn.Linear:
         raise ModelError(f"a {type(linear).__name__} where a plain linear layer was expected")
-    return linear.weight.detach().to(dtype), linear.bias.detach().to(dtype)
+    return _product(linear.weight, linear.bias, precision)
+
+
+def _product(weight: Tensor, bias: Tensor, precision: Precision) -> Product:
+    weight, bias = weight.detach(), bias.detach()
+    if precision == "int8":
+        return make_int8_product(weight, bias)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    return lambda values: functional.linear(values, weight, bias)
 
 
 def _finish(layer: _Layer, hidden: Tensor, attended: Tensor) -> Tensor:
-    hidden = _normalise(layer.attention_norm, functional.linear(attended, *layer.attention_out).add_(hidden))
-    up = layer.activation(functional.linear(hidden, *layer.up))
-    return _normalise(layer.norm, functional.linear(up, *layer.down).add_(hidden))
+    hidden = _normalise(layer.attention_norm, layer.attention_out(attended).add_(hidden))
+    up = layer.activation(layer.up(hidden))
+    return _normalise(layer.norm, layer.down(up).add_(hidden))
 
 
 def _normalise(norm: nn.LayerNorm, values: Tensor) -> Tensor:

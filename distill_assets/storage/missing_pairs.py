@@ -85,6 +85,25 @@ class MissingPairs:
             yield window
 
 
+def sample_lists(
+    warehouse: Warehouse, wanted: WantedPairs, *, num_queries: int, num_documents: int
+) -> list[list[tuple[str, str]]]:
+    """(query text, document content) of wanted pairs, one list of 2 to `num_documents` per query, of `num_queries` queries at most.
+
+    Which ones is decided by the hashes of their texts: the same for the same pairs. Queries with one document are left out.
+    """
+    with warehouse.reading() as connection, _memory_limit(connection):
+        if wanted.incoming is not None:
+            connection.register("incoming", wanted.incoming)
+        rows = connection.execute(
+            _SAMPLE.format(wanted=wanted.sql), [*wanted.parameters, num_documents, num_queries]
+        ).fetchall()
+    lists: dict[str, list[tuple[str, str]]] = {}
+    for query, document in rows:
+        lists.setdefault(query, []).append((query, document))
+    return list(lists.values())
+
+
 @contextmanager
 def find_missing(warehouse: Warehouse, teacher_fingerprint: str, wanted: WantedPairs) -> Iterator[MissingPairs]:
     """The distinct pairs of `wanted` that this teacher never scored; the warehouse is not held while they are read."""
@@ -119,6 +138,27 @@ _DOCUMENTS = """
 _QUERIES = """
     SELECT DISTINCT query_hash, text FROM (SELECT sha256(text)[1:32] AS query_hash, text FROM queries)
     WHERE query_hash IN (SELECT query_hash FROM missing)
+"""
+
+
+_SAMPLE = """
+    WITH distinct_pairs AS (SELECT DISTINCT query_hash, doc_hash FROM ({wanted}) AS wanted),
+    lists AS (
+        SELECT query_hash, doc_hash, row_number() OVER (PARTITION BY query_hash ORDER BY doc_hash) AS place
+        FROM distinct_pairs QUALIFY count(*) OVER (PARTITION BY query_hash) > 1
+    ),
+    pairs AS (
+        SELECT query_hash, doc_hash FROM lists WHERE place <= ?
+        QUALIFY dense_rank() OVER (ORDER BY query_hash) <= ?
+    ),
+    documents AS (
+        SELECT content_hash, any_value(CASE WHEN title = '' THEN text ELSE title || ' ' || text END) AS content
+        FROM corpus WHERE content_hash IN (SELECT doc_hash FROM pairs) GROUP BY content_hash
+    ),
+    texts AS (SELECT DISTINCT sha256(text)[1:32] AS query_hash, text FROM queries)
+    SELECT texts.text, documents.content
+    FROM pairs JOIN texts USING (query_hash) JOIN documents ON documents.content_hash = pairs.doc_hash
+    ORDER BY query_hash, doc_hash
 """
 
 

@@ -12,6 +12,7 @@ from sentence_transformers import CrossEncoder
 from distill_assets.core.encoders import CrossEncoderScorer, grow_cross_encoder, has_fast_bf16
 from distill_assets.core.errors import ModelError
 from distill_assets.core.fast_scoring import FastScorer, cut_by_tokens, open_scorer, resolve_precision
+from distill_assets.core.int8_products import find_int8_engine
 from distill_assets_tests.layouts import LAYOUTS
 
 WORDS = ["sort", "the", "frame", "of", "kernel", "a", "window"]
@@ -120,6 +121,19 @@ def test_bf16_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str])
     assert len(set(found.tolist())) > 0.9 * len(set(expected.tolist()))
 
 
+@pytest.mark.skipif(find_int8_engine() is None, reason="this build of torch has no 8-bit kernels")
+def test_int8_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str]) -> None:
+    """8 bits per tensor instead of per channel, or a bias left out, would still give plausible logits; padded models are refused."""
+    encoder, way = model
+    if way == "padded":
+        with pytest.raises(ModelError, match="precision int8 cannot be had for this teacher.*BERT-like"):
+            open_scorer(encoder, "int8")
+        return
+    found = open_scorer(encoder, "int8")(PAIRS)
+    assert np.corrcoef(found, CrossEncoderScorer(encoder)(PAIRS))[0, 1] > 0.99
+    assert not np.array_equal(found, FastScorer(encoder, "fp32")(PAIRS))
+
+
 def test_no_pairs(model: tuple[CrossEncoder, str]) -> None:
     """A query without candidates must not fail inside torch."""
     assert FastScorer(model[0], "fp32")([]).shape == (0,)
@@ -161,5 +175,8 @@ def test_precision() -> None:
     assert resolve_precision("bf16", "mps") == "bf16"
     assert resolve_precision("auto", "mps") == "fp32"
     assert resolve_precision("auto", "cpu") == ("bf16" if has_fast_bf16("cpu") else "fp32")
+    assert resolve_precision("int8", "cpu") == "int8"
+    with pytest.raises(ModelError, match="int8 is for CPUs, the device is cuda"):
+        resolve_precision("int8", "cuda")
     with pytest.raises(ModelError, match="'fp8' is none of"):
         resolve_precision("fp8", "cpu")

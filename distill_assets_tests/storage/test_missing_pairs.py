@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distill_assets.core.errors import WarehouseError
 from distill_assets.core.records import hash_text
-from distill_assets.storage.missing_pairs import WantedPairs, find_missing
+from distill_assets.storage.missing_pairs import WantedPairs, find_missing, sample_lists
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import Warehouse
 
@@ -96,3 +96,13 @@ def test_the_warehouse_is_free_while_windows_are_read(store: PairScoreStore) -> 
     with find_missing(store.warehouse, "t", wanted([("query 1", "text 1 ünï")])):
         files = [Path(f"/proc/self/fd/{fd.name}").resolve() for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
         assert store.warehouse.path.resolve() not in files
+
+
+def test_a_sample_holds_whole_lists_of_the_first_queries(store: PairScoreStore) -> None:
+    """Samples of one document a query agree on every order: a precision would be judged on nothing."""
+    documents = sorted({content(t, x) for _, t, x in DOCUMENTS}, key=hash_text)
+    queries = sorted({x for _, x in QUERIES}, key=hash_text)
+    pairs = [(q, d) for q in queries[1:] for d in documents] + [(queries[0], documents[0])] * 2
+    lists = sample_lists(store.warehouse, wanted(pairs), num_queries=2, num_documents=3)
+    assert lists == [[(q, d) for d in documents[:3]] for q in queries[1:3]]
+    assert sample_lists(store.warehouse, wanted([]), num_queries=2, num_documents=3) == []
