@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.measuring import Options, Row
 
-ENGINES = ("scoring", "mining", "training")
+ENGINES = ("scoring", "scoring_store", "mining", "training")
 _HERE = Path(__file__).parent
 
 

