@@ -244,7 +244,7 @@ def test_a_teacher_that_gives_one_number_stops_the_training(
 def test_a_teacher_that_ranks_backwards_is_warned_of(
     project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its logits vary and are finite: nothing else says that a student would learn to avoid answers. Positives share their query's words."""
+    """Its logits vary and are finite: nothing else says that a student would learn to avoid answers, which share the query's words."""
     import numpy as np
 
     from distill_assets.core.encoders import CrossEncoderScorer
