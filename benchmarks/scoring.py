@@ -16,7 +16,7 @@ from benchmarks.measuring import Options, Row, Timed, alternate, mean_kendall
 from benchmarks.pairs import load_pairs
 from distill_assets.core.encoders import has_fast_bf16
 from distill_assets.core.fast_scoring import FastScorer
-from distill_assets.core.int8_products import find_int8_engine
+from distill_assets.core.int8_products import has_int8
 
 _MAX_LENGTH = 128
 
@@ -80,7 +80,7 @@ def _compare(options: Options, name: str, model: CrossEncoder) -> list[Row]:
         sides["bf16"] = lambda: predict(half, pairs, best)
     ours(pairs[:200])
     predict(model, pairs[:64], 32)
-    if options.device == "cpu" and find_int8_engine():
+    if options.device == "cpu" and has_int8():
         integers = FastScorer(model, "int8")
         integers(pairs[:200])
         sides["int8"] = lambda: integers(pairs)
@@ -145,7 +145,7 @@ def _int8_row(name: str, options: Options, speed: dict[str, float], timed: Timed
         4.0,
         "pairs/s",
         f"Kendall τ per query {tau:.4f} against fp32",
-        f"{work}; 8-bit products, kernels: {find_int8_engine()}; peer: `CrossEncoder.predict`, fp32, batch 32.",
+        f"{work}; 8-bit products, scales per channel and token; peer: `CrossEncoder.predict`, fp32, batch 32.",
     )
 
 

@@ -113,9 +113,12 @@ def find_missing(warehouse: Warehouse, teacher_fingerprint: str, wanted: WantedP
                 connection.register("incoming", wanted.incoming)
             connection.execute(_MISSING.format(wanted=wanted.sql), [*wanted.parameters, teacher_fingerprint])
             num_pairs = _write(connection, "SELECT doc_hash, query_hash FROM missing ORDER BY ALL", pairs)
+            for sql in _CHOOSE_DOCUMENTS:
+                connection.execute(sql)
             _write(connection, _DOCUMENTS, documents)
             queries = dict(connection.execute(_QUERIES).fetchall())
-            connection.execute("DROP TABLE missing")
+            for table in ("missing", "missing_documents", "chosen_documents"):
+                connection.execute(f"DROP TABLE {table}")
         yield MissingPairs(num_pairs, pairs, documents, queries)
 
 
@@ -126,13 +129,18 @@ _MISSING = """
     ANTI JOIN (SELECT query_hash, doc_hash FROM pair_scores WHERE teacher_fingerprint = ?) AS stored
         USING (query_hash, doc_hash)
 """
+# One statement each: as parts of one, ten million pairs do not fit within the limit.
+_CHOOSE_DOCUMENTS = (
+    "CREATE OR REPLACE TEMP TABLE missing_documents AS SELECT DISTINCT doc_hash AS content_hash FROM missing",
+    """
+    CREATE OR REPLACE TEMP TABLE chosen_documents AS
+    SELECT content_hash, min(corpus.rowid) AS row_number FROM corpus SEMI JOIN missing_documents USING (content_hash)
+    GROUP BY content_hash
+    """,
+)
 _DOCUMENTS = """
-    WITH chosen AS (
-        SELECT content_hash, min(rowid) AS row_number FROM corpus
-        WHERE content_hash IN (SELECT doc_hash FROM missing) GROUP BY content_hash
-    )
     SELECT chosen.content_hash, CASE WHEN title = '' THEN text ELSE title || ' ' || text END AS content
-    FROM corpus JOIN chosen ON corpus.rowid = chosen.row_number ORDER BY chosen.content_hash
+    FROM corpus JOIN chosen_documents AS chosen ON corpus.rowid = chosen.row_number ORDER BY chosen.content_hash
 """
 # `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
 _QUERIES = """
@@ -170,12 +178,14 @@ def _spool(folder: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _memory_limit(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """DuckDB's own default is four fifths of the machine, which it uses before it spills."""
+    """DuckDB's own default is four fifths of the machine, which it uses before it spills. What is written here is sorted."""
     connection.execute(f"SET memory_limit = '{MEMORY_LIMIT_MB}MiB'")
+    connection.execute("SET preserve_insertion_order = false")
     try:
         yield
     finally:
         connection.execute("RESET memory_limit")
+        connection.execute("RESET preserve_insertion_order")
 
 
 def _write(connection: duckdb.DuckDBPyConnection, sql: str, file: IO[bytes]) -> int:

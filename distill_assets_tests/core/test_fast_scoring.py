@@ -12,7 +12,7 @@ from sentence_transformers import CrossEncoder
 from distill_assets.core.encoders import CrossEncoderScorer, grow_cross_encoder, has_fast_bf16
 from distill_assets.core.errors import ModelError
 from distill_assets.core.fast_scoring import FastScorer, cut_by_tokens, open_scorer, resolve_precision
-from distill_assets.core.int8_products import find_int8_engine
+from distill_assets.core.int8_products import has_int8
 from distill_assets_tests.layouts import LAYOUTS
 
 WORDS = ["sort", "the", "frame", "of", "kernel", "a", "window"]
@@ -121,7 +121,7 @@ def test_bf16_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str])
     assert len(set(found.tolist())) > 0.9 * len(set(expected.tolist()))
 
 
-@pytest.mark.skipif(find_int8_engine() is None, reason="this build of torch has no 8-bit kernels")
+@pytest.mark.skipif(not has_int8(), reason="this build of torch has no 8-bit kernels")
 def test_int8_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str]) -> None:
     """8 bits per tensor instead of per channel, or a bias left out, would still give plausible logits; padded models are refused."""
     encoder, way = model

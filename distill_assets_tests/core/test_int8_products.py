@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from distill_assets.core.errors import ModelError
-from distill_assets.core.int8_products import find_int8_engine, make_int8_product
+from distill_assets.core.int8_products import has_int8, make_int8_product
 
-needs_engine = pytest.mark.skipif(find_int8_engine() is None, reason="this build of torch has no 8-bit kernels")
+needs_engine = pytest.mark.skipif(not has_int8(), reason="this build of torch has no 8-bit kernels")
 
 
 @needs_engine
 def test_a_product_by_hand() -> None:
-    """Weights on the 8-bit grid and activations at the ends of theirs are exact: rows [127, 0] and [1, -1] (scale 1/127), bias kept."""
+    """Weights and activations on the 8-bit grid are exact: rows [127, 0] and [1, -1], each token with its own scale, bias kept."""
     product = make_int8_product(torch.tensor([[127.0, 0.0], [1.0, -1.0]]), torch.tensor([0.5, -0.25]))
     found = product(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert found.tolist() == [pytest.approx([127.5, 0.75], rel=0.01), pytest.approx([0.5, -1.25], rel=0.01)]
@@ -32,15 +32,18 @@ def test_a_channel_of_zeros_is_its_bias() -> None:
 
 
 @needs_engine
-def test_the_global_engine_is_left_as_it_was() -> None:
-    """Another library in the same process that quantises would get other kernels."""
-    before = torch.backends.quantized.engine
-    make_int8_product(torch.ones(1, 1), torch.zeros(1))
-    assert torch.backends.quantized.engine == before
+def test_a_token_beside_a_huge_one_keeps_every_bit() -> None:
+    """With one scale for all tokens, an outlier rounds its neighbours away, and a pair's logit depends on what is scored beside it."""
+    product = make_int8_product(torch.tensor([[1.0, 0.5]]), torch.zeros(1))
+    alone = product(torch.tensor([[0.2, 0.1]]))
+    beside = product(torch.tensor([[1000.0, 0.0], [0.2, 0.1], [0.0, 0.0]]))
+    assert alone[0, 0].item() == pytest.approx(0.25, rel=0.02)
+    assert beside[1].tolist() == alone[0].tolist()
+    assert beside[2, 0].item() == pytest.approx(0.0, abs=1e-30)
 
 
 def test_a_build_without_kernels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """On such a machine the reason must be readable, not an operator that is missing."""
-    monkeypatch.setattr("distill_assets.core.int8_products._ENGINES", ("nothing",))
-    with pytest.raises(ModelError, match="int8 needs one of nothing, this build of torch has"):
+    monkeypatch.setattr("distill_assets.core.int8_products.has_int8", lambda: False)
+    with pytest.raises(ModelError, match="int8 needs oneDNN's 8-bit kernels"):
         make_int8_product(torch.ones(1, 1), torch.zeros(1))
