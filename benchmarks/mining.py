@@ -13,11 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.measuring import Options, Row, alternate, peak_rss_mb, reset_peak_rss, rss_mb
+
+if TYPE_CHECKING:
+    from distill_assets.core.encoders import EncoderPrecision
 
 _DIMENSION, _NUM_NEGATIVES, _SEED = 384, 100, 2026
 
@@ -124,7 +127,7 @@ def _mine_ours(folder: Path, num_docs: int, num_queries: int) -> Callable[[], li
 
     documents, queries = _texts("document", num_docs), _texts("query", num_queries)
     positives = np.load(folder / "positives.npy").tolist()
-    precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    precision: EncoderPrecision = "bf16" if has_fast_bf16("cpu") else "fp32"
 
     def mine() -> list[list[int]]:
         store = EmbeddingStore(folder / "embeddings")
@@ -202,7 +205,7 @@ def _encoding_rows(options: Options) -> list[Row]:
 
     doc_ids, contents, queries, qrels = _collection(options)
     sample = contents[:: max(1, len(contents) // (64 if options.quick else 512))]
-    precision = "bf16" if has_fast_bf16(options.device) else "fp32"
+    precision: EncoderPrecision = "bf16" if has_fast_bf16(options.device) else "fp32"
     exact = load_student(packaged_encoder(), device=options.device)
     fast = load_student(packaged_encoder(), device=options.device, precision=precision)
     sides = {
@@ -235,7 +238,7 @@ def _latency_rows(options: Options) -> list[Row]:
     from distill_assets.storage.models import packaged_encoder
 
     doc_ids, contents, queries, _ = _collection(options)
-    precision = "bf16" if has_fast_bf16(options.device) else "fp32"
+    precision: EncoderPrecision = "bf16" if has_fast_bf16(options.device) else "fp32"
     student = load_student(packaged_encoder(), device=options.device, precision=precision)
     teacher = _teacher(options)
     limit = 1000 if options.quick else 5000
@@ -291,7 +294,7 @@ def _growth_row(options: Options) -> Row:
     from distill_assets.core.encoders import has_fast_bf16
 
     num_queries = 1000
-    precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    precision: EncoderPrecision = "bf16" if has_fast_bf16("cpu") else "fp32"
     lines = [
         "| documents | 1,000 queries, top 100 (s) | one query, top 10 (ms) | peak memory (MB) |",
         "|---|---|---|---|",

@@ -32,19 +32,19 @@ def measure_landing(folder: Path) -> dict[str, Any]:
     from distill_assets_tests.deployment.server import land, running
 
     project = _tiny_project(folder)
-    found = {}
+    found: dict[str, Any] = {}
     (folder / "inbox").mkdir()
     with running(project, folder / "dagster_home", folder / "inbox") as deployment:
         time.sleep(15)  # the daemon's first ticks
         for batch, topics in (("first", ("array", "matrix")), ("second", ("graph",)), ("third", ("frame",))):
             landed = land(deployment, batch, topics)
-            deployment.wait_for("scores", lambda b=batch: _is_scored(project, b), timeout_s=300)
+            deployment.wait_for("scores", functools.partial(_is_scored, project, batch), timeout_s=300)
             seconds = time.time() - landed
             time.sleep(3)  # the last events
             with deployment.instance() as instance:
                 records = [r for r in instance.get_run_records(limit=20) if r.create_timestamp.timestamp() > landed - 1]
                 steps = {
-                    f"{step.step_key}": round(step.end_time - step.start_time, 1)
+                    f"{step.step_key}": round((step.end_time or 0.0) - (step.start_time or 0.0), 1)
                     for record in records
                     for step in instance.get_run_step_stats(record.dagster_run.run_id)
                 }

@@ -63,9 +63,9 @@ def rows(options: Options) -> list[Row]:
 
 def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[TrainingGroup], list[Any]]:
     """Training groups of the collection's train queries with the untouched student's neighbours as negatives; held-out ones."""
+    from distill_assets.core.dense_search import search_dense
     from distill_assets.core.encoders import encode_texts
     from distill_assets.core.groups import build_dev_groups
-    from distill_assets.core.retrieval import search_dense
 
     source = PythonApiSource(("numpy",), body_words=0) if options.data is None else BeirSource(options.data)
     read = [source.read(batch) for batch in source.batches()]
