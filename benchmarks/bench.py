@@ -20,8 +20,8 @@ ENGINES = ("scoring", "scoring_store", "mining", "training")
 _HERE = Path(__file__).parent
 _ABOUT = (
     "Written by `make bench`; medians of alternating runs on one machine. Pairs, documents and queries are real ones of the collection "
-    "named under *texts*; rows of the store, of 10k x 100k and of growth have made-up texts and vectors, for size. A target is held against "
-    "*ratio*: times faster or smaller than the peer, or than the target's own limit where there is no peer."
+    "named under *texts*; rows of the store, of 10k x 100k and of growth have made-up texts and vectors, for size. A target is held "
+    "against *ratio*: times faster or smaller than the peer, or than the target's own limit where there is no peer."
 )
 
 
