@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from distill_assets.core.agreement import mean_kendall_tau_b
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,8 @@ def alternate(sides: dict[str, Callable[[], Any]], repeats: int) -> Timed:
 def mean_kendall(groups: Sequence[int], ours: np.ndarray, peer: np.ndarray) -> float:
     """Mean Kendall tau-b per query; `groups` holds the number of neighbouring scores of each query."""
     bounds = np.cumsum(groups)[:-1]
-    taus = [
-        stats.kendalltau(a, b).statistic
-        for a, b in zip(np.split(ours, bounds), np.split(peer, bounds), strict=True)
-        if len(a) > 1
-    ]
-    return float(np.nanmean(taus))
+    found = mean_kendall_tau_b(np.split(ours, bounds), np.split(peer, bounds))
+    return float("nan") if found is None else found
 
 
 def peak_rss_mb() -> float:

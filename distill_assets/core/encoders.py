@@ -48,7 +48,11 @@ def has_fast_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device != "cpu":
         return False
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return cpu_has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+def cpu_has(*probes: str) -> bool:
+    """Whether one of these private probes of `torch.cpu` says yes; those that this version of torch lacks say no."""
     return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from distill_assets.core.encoders import cpu_has
 from distill_assets.core.errors import ModelError
 
 Product = Callable[[Tensor], Tensor]
@@ -28,7 +29,7 @@ def make_int8_product(weight: Tensor, bias: Tensor) -> Product:
     packed = torch.ops.onednn.qlinear_prepack(levels, None)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     # Without VNNI, sums of two 8-bit products saturate at 16 bits: activations then take 7.
-    top = 127 if _has_vnni() else 63
+    top = 127 if cpu_has("_is_vnni_supported", "_is_avx512_vnni_supported") else 63
 
     def product(values: Tensor) -> Tensor:
         largest = values.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
@@ -44,8 +45,3 @@ def make_int8_product(weight: Tensor, bias: Tensor) -> Product:
 def has_int8() -> bool:
     """Whether this build of torch multiplies 8-bit integers on this processor."""
     return bool(torch._C._has_mkldnn) and hasattr(torch.ops.onednn, "qlinear_prepack")
-
-
-def _has_vnni() -> bool:
-    probes = ("_is_vnni_supported", "_is_avx512_vnni_supported")
-    return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))

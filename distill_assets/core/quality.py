@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.agreement import kendall_tau_b
+from distill_assets.core.agreement import mean_kendall_tau_b
 
 MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
@@ -304,7 +304,7 @@ def judge_agreement(
     Kendall's tau per query, averaged; one list of scores per query in each of the three. A recipe that reads no teacher is
     measured and never warned of.
     """
-    taus, before = mean_tau(teacher, student), mean_tau(teacher, untouched)
+    taus, before = mean_kendall_tau_b(teacher, student), mean_kendall_tau_b(teacher, untouched)
     if taus is None or before is None:
         return Verdict(True, "no query with two documents that the teacher tells apart: nothing to compare")
     return Verdict(
@@ -313,17 +313,6 @@ def judge_agreement(
         + ("" if learns_from_teacher else "; this recipe reads no teacher"),
         {"kendall_tau": taus, "kendall_tau_untouched": before},
     )
-
-
-def mean_tau(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float | None:
-    """Mean of Kendall's tau-b over queries; queries with one document, or all equal in one list, are left out.
-
-    Returns:
-        None where no query is left.
-    """
-    taus = [kendall_tau_b(a, b) for a, b in zip(first, second, strict=True)]
-    found = [tau for tau in taus if tau is not None]
-    return float(np.mean(found)) if found else None
 
 
 def judge_recount(differences: Mapping[str, float], num_values: int) -> Verdict:

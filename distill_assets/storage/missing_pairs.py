@@ -96,7 +96,7 @@ def sample_lists(
         if wanted.incoming is not None:
             connection.register("incoming", wanted.incoming)
         rows = connection.execute(
-            _SAMPLE.format(wanted=wanted.sql), [*wanted.parameters, num_documents, num_queries]
+            _SAMPLE.format(wanted=wanted.sql, content=_CONTENT), [*wanted.parameters, num_documents, num_queries]
         ).fetchall()
     lists: dict[str, list[tuple[str, str]]] = {}
     for query, document in rows:
@@ -138,8 +138,10 @@ _CHOOSE_DOCUMENTS = (
     GROUP BY content_hash
     """,
 )
-_DOCUMENTS = """
-    SELECT chosen.content_hash, CASE WHEN title = '' THEN text ELSE title || ' ' || text END AS content
+# What encoders read of a document, as `Document.content`.
+_CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
+_DOCUMENTS = f"""
+    SELECT chosen.content_hash, {_CONTENT} AS content
     FROM corpus JOIN chosen_documents AS chosen ON corpus.rowid = chosen.row_number ORDER BY chosen.content_hash
 """
 # `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
@@ -160,7 +162,7 @@ _SAMPLE = """
         QUALIFY dense_rank() OVER (ORDER BY query_hash) <= ?
     ),
     documents AS (
-        SELECT content_hash, any_value(CASE WHEN title = '' THEN text ELSE title || ' ' || text END) AS content
+        SELECT content_hash, any_value({content}) AS content
         FROM corpus WHERE content_hash IN (SELECT doc_hash FROM pairs) GROUP BY content_hash
     ),
     texts AS (SELECT DISTINCT sha256(text)[1:32] AS query_hash, text FROM queries)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_assets.core.agreement import kendall_tau_b as kendall_tau
+from distill_assets.core.agreement import mean_kendall_tau_b
 from distill_assets.core.errors import ShapeError
 from distill_assets.core.quality import (
     MAX_SAMPLES,
@@ -29,7 +30,6 @@ from distill_assets.core.quality import (
     judge_spread,
     judge_unseen,
     mean_pairwise_cosine,
-    mean_tau,
     query_shingles,
 )
 
@@ -254,7 +254,7 @@ def test_agreement_is_judged_against_the_untouched_student() -> None:
     assert not worse.passed and worse.figures["kendall_tau"] == pytest.approx(1 / 3)
     assert judge_agreement(teacher, one_off, same, learns_from_teacher=False).passed
     assert judge_agreement([], [], [], learns_from_teacher=True).passed
-    assert mean_tau([[1.0], [1.0, 2.0]], [[5.0], [1.0, 2.0]]) == 1.0, "a query with one document says nothing"
+    assert mean_kendall_tau_b([[1.0], [1.0, 2.0]], [[5.0], [1.0, 2.0]]) == 1.0, "a query with one document says nothing"
 
 
 def test_tools_that_differ_by_more_than_rounding_are_told() -> None:
