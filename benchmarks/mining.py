@@ -281,11 +281,11 @@ def _teacher(options: Options) -> Any:
     """The cross-encoder that `options` names, else the bundled one."""
     from distill_assets.core.adapters import load_adapted_teacher
     from distill_assets.core.encoders import load_teacher
-    from distill_assets.storage.models import BUNDLED_TEACHER, packaged_encoder
+    from distill_assets.storage.models import bundled_cross_encoder, packaged_encoder
 
     if options.model is not None:
         return load_teacher(options.model, device=options.device)
-    return load_adapted_teacher(packaged_encoder(), BUNDLED_TEACHER, device=options.device, max_length=128)
+    return load_adapted_teacher(packaged_encoder(), bundled_cross_encoder(), device=options.device, max_length=128)
 
 
 def _growth_row(options: Options) -> Row:

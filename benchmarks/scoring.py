@@ -36,9 +36,11 @@ def open_model(options: Options) -> CrossEncoder:
         model.max_seq_length = _MAX_LENGTH
         return model.float()
     from distill_assets.core.adapters import load_adapted_teacher
-    from distill_assets.storage.models import BUNDLED_TEACHER, packaged_encoder
+    from distill_assets.storage.models import bundled_cross_encoder, packaged_encoder
 
-    return load_adapted_teacher(packaged_encoder(), BUNDLED_TEACHER, device=options.device, max_length=_MAX_LENGTH)
+    return load_adapted_teacher(
+        packaged_encoder(), bundled_cross_encoder(), device=options.device, max_length=_MAX_LENGTH
+    )
 
 
 def classifier_of(options: Options) -> CrossEncoder:

@@ -16,7 +16,6 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from distill_assets.alerts import send_alert
-from distill_assets.assets.inputs import is_teacher_trained
 from distill_assets.core.errors import DistillError
 from distill_assets.core.records import fingerprint
 from distill_assets.partitions import batches
@@ -94,7 +93,7 @@ def is_teacher_free(project: Project) -> bool:
     if project.teacher_choice != BUNDLED and not Path(project.teacher_choice).expanduser().is_dir():
         return False
     try:
-        return not is_teacher_trained(project)
+        return not project.is_teacher_trained
     except DistillError:  # a broken folder is the asset's to report
         return False
 

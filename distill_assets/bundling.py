@@ -1,79 +1,182 @@
-"""Growing the bundled teacher's members: long runs on the train split, each kept as an adapter of 2 MB with its provenance."""
+"""Growing the bundled teacher: per fold a bi-encoder and a cross-encoder that starts from it, each an adapter with its provenance."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distill_assets.assets.inputs import data_version
 from distill_assets.assets.manifests import package_versions
-from distill_assets.assets.reading import choose_queries, read_labels, read_qrels, read_step_groups, read_train_queries
-from distill_assets.core.groups import build_student_epochs, build_teacher_epochs
+from distill_assets.assets.reading import (
+    choose_queries,
+    read_labels,
+    read_qrels,
+    read_step_groups,
+    read_train_queries,
+    search_student,
+)
+from distill_assets.core.cross_fitting import fold_of, query_key
+from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
+from distill_assets.core.mining import MiningRules, mine_hard_negatives
 from distill_assets.core.recipes import Recipe, TeacherMember, TeacherRecipe
+from distill_assets.core.records import Query
 from distill_assets.resources import Project
+from distill_assets.storage.models import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, TRAINED_ON, fold_folder
+
+_OWN_NEGATIVES = 20  # that a cross-encoder's bi-encoder finds hard, as in studies
+_NUM_EVALUATIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """How a member is grown: which one, the adapter's rank, train queries per epoch (None: all), epochs, peak learning rate."""
+    """How a teacher is grown: folds, the adapters' rank, train queries (None: all), epochs, peak learning rate."""
 
-    member: TeacherMember
+    folds: int
     rank: int
     num_queries: int | None
     epochs: int
     learning_rate: float
 
 
-def grow_adapter(project: Project, out: Path, growth: Growth) -> dict[str, Any]:
-    """Train one member on the student's encoder as a low-rank adapter; returns what provenance.json says.
+def grow_teacher(project: Project, out: Path, growth: Growth, *, say: Callable[[str], None]) -> None:
+    """Train the members of every fold on the student's encoder; a member that is there already is kept.
 
-    The cross-encoder learns by listwise softmax over one positive, three mined and one random negative; the bi-encoder as the
-    recipe `hard_labels` does. The dev split decides which step is kept; no test query is read.
+    A fold's bi-encoder learns as the recipe `hard_labels` does, on the labels of the other folds (with one fold: on all). Its
+    cross-encoder starts from that adapter and learns by listwise softmax over one positive, negatives that the bi-encoder finds
+    hard and a random one (Trans-Encoder, arXiv 2109.13059, goes the same way without labels). The dev split decides which step
+    is kept; no test query is read.
     """
-    from distill_assets.core.adapters import add_adapter, save_adapter
-    from distill_assets.core.encoders import grow_cross_encoder
-    from distill_assets.core.training import TrainingRun, train_student, train_teacher
+    for fold in range(growth.folds):
+        grow_fold(project, out, growth, fold, say=say)
 
+
+def grow_fold(project: Project, out: Path, growth: Growth, fold: int, *, say: Callable[[str], None]) -> None:
+    """One fold of `grow_teacher`."""
     labels = read_labels(project)
-    queries = choose_queries(read_train_queries(project), read_qrels(project), growth.num_queries)
-    step_groups = read_step_groups(project, labels)
-    work_folder = project.folder / f"work-{growth.member}"
-    run = TrainingRun(work_folder, project.device, num_evaluations=4, show_progress=project.show_progress)
-    recipe: Recipe | TeacherRecipe
-    model: Any
-    if growth.member == "cross_encoder":
-        recipe = TeacherRecipe(
-            num_queries=growth.num_queries,
-            epochs=growth.epochs,
-            learning_rate=growth.learning_rate,
-            lora_rank=growth.rank,
-            max_length=project.settings.teacher_max_length,
-        )
-        model = grow_cross_encoder(project.student_path, device=project.device, max_length=recipe.max_length)
-        adapted = add_adapter(model, growth.rank)
-        groups = build_teacher_epochs(queries, labels, recipe)
-        report = train_teacher(model, groups, step_groups, recipe, run)
-    else:
+    train = choose_queries(read_train_queries(project), read_qrels(project), growth.num_queries)
+    seen = [q for q in train if growth.folds == 1 or fold_of(q.text, growth.folds) != fold]
+    grower = _FoldGrower(project, growth, fold, seen, labels, read_step_groups(project, labels), say)
+    folder = fold_folder(out, fold)
+    grower.grow_bi_encoder(folder / BI_ENCODER_FOLDER)
+    grower.grow_cross_encoder(folder / CROSS_ENCODER_FOLDER, folder / BI_ENCODER_FOLDER)
+    keys = sorted({query_key(query.text) for query in seen})
+    (folder / TRAINED_ON).write_text("\n".join(keys) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _FoldGrower:
+    project: Project
+    growth: Growth
+    fold: int
+    seen: Sequence[Query]
+    labels: Labels
+    step_groups: Sequence[DevGroup]
+    say: Callable[[str], None]
+
+    def grow_bi_encoder(self, out: Path) -> None:
+        from distill_assets.core.adapters import add_adapter
+        from distill_assets.core.training import train_student
+
         recipe = Recipe(
-            name=growth.member, loss="hard_labels", epochs=growth.epochs, learning_rate=growth.learning_rate
+            name="bi_encoder",
+            loss="hard_labels",
+            epochs=self.growth.epochs,
+            learning_rate=self.growth.learning_rate,
+            seed=13 + self.fold,
         )
-        model = project.load_student(project.student_path)
-        adapted = add_adapter(model, growth.rank)
-        groups = build_student_epochs(queries, labels, recipe)
-        report = train_student(model, groups, step_groups, recipe, run)
-    out.mkdir(parents=True, exist_ok=True)
-    save_adapter(adapted, model, out)
-    provenance = {
-        "member": growth.member,
-        "base": project.settings.student,
-        "collection": project.source.name,
-        "batches": {batch: data_version(project, "qrels", batch) for batch in project.batches()},
-        "split": "train alone; dev chose the step; no test query was read",
-        "num_queries": len(queries),
-        "lora_rank": growth.rank,
-        "recipe": asdict(recipe),
-        "training": asdict(report),
-        "packages": package_versions(),
-    }
-    (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
-    return provenance
+        if self._is_there(out):
+            return
+        model = self.project.load_student(self.project.student_path)
+        adapted = add_adapter(model, self.growth.rank)
+        groups = build_student_epochs(self.seen, self.labels, recipe)
+        self._keep("bi_encoder", out, (adapted, model), train_student, groups, recipe)
+
+    def grow_cross_encoder(self, out: Path, bi_encoder: Path) -> None:
+        from distill_assets.core.adapters import add_adapter
+        from distill_assets.core.encoders import grow_cross_encoder
+        from distill_assets.core.training import train_teacher
+
+        recipe = TeacherRecipe(
+            num_queries=self.growth.num_queries,
+            epochs=self.growth.epochs,
+            learning_rate=self.growth.learning_rate,
+            lora_rank=self.growth.rank,
+            max_length=self.project.settings.teacher_max_length,
+            seed=7 + self.fold,
+        )
+        if self._is_there(out):
+            return
+        model = grow_cross_encoder(self.project.student_path, device=self.project.device, max_length=recipe.max_length)
+        adapted = add_adapter(model, self.growth.rank, start=bi_encoder)
+        groups = build_teacher_epochs(self.seen, self._hard_for(bi_encoder), recipe)
+        self._keep("cross_encoder", out, (adapted, model), train_teacher, groups, recipe)
+
+    def _hard_for(self, bi_encoder: Path) -> Labels:
+        """The labels with the negatives that the fold's bi-encoder ranks high among all documents."""
+        from distill_assets.core.adapters import load_adapted_student
+
+        project, settings = self.project, self.project.settings
+        path = self._work_folder("merged")
+        model = load_adapted_student(
+            project.student_path, bi_encoder, device=project.device, max_length=settings.student_max_length
+        )
+        model.save_pretrained(str(path), create_model_card=False)
+        run = search_student(project, path, self.seen, settings.mining_depth)
+        rules = MiningRules(num_negatives=_OWN_NEGATIVES, near_identical_jaccard=settings.near_identical)
+        mined = {
+            q.query_id: [
+                candidate.doc_id
+                for candidate in mine_hard_negatives(
+                    q.query_id,
+                    [],
+                    [doc_id for doc_id, _ in run[q.query_id]],
+                    positives=set(self.labels.positives.get(q.query_id, ())),
+                    texts=self.labels.content_of,
+                    rules=rules,
+                )
+            ]
+            for q in self.seen
+        }
+        return replace(self.labels, negatives={**self.labels.negatives, **mined})
+
+    def _keep(self, member: TeacherMember, out: Path, models: Any, train: Any, groups: Any, recipe: Any) -> None:
+        """Train, write the adapter, and provenance.json last: what has none is grown again."""
+        from distill_assets.core.adapters import save_adapter
+        from distill_assets.core.training import TrainingRun
+
+        adapted, model = models
+        run = TrainingRun(
+            self._work_folder(member),
+            self.project.device,
+            num_evaluations=_NUM_EVALUATIONS,
+            show_progress=self.project.show_progress,
+        )
+        report = train(model, groups, self.step_groups, recipe, run)
+        out.mkdir(parents=True, exist_ok=True)
+        save_adapter(adapted, model, out)
+        project = self.project
+        provenance = {
+            "member": member,
+            "fold": f"{self.fold} of {self.growth.folds}: trained on the labels of the other folds",
+            "base": project.settings.student,
+            "collection": project.source.name,
+            "batches": {batch: data_version(project, "qrels", batch) for batch in project.batches()},
+            "split": "train alone; dev chose the step; no test query was read",
+            "num_queries": len(self.seen),
+            "lora_rank": self.growth.rank,
+            "recipe": asdict(recipe),
+            "training": asdict(report),
+            "packages": package_versions(),
+        }
+        (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+        self.say(f"{out}: dev nDCG@10 {report.best_dev_ndcg_at_10:.4f}")
+
+    def _is_there(self, out: Path) -> bool:
+        if not (out / "provenance.json").is_file():
+            return False
+        self.say(f"{out} is there already")
+        return True
+
+    def _work_folder(self, name: str) -> Path:
+        return self.project.folder / f"work-fold-{self.fold}" / name

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill_assets.core.errors import DistillError
-from distill_assets.core.recipes import TeacherMember
 from distill_assets.settings import FULL, QUICK, load_settings
 from distill_assets.study.commands import app as study_commands
 
@@ -195,25 +194,25 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
 
 @app.command(name="grow-teacher")
 def grow_teacher(
-    out: Annotated[Path, typer.Argument(help="Folder for the adapter: safetensors, config, provenance.json.")],
-    member: Annotated[TeacherMember, typer.Option(help="Which of the teacher's two members.")] = "cross_encoder",
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the low-rank adapter.")] = 24,
-    queries: Annotated[int | None, typer.Option(help="Train queries per epoch; all by default.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 1,
-    learning_rate: Annotated[float, typer.Option()] = 1e-3,
+    out: Annotated[Path, typer.Argument(help="Folder of the teacher: per fold two adapters with their provenance.")],
+    folds: Annotated[int, typer.Option(min=1, help="A query is scored by the folds that never saw its label.")] = 2,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the low-rank adapters.")] = 12,
+    queries: Annotated[int | None, typer.Option(help="Train queries; all by default.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 2,
+    learning_rate: Annotated[float, typer.Option()] = 7e-4,
 ) -> None:
-    """Train a member of the bundled teacher as a small adapter on the train split (how both were made).
+    """Train the bundled teacher as small adapters on the train split (how it was made); members that are there are kept.
 
     Reads the train labels and mined negatives of the present collection, materialising them first where needed. Dev and
     test queries are never trained on.
     """
-    from distill_assets.bundling import Growth, grow_adapter
+    from distill_assets.bundling import Growth
+    from distill_assets.bundling import grow_teacher as grow
 
     project = _open_project(show_progress=True)
     _run_steps(project, until="hard_negatives")
-    growth = Growth(member=member, rank=rank, num_queries=queries, epochs=epochs, learning_rate=learning_rate)
-    provenance = grow_adapter(project, out, growth)
-    typer.echo(json.dumps(provenance, indent=2))
+    growth = Growth(folds=folds, rank=rank, num_queries=queries, epochs=epochs, learning_rate=learning_rate)
+    grow(project, out, growth, say=typer.echo)
 
 
 def main() -> None:

@@ -16,7 +16,14 @@ from distill_assets.sources.python_api import PythonApiSource
 from distill_assets.storage.checkpoints import CheckpointStore
 from distill_assets.storage.embeddings import EmbeddingStore, StoredVectors
 from distill_assets.storage.lexical import LexicalCache
-from distill_assets.storage.models import BUNDLED_TEACHER, fingerprint_model, resolve_model
+from distill_assets.storage.models import (
+    BI_ENCODER_FOLDER,
+    BUNDLED_TEACHER,
+    TRAINED_ON,
+    fingerprint_model,
+    fold_folders,
+    resolve_model,
+)
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import SliceInfo, Warehouse
 
@@ -31,8 +38,8 @@ if TYPE_CHECKING:
     from distill_assets.core.scoring import PairScorer
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
+FOLDS_FILE = "folds.json"  # in a cross-fitted teacher's folder: what each fold's scores are multiplied by
 _CHUNK_BATCHES = 64  # batches encoded between two commits: 2,048 texts by default, a minute of work on two slow cores
-BI_ENCODER_FOLDER = "bi_encoder"  # in a teacher's folder: that bi-encoder; the untouched student where there is none
 
 
 class Project(dg.ConfigurableResource):
@@ -183,14 +190,28 @@ class Project(dg.ConfigurableResource):
 
     @property
     def teacher_source_path(self) -> Path:
-        """Folder that the teacher is made from: the bundled adapter, or the chosen model."""
+        """Folder that the teacher is made from: the bundled adapters, or the chosen model."""
         if self.teacher_choice == BUNDLED:
-            if not (BUNDLED_TEACHER / "adapter_config.json").is_file():
+            if not fold_folders(BUNDLED_TEACHER):
                 raise ModelError(
                     f"the bundled teacher is missing at {BUNDLED_TEACHER}: reinstall the package or set teacher to a model"
                 )
             return BUNDLED_TEACHER
         return resolve_model(self.teacher_choice)
+
+    @property
+    def is_teacher_trained(self) -> bool:
+        """Whether the teacher is fine-tuned on this collection's labels: by setting, or because it has no scoring head yet."""
+        if self.teacher_choice == BUNDLED:
+            return self.settings.teacher_finetune
+        return self.settings.teacher_finetune or not is_cross_encoder(self.teacher_source_path)
+
+    @property
+    def num_teacher_folds(self) -> int:
+        """How many times the teacher is there, each trained without the labels of one fold: 1 for one that is taken as it is."""
+        if self.teacher_choice == BUNDLED:
+            return len(fold_folders(self.teacher_source_path))
+        return self.settings.teacher_folds if self.is_teacher_trained else 1
 
     def load_student(self, path: Path, precision: "EncoderPrecision" = "fp32") -> "SentenceTransformer":
         """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
@@ -212,10 +233,23 @@ class Project(dg.ConfigurableResource):
         return resolve_precision(self.settings.precision, self.device)
 
     def teacher_scorer(self, path: Path, precision: "Precision | None" = None) -> "PairScorer":
-        """What turns pairs into teacher logits: the cross-encoder, joined with a bi-encoder's cosine where its folder says so.
+        """What turns pairs into teacher logits: one teacher, or a query's own folds of one that was cross-fitted.
 
         `precision` is that of the settings unless given.
         """
+        from distill_assets.core.cross_fitting import CrossFittedScorer, Fold
+
+        folders = fold_folders(path)
+        if not folders:
+            return self.fold_scorer(path, precision)
+        scales = read_json(path / FOLDS_FILE)["scales"]
+        seen = [frozenset((folder / TRAINED_ON).read_text(encoding="utf-8").split()) for folder in folders]
+        return CrossFittedScorer(
+            [Fold(self.fold_scorer(f, precision), s, keys) for f, s, keys in zip(folders, scales, seen, strict=True)]
+        )
+
+    def fold_scorer(self, path: Path, precision: "Precision | None" = None) -> "PairScorer":
+        """The cross-encoder at `path`, joined with a bi-encoder's cosine where its folder says so."""
         from distill_assets.core.ensemble import CosineEnsemble
         from distill_assets.core.fast_scoring import open_scorer
 
@@ -227,7 +261,7 @@ class Project(dg.ConfigurableResource):
         return CosineEnsemble(scorer, lambda pairs: self.teacher_cosines(path, pairs), weight)
 
     def teacher_cosines(self, path: Path, pairs: "Sequence[tuple[str, str]]") -> "np.ndarray":
-        """Cosine per (query, document) pair of the teacher's bi-encoder, else of the untouched student.
+        """Cosine per (query, document) pair of the bi-encoder beside the cross-encoder at `path`, else of the untouched student.
 
         Embeddings come from the store.
         """

@@ -89,6 +89,12 @@ class Settings(BaseSettings):
     teacher_epochs: int = Field(1, ge=1, description="Fine-tuning: passes over the train queries.")
     teacher_queries: int | None = Field(600, ge=1, description="Fine-tuning: at most this many train queries.")
     teacher_learning_rate: float = Field(1e-4, gt=0, description="Fine-tuning: peak learning rate.")
+    teacher_folds: int = Field(
+        1,
+        ge=1,
+        description="Fine-tuning: trained this many times, each without the labels of one fold of the train queries; a query is "
+        "scored by those that never saw its label, any other by all. The bundled teacher brings its own folds.",
+    )
     teacher_lora_rank: int = Field(
         0, ge=0, description="Fine-tuning: train low-rank adapters of this rank; 0 trains all weights."
     )

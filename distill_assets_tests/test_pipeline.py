@@ -11,7 +11,9 @@ import pytest
 
 from distill_assets.assets.checks import CHECKS
 from distill_assets.core.errors import MissingPartitionError
+from distill_assets.core.model_folders import read_json
 from distill_assets.definitions import build_definitions
+from distill_assets.resources import FOLDS_FILE
 from distill_assets.running import Step, run_line
 
 
@@ -190,6 +192,50 @@ def test_teacher_is_grown_from_an_encoder(project: Any, instance: dg.DagsterInst
     assert manifest["training"]["losses"]
     logits = grown.warehouse.read("teacher_scores").column("teacher_logit").to_pylist()
     assert len(set(logits)) > 10
+
+
+def test_cross_fitted_teacher_scores_a_query_by_the_fold_that_never_saw_its_label(
+    project: Any, instance: dg.DagsterInstance, tiny_encoder: Path
+) -> None:
+    """Scored by the fold that learned its label, a query's soft labels repeat the hard one and nothing shows it."""
+    from distill_assets.assets.reading import read_corpus, read_queries
+    from distill_assets.core.cross_fitting import fold_of, query_key
+    from distill_assets.storage.models import TRAINED_ON, fold_folders
+    from distill_assets_tests.conftest import make_project
+
+    grown = make_project(
+        Path(project.settings.collection.removeprefix("beir:")),
+        tiny_encoder,
+        tiny_encoder,
+        project.settings.data_folder,
+        teacher_folds=2,
+        precision="fp32",
+    )
+    _run(grown, instance, until="teacher_scores")
+    path = Path(grown.warehouse.read("checkpoints", slice_keys=["teacher"]).column("path")[0].as_py())
+    folders = fold_folders(path)
+    assert [folder.name for folder in folders] == ["fold-0", "fold-1"]
+    seen = [set((folder / TRAINED_ON).read_text().split()) for folder in folders]
+    queries = {q.query_id: q.text for q in read_queries(grown)}
+    train = {q.text for q in read_queries(grown, splits=("train",))}
+    others = set(queries.values()) - train
+    assert not {query_key(text) for text in others} & (seen[0] | seen[1]), "a dev or test query was trained on"
+    assert {query_key(text) for text in train} == seen[0] | seen[1]
+    members = [grown.fold_scorer(folder) for folder in folders]
+    scale = read_json(path / FOLDS_FILE)["scales"]
+    assert scale[0] == 1.0
+    content_of = read_corpus(grown).content_of
+    rows = grown.warehouse.read("teacher_scores").to_pylist()
+    assert {fold_of(queries[row["query_id"]], 2) for row in rows} == {0, 1}
+    for row in rows:
+        text = queries[row["query_id"]]
+        fold = fold_of(text, 2)
+        assert query_key(text) not in seen[fold]
+        own = scale[fold] * members[fold]([(text, content_of[row["doc_id"]])])[0]
+        assert row["teacher_logit"] == pytest.approx(own, abs=2e-4)
+    text, document = sorted(others)[0], next(iter(content_of.values()))
+    both = [factor * member([(text, document)])[0] for factor, member in zip(scale, members, strict=True)]
+    assert grown.teacher_scorer(path)([(text, document)])[0] == pytest.approx(sum(both) / 2, abs=2e-4)
 
 
 def test_deleted_checkpoint_is_made_again(project: Any, instance: dg.DagsterInstance) -> None:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from distill_assets.core.cross_fitting import fold_of
 from distill_assets.core.errors import SourceError
 from distill_assets.core.records import Query
 from distill_assets.sources.beir import BeirSource
 from distill_assets.study.collection import read_study_collection, write_beir
 from distill_assets.study.commands import app
 from distill_assets.study.experiments import Study
-from distill_assets.study.teachers import StudyTeacher, fold_of, join_kinds
+from distill_assets.study.teachers import StudyTeacher, join_kinds
 
 PLAN = """
 [teachers.default]
@@ -31,6 +32,17 @@ batch_size = 8
 loss = "margin_mse"
 positives = "teacher"
 batch_size = 8
+"""
+MORE_RECIPES = """
+[recipes.again]
+loss = "margin_mse"
+rounds = 2
+batch_size = 8
+[recipes.tower]
+loss = "margin_mse"
+train = "query_tower"
+batch_size = 8
+max_queries = 16
 """
 
 
@@ -60,19 +72,11 @@ def test_a_labelled_query_is_scored_by_its_own_fold_alone() -> None:
     candidates = {q.query_id: ["a", "b"] for q in [*labelled, *new]}
     scored = teacher.score([*labelled, *new], candidates)
     for query in labelled:
-        fold = fold_of(query, 2)
+        fold = fold_of(query.text, 2)
         assert query.query_id in members[fold].asked
         assert query.query_id not in members[1 - fold].asked
         assert scored[query.query_id].tolist() == ([2.0, 2.0] if fold == 0 else [3.0, 3.0])  # 2 / 1, 6 / 2
     assert scored["new"].tolist() == [2.5, 2.5]  # the mean of both
-
-
-def test_folds_are_by_text_so_one_sentence_in_two_packages_is_in_one() -> None:
-    """Folds by id would let a member train on the very sentence that it scores under another id."""
-    assert all(
-        fold_of(Query("a", f"Return {i}.", "train"), 4) == fold_of(Query("b", f"return {i}", "train"), 4)
-        for i in range(50)
-    )
 
 
 def test_members_are_weighed_by_their_spread() -> None:
@@ -141,3 +145,57 @@ def test_an_experiment_writes_every_system_per_query(
         assert len(judged) == 1
     if experiment == "recipes":
         assert set(document["systems"]["hard_labels"]) == {"13", "14"}
+
+
+def test_rounds_score_new_pairs_alone_and_a_query_tower_costs_no_documents(
+    beir_folder: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """A table of rounds whose cost is not that of the new pairs, or a tower whose documents moved, would mislead."""
+    plan, out = tmp_path / "plan.toml", tmp_path / "out.json"
+    plan.write_text(PLAN + MORE_RECIPES, "utf-8")
+    options = ["--plan", str(plan), "--out", str(out), "--encoder", str(tiny_encoder), "--work", str(tmp_path / "work")]
+    command = ["recipes", f"beir:{beir_folder}", *options, "--seeds", "1", "--candidates", "4", "--device", "cpu"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    trainings = {name: seeds["13"] for name, seeds in json.loads(out.read_text("utf-8"))["trainings"].items()}
+    first, second = trainings["again"]["rounds"]
+    num_train = trainings["distilled"]["num_groups"]
+    assert first["num_new_pairs"] == 0
+    assert 0 < second["num_new_pairs"] <= 4 * num_train
+    assert trainings["again"]["kept_round"] in (1, 2)
+    assert "rounds" not in trainings["tower"]
+    assert trainings["tower"]["num_groups"] == 16 < num_train
+    assert trainings["tower"]["document_encoding_s"] == 0.0
+    assert trainings["hard_labels"]["document_encoding_s"] >= 0.0
+
+
+def test_a_study_goes_on_with_further_seeds_and_refuses_another_plan(
+    beir_folder: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """Seeds that are paid for would be trained again, or those of another recipe counted as this one's."""
+    plan, out = tmp_path / "plan.toml", tmp_path / "out.json"
+    plan.write_text(PLAN, "utf-8")
+    options = ["--plan", str(plan), "--out", str(out), "--encoder", str(tiny_encoder), "--work", str(tmp_path / "work")]
+    for experiment, more in (("recipes", []), ("labels", ["--shares", "1"])):
+        command = [experiment, f"beir:{beir_folder}", *options, *more, "--candidates", "4", "--device", "cpu"]
+        assert CliRunner().invoke(app, [*command, "--seeds", "1"]).exit_code == 0
+        before = json.loads(out.read_text("utf-8"))
+        marked = json.loads(out.read_text("utf-8"))
+        student = "hard_labels" if experiment == "recipes" else "hard 100%"
+        some_query = next(iter(marked["systems"][student]["13"]["dev"]))
+        marked["systems"][student]["13"]["dev"][some_query] = 0.123  # what is kept still says so afterwards
+        out.write_text(json.dumps(marked), "utf-8")
+        seeds = "2" if experiment == "recipes" else "1"
+        result = CliRunner().invoke(app, [*command, "--seeds", seeds, "--go-on"])
+        assert result.exit_code == 0, result.output
+        after = json.loads(out.read_text("utf-8"))
+        assert after["systems"][student]["13"]["dev"][some_query] == 0.123
+        if experiment == "recipes":
+            assert set(after["systems"][student]) == {"13", "14"}
+            assert after["systems"]["teacher"] == before["systems"]["teacher"]
+        other = CliRunner().invoke(app, [*command, "--seeds", seeds, "--go-on", "--candidates", "5"])
+        assert "another num_candidates" in str(other.exception)
+        plan.write_text(PLAN.replace("folds = 2", "folds = 3"), "utf-8")
+        other = CliRunner().invoke(app, [*command, "--seeds", "3", "--go-on"])
+        assert "another teacher_plan" in str(other.exception)
+        plan.write_text(PLAN, "utf-8")

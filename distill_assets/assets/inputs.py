@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill_assets.core.errors import MissingPartitionError
-from distill_assets.core.model_folders import is_cross_encoder
 from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import fingerprint, fingerprint_rows
 from distill_assets.resources import Project
@@ -22,7 +21,7 @@ CODE_VERSIONS = {
     "queries": "1",
     "qrels": "1",
     "hard_negatives": "3",
-    "teacher_checkpoint": "3",
+    "teacher_checkpoint": "4",
     "teacher_scores": "2",
     "student_checkpoint": "1",
     "eval_metrics": "2",
@@ -83,17 +82,11 @@ def of_teacher_checkpoint(project: Project, _: str = "") -> str:
             settings.step_queries,
             *(data_versions(project, t, batches) for t in ("queries", "hard_negatives")),
         ]
-    if is_teacher_trained(project):
+    if project.is_teacher_trained:
         tables = ("queries", "qrels", "hard_negatives")
-        parts += [settings.teacher_recipe.fingerprint, *(data_versions(project, table, batches) for table in tables)]
+        parts += [settings.teacher_recipe.fingerprint, project.num_teacher_folds]
+        parts += [data_versions(project, table, batches) for table in tables]
     return fingerprint(*parts)
-
-
-def is_teacher_trained(project: Project) -> bool:
-    """Whether the teacher is fine-tuned on this collection's labels: by setting, or because it has no scoring head yet."""
-    if project.teacher_choice == BUNDLED:
-        return project.settings.teacher_finetune
-    return project.settings.teacher_finetune or not is_cross_encoder(project.teacher_source_path)
 
 
 def of_teacher_scores(project: Project, batch: str) -> str:

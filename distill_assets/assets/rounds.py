@@ -24,8 +24,6 @@ from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import Query, hash_text
 from distill_assets.resources import Project
 
-_SEEDS_APART = 1000  # between two rounds: each draws anew, and none draws what another seed's first round does
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -75,7 +73,7 @@ def _train_once(
     from distill_assets.core.training import TrainingRun, train_student
 
     number, start, target = where
-    recipe = replace(recipe, seed=recipe.seed + _SEEDS_APART * (number - 1))
+    recipe = recipe.of_round(number)
     model = project.load_student(start)
     if recipe.train == "query_tower":
         model = split_towers(model)

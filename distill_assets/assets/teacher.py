@@ -1,8 +1,6 @@
 """Group `teacher`: the cross-encoder and its raw logits."""
 
 import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,31 +9,17 @@ import pyarrow as pa
 from distill_assets.assets.checks import accepted, check_results, check_specs
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.fitness import judge_fitness, measure_teacher
-from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint, is_teacher_trained
+from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
 from distill_assets.assets.manifests import code_state, record_checkpoint
-from distill_assets.assets.reading import (
-    choose_queries,
-    choose_train_queries,
-    read_corpus,
-    read_labels,
-    read_qrels,
-    read_queries,
-    read_step_groups,
-    read_train_queries,
-)
+from distill_assets.assets.reading import choose_train_queries, read_corpus, read_qrels, read_queries
 from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
 from distill_assets.assets.scoring import score_pairs
+from distill_assets.assets.teacher_building import build_teacher
 from distill_assets.charts import as_markdown_image, score_histogram_chart
-from distill_assets.core.ensemble import balance_spreads
-from distill_assets.core.groups import build_teacher_epochs, pairs_of, per_group
-from distill_assets.core.metrics import rerank_ndcg
-from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.quality import ScoredPair, judge_logits, judge_negatives_above
 from distill_assets.partitions import batches
-from distill_assets.resources import BI_ENCODER_FOLDER, ENSEMBLE_FILE, Project
-from distill_assets.settings import BUNDLED
+from distill_assets.resources import Project
 from distill_assets.storage.missing_pairs import WantedPairs
-from distill_assets.storage.models import packaged_encoder
 
 
 @dg.asset(
@@ -50,14 +34,12 @@ from distill_assets.storage.models import packaged_encoder
 )
 @retrying
 def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """The cross-encoder: a published one as it is, the bundled one, or one fine-tuned on the train split's labels."""
+    """The cross-encoder, or one per fold: a published one as it is, the bundled one, or fine-tuned on the train split's labels."""
     key = input_fingerprint(project, "teacher_checkpoint")
     store = project.checkpoints
     if not store.has("teacher", "teacher", key):
         with store.writing("teacher", "teacher", key) as folder:
-            manifest = _make_teacher(project, folder, store.work_folder("teacher", "teacher", key))
-            if project.is_teacher_joined:
-                manifest["joined"] = _join_with_cosine(project, folder)
+            manifest = build_teacher(project, folder, store.work_folder("teacher", "teacher", key))
             manifest["dev_rerank"] = measure_teacher(project, manifest, lambda: project.teacher_scorer(folder))
             manifest |= {"input_fingerprint": key, **code_state()}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
@@ -70,77 +52,6 @@ def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> d
         measured = measure_teacher(project, manifest, lambda: project.teacher_scorer(path))
     checks = check_results("teacher_checkpoint", {"better_than_baselines": judge_fitness(measured)})
     return record_checkpoint(project, kind="teacher", name="teacher", path=path, checks=checks)
-
-
-def _make_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str, Any]:
-    """Write the teacher's files into `folder` and return what the manifest says of it."""
-    source = project.teacher_source_path
-    if project.teacher_choice == BUNDLED:
-        model = _open_bundled(project, folder)
-        if not is_teacher_trained(project):
-            model.save_pretrained(str(folder))
-            members = {"cross_encoder": source, BI_ENCODER_FOLDER: source / BI_ENCODER_FOLDER}
-            return {"source": BUNDLED} | {name: read_json(path / "provenance.json") for name, path in members.items()}
-    elif not is_teacher_trained(project):
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        return {"source": project.teacher_choice}
-    else:
-        model = _open_for_training(project, source)
-    report = _fine_tune(project, model, work_folder)
-    model.save_pretrained(str(folder))
-    return {"source": project.teacher_choice, "training": report}
-
-
-def _open_bundled(project: Project, folder: Path) -> Any:
-    """The bundled cross-encoder; its bi-encoder is written into `folder` where the two are joined."""
-    from distill_assets.core.adapters import load_adapted_student, load_adapted_teacher
-
-    source, max_length = project.teacher_source_path, project.settings.teacher_max_length
-    if project.is_teacher_joined:
-        bi_encoder = load_adapted_student(
-            packaged_encoder(), source / BI_ENCODER_FOLDER, device=project.device, max_length=max_length
-        )
-        bi_encoder.save_pretrained(str(folder / BI_ENCODER_FOLDER), create_model_card=False)
-    return load_adapted_teacher(packaged_encoder(), source, device=project.device, max_length=max_length)
-
-
-def _join_with_cosine(project: Project, folder: Path) -> dict[str, float]:
-    """Measure the members on dev candidates and write how they are joined; returns nDCG@10 of reranking for each.
-
-    The weight balances spreads and reads no label, so that dev stays a fair judge of it.
-    """
-    groups = read_step_groups(project, read_labels(project))
-    pairs = pairs_of(groups)
-    logits, cosines = project.teacher_scorer(folder)(pairs), project.teacher_cosines(folder, pairs)
-    weight = balance_spreads(per_group(groups, logits), per_group(groups, cosines))
-    (folder / ENSEMBLE_FILE).write_text(
-        json.dumps({"cosine_weight": weight, "student": project.student_fingerprint}, indent=2) + "\n", encoding="utf-8"
-    )
-    members = {"cross_encoder": logits, "bi_encoder_cosine": cosines, "joined": logits + weight * cosines}
-    return {"cosine_weight": weight} | {
-        f"dev_ndcg_at_10_{name}": rerank_ndcg(groups, per_group(groups, scores)) for name, scores in members.items()
-    }
-
-
-def _open_for_training(project: Project, source: Path) -> Any:
-    from distill_assets.core.encoders import grow_cross_encoder
-
-    if is_cross_encoder(source):
-        return project.load_teacher(source)
-    return grow_cross_encoder(source, device=project.device, max_length=project.settings.teacher_max_length)
-
-
-def _fine_tune(project: Project, model: Any, work_folder: Path) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from distill_assets.core.training import TrainingRun, train_teacher
-
-    recipe, labels = project.settings.teacher_recipe, read_labels(project)
-    queries = choose_queries(read_train_queries(project), read_qrels(project), recipe.num_queries)
-    epochs = build_teacher_epochs(queries, labels, recipe)
-    run = TrainingRun(work_folder, project.device, show_progress=project.show_progress)
-    report = train_teacher(model, epochs, read_step_groups(project, labels), recipe, run)
-    return {"recipe": asdict(recipe), **asdict(report)}
 
 
 @dg.asset(

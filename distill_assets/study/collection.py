@@ -115,9 +115,11 @@ class FirstStage:
         query_vectors: np.ndarray,
         num_negatives: int,
         positives: Mapping[str, Sequence[str]],
+        *,
+        with_bm25: bool = True,
     ) -> dict[str, list[str]]:
         """Hard negatives by the rules of the asset `hard_negatives`: fused, known positives and their near twins removed."""
-        bm25 = self.search_bm25(queries, num_negatives)
+        bm25: Run = self.search_bm25(queries, num_negatives) if with_bm25 else {q.query_id: [] for q in queries}
         dense = self.search_dense(queries, query_vectors, num_negatives)
         rules = MiningRules(num_negatives=num_negatives)
         content_of = self.collection.content_of

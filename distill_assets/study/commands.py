@@ -29,9 +29,13 @@ PlanOption = Annotated[Path, typer.Option(help="TOML: [teachers.NAME] and [recip
 OutOption = Annotated[Path, typer.Option(help="JSON document that is written, and rewritten after each training.")]
 EncoderOption = Annotated[str, typer.Option(help="`packaged`, or the folder of a bi-encoder.")]
 LengthOption = Annotated[int, typer.Option(help="Tokens that student and teacher read.")]
+CandidatesOption = Annotated[int, typer.Option(help="Mined candidates per query that the teacher scores.")]
 SeedsOption = Annotated[int, typer.Option(help="Seeds per recipe.")]
 WorkOption = Annotated[Path, typer.Option(help="Scratch folder.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+GoOnOption = Annotated[
+    bool, typer.Option("--go-on", help="Keep what OUT holds of this study, train only what is missing.")
+]
 
 
 @app.command()
@@ -56,20 +60,27 @@ def recipes(
     collection: CollectionArgument,
     plan: PlanOption,
     out: OutOption,
-    teacher: Annotated[str, typer.Option(help="Name of the teacher plan.")] = "default",
+    teacher: Annotated[
+        str,
+        typer.Option(help="Name of the teacher plan; `bundled`: the one of python_api that comes with the package."),
+    ] = "default",
     seeds: SeedsOption = 3,
+    candidates: CandidatesOption = 50,
     encoder: EncoderOption = "packaged",
     max_length: LengthOption = 64,
     work: WorkOption = Path("data/study"),
     device: DeviceOption = "auto",
+    go_on: GoOnOption = False,
 ) -> None:
     """Which recipe: every recipe with every seed, against one teacher."""
-    from distill_assets.study.experiments import compare_recipes
+    from distill_assets.study.experiments import BUNDLED_TEACHER_PLAN, compare_recipes
 
-    study, document = _open(collection, encoder, max_length, work, device)
-    chosen = _plans(plan)[teacher]
-    save = _saver(out, document | {"experiment": "recipes"})
-    compare_recipes(study, chosen, _recipes(plan), [13 + i for i in range(seeds)], save)
+    study, document = _open(collection, encoder, max_length, work, device, candidates)
+    chosen = None if teacher == BUNDLED_TEACHER_PLAN else _plans(plan)[teacher]
+    document |= {"experiment": "recipes"}
+    known = _known(out, document) if go_on else None
+    save = _saver(out, document, known)
+    compare_recipes(study, chosen, _recipes(plan), [13 + i for i in range(seeds)], save, known)
 
 
 @app.command()
@@ -82,15 +93,19 @@ def labels(
     distilled: Annotated[str, typer.Option(help="Recipe that learns from all queries.")] = "distilled",
     shares: Annotated[str, typer.Option(help="Shares of the train labels that are kept.")] = "0.05,0.1,0.25,0.5,1",
     seeds: SeedsOption = 3,
+    candidates: CandidatesOption = 50,
     encoder: EncoderOption = "packaged",
     max_length: LengthOption = 64,
     work: WorkOption = Path("data/study"),
     device: DeviceOption = "auto",
+    go_on: GoOnOption = False,
 ) -> None:
     """How many labels: fine-tuning on a share of them against distilling on all queries through a teacher of that share."""
     from distill_assets.study.experiments import compare_label_budgets
 
-    study, document = _open(collection, encoder, max_length, work, device)
+    study, document = _open(collection, encoder, max_length, work, device, candidates)
+    document |= {"experiment": "labels"}
+    known = _known(out, document) if go_on else None
     found = _recipes(plan)
     compare_label_budgets(
         study,
@@ -99,7 +114,8 @@ def labels(
         distilled=found[distilled],
         shares=[float(share) for share in shares.split(",")],
         seeds=[13 + i for i in range(seeds)],
-        save=_saver(out, document | {"experiment": "labels"}),
+        save=_saver(out, document, known),
+        known=known,
     )
 
 
@@ -130,28 +146,47 @@ def _source(name: str) -> Source:
     raise SettingsError(f"{name!r} is not a collection: expected beir:PATH or python_api:PACKAGE,PACKAGE")
 
 
-def _open(collection: str, encoder: str, max_length: int, work: Path, device: str) -> tuple[Any, dict[str, Any]]:
+def _open(
+    collection: str, encoder: str, max_length: int, work: Path, device: str, candidates: int = 50
+) -> tuple[Any, dict[str, Any]]:
     from distill_assets.core.encoders import pick_device
     from distill_assets.storage.models import resolve_model
     from distill_assets.study.experiments import Study, prepare_device
 
     found = read_study_collection(_source(collection))
     chosen = pick_device(device)  # type: ignore[arg-type]
-    study = Study(found, resolve_model(encoder), chosen, max_length, work / found.name.replace(":", "-"))
+    folder = work / found.name.replace(":", "-")
+    study = Study(found, resolve_model(encoder), chosen, max_length, folder, candidates)
     sizes = {split: len(queries) for split, queries in found.queries.items()}
     document = {
         "collection": found.name,
         "fingerprint": found.fingerprint,
         "device": prepare_device(chosen),
         "max_length": max_length,
+        "num_candidates": candidates,
         "num_documents": len(found.documents),
         "num_queries": sizes,
     }
     return study, document
 
 
-def _saver(out: Path, document: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    started = time.time()
+def _known(out: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+    """The document at `out`, if there is one; raises `SettingsError` where it is of another study."""
+    if not out.is_file():
+        return None
+    known: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    other = [key for key, value in document.items() if known.get(key) != value]
+    if other:
+        raise SettingsError(
+            f"{out} has another {', '.join(other)} than this study: it cannot go on with it; write to a new document"
+        )
+    return known
+
+
+def _saver(
+    out: Path, document: dict[str, Any], known: dict[str, Any] | None = None
+) -> Callable[[dict[str, Any]], None]:
+    started = time.time() - (known or {}).get("seconds", 0)
 
     def save(found: dict[str, Any]) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,6 @@
 """Cross-fitted teachers: several members, each trained on the labels of the other folds, joined by standardised scores.
 
-A cross-encoder that was trained on a query's label repeats that label when it scores the query, and its soft labels then say no more
-than the hard one did. Here a train query is scored only by members that never saw its label (cross-fitting, as in stacking:
-Wolpert 1992); a query without a label is scored by all members.
+A train query is scored only by members that never saw its label (`core/cross_fitting.py`); a query without a label by all.
 """
 
 import shutil
@@ -15,13 +13,23 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from distill_assets.core.adapters import load_adapted_student, load_adapted_teacher
+from distill_assets.core.cross_fitting import fold_of, query_key
 from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, grow_cross_encoder, load_student
 from distill_assets.core.ensemble import spread_within
 from distill_assets.core.errors import SettingsError
 from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
 from distill_assets.core.recipes import Recipe, TeacherRecipe
-from distill_assets.core.records import Query, fingerprint
+from distill_assets.core.records import Query
 from distill_assets.core.training import TrainingRun, train_student, train_teacher
+from distill_assets.storage.models import (
+    BI_ENCODER_FOLDER,
+    BUNDLED_TEACHER,
+    CROSS_ENCODER_FOLDER,
+    TRAINED_ON,
+    fold_folders,
+    packaged_encoder,
+)
 from distill_assets.study.collection import FirstStage, StudyCollection
 
 MemberKind = Literal["cross_encoder", "bi_encoder", "bm25"]
@@ -30,6 +38,7 @@ _BM25_DEPTH = 1000  # below it a document's BM25 score counts as 0: it is not am
 _SPREAD_QUERIES = 200
 _WARM_NEGATIVES = 20  # that a cross-encoder's own bi-encoder brings
 _BATCH = 256
+_BUNDLED_LENGTH = 128  # tokens, as `teacher_max_length` has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +149,13 @@ class StudyTeacher:
         return found
 
     def _may_score(self, query: Query, fold: int, num_members: int) -> bool:
-        return num_members == 1 or query.query_id not in self.labelled or fold_of(query, self.folds) == fold
+        return num_members == 1 or query.query_id not in self.labelled or fold_of(query.text, self.folds) == fold
 
 
 def join_kinds(by_kind: Mapping[str, Scores], kinds: Sequence[str] | None = None) -> Scores:
     """The mean over some kinds of members, by default all."""
     chosen = [scores for kind, scores in by_kind.items() if kinds is None or kind in kinds]
     return {query_id: np.mean([scores[query_id] for scores in chosen], axis=0) for query_id in chosen[0]}
-
-
-def fold_of(query: Query, folds: int) -> int:
-    """Fold by hash of the text, so that one sentence in two packages is in one fold."""
-    return int(fingerprint("fold", query.text.casefold().rstrip(".")), 16) % folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +176,7 @@ class TeacherGrower:
         started = time.perf_counter()
         members: dict[str, list[Member]] = {kind: [] for kind in plan.members}
         for fold in range(plan.folds):
-            seen = [q for q in labelled if plan.folds == 1 or fold_of(q, plan.folds) != fold]
+            seen = [q for q in labelled if plan.folds == 1 or fold_of(q.text, plan.folds) != fold]
             bi_encoder = None
             if "bi_encoder" in plan.members or plan.warm_start:
                 bi_encoder = self._grow_bi_encoder(plan.bi_encoder, seen, fold)
@@ -183,16 +187,43 @@ class TeacherGrower:
                 members["cross_encoder"].append(self._grow_cross_encoder(plan.cross_encoder, seen, fold, warm))
         if "bm25" in plan.members:
             members["bm25"].append(LexicalMember(self.first_stage))
+        return self._balanced(members, plan.folds, frozenset(q.query_id for q in labelled), started)
+
+    def open_bundled(self) -> StudyTeacher:
+        """The teacher of `python_api` that comes with the package: its train queries are scored by the folds that did not see them."""
+        started, folders = time.perf_counter(), fold_folders(BUNDLED_TEACHER)
+        members: dict[str, list[Member]] = {CROSS_ENCODER_FOLDER: [], BI_ENCODER_FOLDER: []}
+        encoder = packaged_encoder()
+        for folder in folders:
+            cross_encoder = load_adapted_teacher(
+                encoder, folder / CROSS_ENCODER_FOLDER, device=self.device, max_length=_BUNDLED_LENGTH
+            )
+            members[CROSS_ENCODER_FOLDER].append(
+                PairMember(CrossEncoderScorer(cross_encoder, batch_size=_BATCH), self.collection.content_of)
+            )
+            bi_encoder = load_adapted_student(
+                encoder, folder / BI_ENCODER_FOLDER, device=self.device, max_length=_BUNDLED_LENGTH
+            )
+            members[BI_ENCODER_FOLDER].append(self._with_vectors(bi_encoder))
+        seen = {key for folder in folders for key in (folder / TRAINED_ON).read_text(encoding="utf-8").split()}
+        labelled = frozenset(q.query_id for q in self.collection.queries["train"] if query_key(q.text) in seen)
+        return self._balanced(members, len(folders), labelled, started)
+
+    def _balanced(
+        self, members: dict[str, list[Member]], folds: int, labelled: frozenset[str], started: float
+    ) -> StudyTeacher:
         spreads = {kind: [self._measure_spread(member) for member in found] for kind, found in members.items()}
-        ids = frozenset(q.query_id for q in labelled)
-        return StudyTeacher(members, spreads, plan.folds, ids, time.perf_counter() - started)
+        return StudyTeacher(members, spreads, folds, labelled, time.perf_counter() - started)
+
+    def _with_vectors(self, model: SentenceTransformer) -> VectorMember:
+        row_of = {doc_id: row for row, doc_id in enumerate(self.collection.doc_ids)}
+        return VectorMember(model, encode_documents(model, self.collection), row_of)
 
     def _grow_bi_encoder(self, recipe: Recipe, seen: Sequence[Query], fold: int) -> VectorMember:
         model = load_student(self.encoder_path, device=self.device, max_length=self.max_length)
         recipe = replace(recipe, seed=recipe.seed + fold)
         self._train(train_student, model, build_student_epochs(seen, self.labels, recipe), recipe, fold)
-        row_of = {doc_id: row for row, doc_id in enumerate(self.collection.doc_ids)}
-        return VectorMember(model, encode_documents(model, self.collection), row_of)
+        return self._with_vectors(model)
 
     def _grow_cross_encoder(
         self, recipe: TeacherRecipe, seen: Sequence[Query], fold: int, warm: VectorMember | None
