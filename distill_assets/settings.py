@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from distill_assets.core.errors import SettingsError
-from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, find_recipe
+from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 from distill_assets.core.records import fingerprint
 
 SETTINGS_FILE_VARIABLE = "DISTILL_SETTINGS"
@@ -115,7 +115,10 @@ class Settings(BaseSettings):
     )
 
     skip_recipes: tuple[str, ...] = Field((), description="Built-in recipes that are not trained.")
-    recipes: dict[str, dict[str, Any]] = Field({}, description="Own recipes, or changed fields of built-in ones.")
+    recipes: dict[str, dict[str, Any]] = Field(
+        {},
+        description="Own recipes, or changed fields of built-in ones; `like` names the built-in one that an own recipe starts from.",
+    )
     step_queries: int = Field(48, ge=1, description="Dev queries that choose the best training step.")
     dev_queries: int = Field(200, ge=1, description="Dev queries that choose the champion.")
     test_queries: int = Field(150, ge=1, description="Test queries on the leaderboard.")
@@ -178,7 +181,7 @@ class Settings(BaseSettings):
     @field_validator("recipes")
     @classmethod
     def _check_recipes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        allowed = {field.name for field in fields(Recipe)} - {"name"}
+        allowed = {field.name for field in fields(Recipe)} - {"name"} | {"like"}
         for name, table in value.items():
             if "in_batch_weight" in table:
                 raise ValueError(
@@ -210,13 +213,9 @@ class Settings(BaseSettings):
             raise SettingsError(f"skip_recipes names unknown recipes {unknown}: there are {', '.join(sorted(known))}")
         found: dict[str, Recipe] = {}
         for name in sorted(known - set(self.skip_recipes)):
-            built_in = BUILT_IN_RECIPES.get(name)
-            table = self.recipes.get(name, {})
-            base = {f.name: getattr(built_in, f.name) for f in fields(Recipe)} if built_in else {"loss": "margin_mse"}
-            try:
-                found[name] = Recipe(**{**base, **table, "name": name})
-            except TypeError as error:
-                raise SettingsError(f"recipe {name!r}: {error}") from error
+            table = dict(self.recipes.get(name, {}))
+            like = table.pop("like", name if name in BUILT_IN_RECIPES else None)
+            found[name] = derive_recipe(name, table if like else {"loss": "margin_mse", **table}, like)
         if not found:
             raise SettingsError("no recipe is left: skip_recipes names them all")
         for recipe in found.values():

@@ -1,5 +1,6 @@
 """Settings: which source wins, and that every mistake is refused with the words that repair it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,14 @@ def test_changed_built_in_recipe(elsewhere: Path) -> None:
     assert (changed.num_negatives, changed.loss) == (built_in.num_negatives, built_in.loss)
     assert (changed.num_negatives, changed.loss_weights) == (5, {"margin_mse": 1.0, "info_nce": 1.0})
     assert changed.fingerprint != built_in.fingerprint
+
+
+def test_own_recipe_like_a_built_in_one(elsewhere: Path) -> None:
+    """An ablation that forgot one field of the recipe it varies would compare two changes as if they were one."""
+    varied = load('[recipes.mine]\nlike = "kl"\nsampling = "top"\n', elsewhere).recipe("mine")
+    assert asdict(varied) == asdict(BUILT_IN_RECIPES["kl"]) | {"name": "mine", "sampling": "top"}
+    with pytest.raises(SettingsError, match="like = 'kl2' is no built-in recipe: expected one of hard_labels, kl"):
+        load('[recipes.mine]\nlike = "kl2"\n', elsewhere)
 
 
 @pytest.mark.parametrize(

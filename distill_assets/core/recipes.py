@@ -5,7 +5,7 @@ Device, precision and batch sizes of pure inference are not here: they change th
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from distill_assets.core.errors import SettingsError, UnknownRecipeError
@@ -279,6 +279,24 @@ def find_recipe(recipes: dict[str, Recipe], name: str) -> Recipe:
             f"no recipe {name!r}: there are {', '.join(sorted(recipes)) or 'none'}; see distill.toml"
         )
     return recipes[name]
+
+
+def derive_recipe(name: str, table: Mapping[str, Any], like: str | None) -> Recipe:
+    """The recipe `name` from a table of fields; those it leaves out are the built-in recipe `like`'s, or the defaults.
+
+    Raises:
+        SettingsError: a field that no recipe has, a value that cannot be, no such built-in recipe.
+    """
+    base: dict[str, Any] = {}
+    if like is not None:
+        if like not in BUILT_IN_RECIPES:
+            known = ", ".join(sorted(BUILT_IN_RECIPES))
+            raise SettingsError(f"recipe {name!r}: like = {like!r} is no built-in recipe: expected one of {known}")
+        base = {field.name: getattr(BUILT_IN_RECIPES[like], field.name) for field in fields(Recipe)}
+    try:
+        return Recipe(**{**base, **table, "name": name})
+    except TypeError as error:
+        raise SettingsError(f"recipe {name!r}: {error}") from error
 
 
 BM25, UNTOUCHED_STUDENT, TEACHER = "bm25", "untouched_student", "teacher"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from distill_assets.core.errors import SettingsError
-from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe
+from distill_assets.core.recipes import Recipe, TeacherRecipe, derive_recipe
 from distill_assets.sources.base import Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
@@ -217,11 +217,11 @@ def _plans(path: Path) -> dict[str, Any]:
 
 
 def _recipes(path: Path) -> dict[str, Recipe]:
+    """The recipes of a plan; a table without a loss starts from the built-in recipe of its name, or from the one it is `like`."""
     found = {}
     for name, table in _tables(path, "recipes").items():
-        built_in = BUILT_IN_RECIPES.get(name)
-        base = {"loss": built_in.loss} if built_in and not table else {}
-        found[name] = built_in if built_in and not table else Recipe(**{**base, **table, "name": name})
+        like = table.pop("like", None if "loss" in table else name)
+        found[name] = derive_recipe(name, table, like)
     return found
 
 
