@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,14 @@ from distill_assets.assets.reading import (
     read_qrels,
     read_step_groups,
     read_train_queries,
-    search_student,
 )
 from distill_assets.core.cross_fitting import fold_of, query_key
 from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
-from distill_assets.core.mining import MiningRules, mine_hard_negatives
 from distill_assets.core.recipes import Recipe, TeacherMember, TeacherRecipe
 from distill_assets.core.records import Query
 from distill_assets.resources import Project
 from distill_assets.storage.models import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, TRAINED_ON, fold_folder
 
-_OWN_NEGATIVES = 20  # that a cross-encoder's bi-encoder finds hard, as in studies
 _NUM_EVALUATIONS = 4
 
 
@@ -43,9 +40,9 @@ def grow_teacher(project: Project, out: Path, growth: Growth, *, say: Callable[[
     """Train the members of every fold on the student's encoder; a member that is there already is kept.
 
     A fold's bi-encoder learns as the recipe `hard_labels` does, on the labels of the other folds (with one fold: on all). Its
-    cross-encoder starts from that adapter and learns by listwise softmax over one positive, negatives that the bi-encoder finds
-    hard and a random one (Trans-Encoder, arXiv 2109.13059, goes the same way without labels). The dev split decides which step
-    is kept; no test query is read.
+    cross-encoder starts from that adapter (Trans-Encoder, arXiv 2109.13059, goes the same way without labels) and learns by
+    listwise softmax over one positive, three mined negatives and a random one. The dev split decides which step is kept; no test
+    query is read.
     """
     for fold in range(growth.folds):
         grow_fold(project, out, growth, fold, say=say)
@@ -109,36 +106,8 @@ class _FoldGrower:
             return
         model = grow_cross_encoder(self.project.student_path, device=self.project.device, max_length=recipe.max_length)
         adapted = add_adapter(model, self.growth.rank, start=bi_encoder)
-        groups = build_teacher_epochs(self.seen, self._hard_for(bi_encoder), recipe)
+        groups = build_teacher_epochs(self.seen, self.labels, recipe)
         self._keep("cross_encoder", out, (adapted, model), train_teacher, groups, recipe)
-
-    def _hard_for(self, bi_encoder: Path) -> Labels:
-        """The labels with the negatives that the fold's bi-encoder ranks high among all documents."""
-        from distill_assets.core.adapters import load_adapted_student
-
-        project, settings = self.project, self.project.settings
-        path = self._work_folder("merged")
-        model = load_adapted_student(
-            project.student_path, bi_encoder, device=project.device, max_length=settings.student_max_length
-        )
-        model.save_pretrained(str(path), create_model_card=False)
-        run = search_student(project, path, self.seen, settings.mining_depth)
-        rules = MiningRules(num_negatives=_OWN_NEGATIVES, near_identical_jaccard=settings.near_identical)
-        mined = {
-            q.query_id: [
-                candidate.doc_id
-                for candidate in mine_hard_negatives(
-                    q.query_id,
-                    [],
-                    [doc_id for doc_id, _ in run[q.query_id]],
-                    positives=set(self.labels.positives.get(q.query_id, ())),
-                    texts=self.labels.content_of,
-                    rules=rules,
-                )
-            ]
-            for q in self.seen
-        }
-        return replace(self.labels, negatives={**self.labels.negatives, **mined})
 
     def _keep(self, member: TeacherMember, out: Path, models: Any, train: Any, groups: Any, recipe: Any) -> None:
         """Train, write the adapter, and provenance.json last: what has none is grown again."""

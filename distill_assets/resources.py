@@ -1,6 +1,6 @@
 """Dagster's handle on everything that is not a value: settings, source, warehouse, stores, checkpoints, models, device."""
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import SliceInfo, Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -257,24 +257,28 @@ class Project(dg.ConfigurableResource):
         scorer = open_scorer(self.load_teacher(path), chosen, batch_tokens=self.settings.batch_tokens)
         if not (path / ENSEMBLE_FILE).is_file():
             return scorer
-        weight = read_json(path / ENSEMBLE_FILE)["cosine_weight"]
-        return CosineEnsemble(scorer, lambda pairs: self.teacher_cosines(path, pairs), weight)
+        weight, bi_encoder = read_json(path / ENSEMBLE_FILE)["cosine_weight"], self.teacher_bi_encoder(path)
+        load = cache(
+            lambda: self.load_student(bi_encoder, self.student_precision)
+        )  # once, not for each window of pairs
+        return CosineEnsemble(scorer, lambda pairs: self.cosines(bi_encoder, pairs, load), weight)
 
-    def teacher_cosines(self, path: Path, pairs: "Sequence[tuple[str, str]]") -> "np.ndarray":
-        """Cosine per (query, document) pair of the bi-encoder beside the cross-encoder at `path`, else of the untouched student.
-
-        Embeddings come from the store.
-        """
+    def teacher_bi_encoder(self, path: Path) -> Path:
+        """The bi-encoder beside the cross-encoder at `path`, else the untouched student."""
         own = path / BI_ENCODER_FOLDER
-        bi_encoder = own if own.is_dir() else self.student_path
-        return self.cosines(bi_encoder, pairs)
+        return own if own.is_dir() else self.student_path
 
-    def cosines(self, path: Path, pairs: "Sequence[tuple[str, str]]") -> "np.ndarray":
-        """Cosine of each (query, document) by the bi-encoder at `path`, float32 (len(pairs),); each text is looked up once."""
+    def cosines(
+        self, path: Path, pairs: "Sequence[tuple[str, str]]", load: "Callable[[], SentenceTransformer] | None" = None
+    ) -> "np.ndarray":
+        """Cosine of each (query, document) by the bi-encoder at `path`, float32 (len(pairs),).
+
+        Each text is looked up once; `load` gives the model where some have to be encoded.
+        """
         query_row = {text: row for row, text in enumerate(dict.fromkeys(query for query, _ in pairs))}
         document_row = {text: row for row, text in enumerate(dict.fromkeys(document for _, document in pairs))}
-        queries, _ = self.embed(path, list(query_row), "query")
-        documents, _ = self.embed(path, list(document_row), "document")
+        queries, _ = self.embed(path, list(query_row), "query", load)
+        documents, _ = self.embed(path, list(document_row), "document", load)
         left, right = [query_row[query] for query, _ in pairs], [document_row[document] for _, document in pairs]
         return (queries[left] * documents[right]).sum(axis=1)
 
@@ -286,12 +290,24 @@ class Project(dg.ConfigurableResource):
         is_tower = manifest.get("recipe", {}).get("train") == "query_tower"
         return is_tower and manifest["student"]["fingerprint"] == self.student_fingerprint
 
-    def embed(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[np.ndarray, int]":
+    def embed(
+        self,
+        path: Path,
+        texts: "Sequence[str]",
+        role: "Role",
+        load: "Callable[[], SentenceTransformer] | None" = None,
+    ) -> "tuple[np.ndarray, int]":
         """Unit vectors of `texts` in order, and how many had to be encoded: the embedding store answers the rest."""
-        vectors, num_encoded = self.embedded(path, texts, role)
+        vectors, num_encoded = self.embedded(path, texts, role, load)
         return vectors[:], num_encoded
 
-    def embedded(self, path: Path, texts: "Sequence[str]", role: "Role") -> "tuple[StoredVectors, int]":
+    def embedded(
+        self,
+        path: Path,
+        texts: "Sequence[str]",
+        role: "Role",
+        load: "Callable[[], SentenceTransformer] | None" = None,
+    ) -> "tuple[StoredVectors, int]":
         """The same, read from the memory-mapped store when rows are asked for.
 
         What is encoded is committed every few thousand texts, so that a killed run pays for at most those again. They are
@@ -305,7 +321,8 @@ class Project(dg.ConfigurableResource):
         hashes = [hash_text(text) for text in texts]
         missing = self.embeddings.missing(key, hashes)
         if missing:
-            text_of, model = dict(zip(hashes, texts, strict=True)), self.load_student(path, self.student_precision)
+            text_of = dict(zip(hashes, texts, strict=True))
+            model = load() if load else self.load_student(path, self.student_precision)
             step = _CHUNK_BATCHES * self.settings.batch_size
             for start in range(0, len(missing), step):
                 part = missing[start : start + step]

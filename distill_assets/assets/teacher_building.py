@@ -148,7 +148,7 @@ def _join_with_cosine(
     logits = project.fold_scorer(folder)(pairs)
     if not project.is_teacher_joined:
         return logits, {"dev_ndcg_at_10": measure(logits)}
-    cosines = project.teacher_cosines(folder, pairs)
+    cosines = project.cosines(project.teacher_bi_encoder(folder), pairs)
     weight = balance_spreads(per_group(groups, logits), per_group(groups, cosines))
     _write_json(folder / ENSEMBLE_FILE, {"cosine_weight": weight, "student": project.student_fingerprint})
     joined = logits + weight * cosines

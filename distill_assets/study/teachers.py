@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from distill_assets.core.adapters import load_adapted_student, load_adapted_teacher
 from distill_assets.core.cross_fitting import fold_of, query_key
 from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, grow_cross_encoder, load_student
 from distill_assets.core.ensemble import spread_within
 from distill_assets.core.errors import SettingsError
+from distill_assets.core.fast_scoring import open_scorer, resolve_precision
 from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.records import Query
+from distill_assets.core.scoring import PairScorer
 from distill_assets.core.training import TrainingRun, train_student, train_teacher
 from distill_assets.storage.models import (
     BI_ENCODER_FOLDER,
@@ -78,7 +80,7 @@ class Member(Protocol):
 class PairMember:
     """A cross-encoder."""
 
-    scorer: CrossEncoderScorer
+    scorer: PairScorer
     content_of: Mapping[str, str]
 
     def score(self, queries: Sequence[Query], candidates: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
@@ -198,9 +200,7 @@ class TeacherGrower:
             cross_encoder = load_adapted_teacher(
                 encoder, folder / CROSS_ENCODER_FOLDER, device=self.device, max_length=_BUNDLED_LENGTH
             )
-            members[CROSS_ENCODER_FOLDER].append(
-                PairMember(CrossEncoderScorer(cross_encoder, batch_size=_BATCH), self.collection.content_of)
-            )
+            members[CROSS_ENCODER_FOLDER].append(self._pair_member(cross_encoder))
             bi_encoder = load_adapted_student(
                 encoder, folder / BI_ENCODER_FOLDER, device=self.device, max_length=_BUNDLED_LENGTH
             )
@@ -240,7 +240,15 @@ class TeacherGrower:
         model = grow_cross_encoder(path, device=self.device, max_length=recipe.max_length)
         epochs = build_teacher_epochs(seen, labels, replace(recipe, seed=recipe.seed + fold))
         self._train(train_teacher, model, epochs, recipe, fold)
-        return PairMember(CrossEncoderScorer(model, batch_size=_BATCH), self.collection.content_of)
+        return self._pair_member(model)
+
+    def _pair_member(self, model: CrossEncoder) -> PairMember:
+        scorer: PairScorer = (
+            open_scorer(model, resolve_precision("auto", self.device))
+            if self.device == "cpu"
+            else CrossEncoderScorer(model, batch_size=_BATCH)
+        )
+        return PairMember(scorer, self.collection.content_of)
 
     def _train(self, train: Any, model: Any, epochs: Any, recipe: Any, fold: int) -> None:
         run = TrainingRun(self.work_folder / f"fold-{fold}", self.device)
