@@ -166,6 +166,10 @@ def test_rounds_score_new_pairs_alone_and_a_query_tower_costs_no_documents(
     assert "rounds" not in trainings["tower"]
     assert trainings["tower"]["num_groups"] == 16 < num_train
     assert trainings["tower"]["document_encoding_s"] == 0.0
+    table = CliRunner().invoke(app, ["tables", str(out)]).output
+    new_pairs = f"| {second['num_new_pairs']:,} |"
+    assert any(line.startswith("| again, seed 13 | 2 |") and new_pairs in line for line in table.splitlines())
+    assert any(line.startswith("| tower | 2 |") and line.endswith("| 0 |") for line in table.splitlines())
     assert trainings["hard_labels"]["document_encoding_s"] >= 0.0
 
 

@@ -123,7 +123,7 @@ def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> C
 def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> CrossEncoder:
     """A cross-encoder on top of any encoder: joint reading, `JointInteraction` head, no training yet.
 
-    The encoder's second token type is set equal to its first, because sentence encoders have never seen the second.
+    It reads `max_length` tokens, fewer where the encoder has fewer positions. The encoder's second token type is set equal to its first, because sentence encoders have never seen the second.
     """
     require_model_folder(encoder_path)
     try:
@@ -138,7 +138,12 @@ def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> C
     tokenizer, encoder = transformer.tokenizer, transformer.auto_model
     if tokenizer is None or tokenizer.sep_token_id is None:
         raise ModelError(f"{encoder_path} has no separator token: a cross-encoder needs one between query and document")
-    types = getattr(getattr(encoder, "embeddings", None), "token_type_embeddings", None)
+    embeddings = getattr(encoder, "embeddings", None)
+    positions = getattr(embeddings, "position_embeddings", None)
+    if positions is not None:  # those of RoBERTa begin behind the padding's
+        offset = 0 if positions.padding_idx is None else positions.padding_idx + 1
+        transformer.max_seq_length = min(max_length, positions.num_embeddings - offset)
+    types = getattr(embeddings, "token_type_embeddings", None)
     if types is not None and types.num_embeddings > 1:
         with torch.no_grad():
             types.weight[1] = types.weight[0]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from distill_assets.core.evidence import PerSeed, format_markdown, results_table
 from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 
@@ -13,7 +15,9 @@ def render(document: Mapping[str, Any], split: str) -> str:
         return "\n".join([_heading(document, split), "", *_label_sections(document, split)])
     baseline = HARD_LABELS if HARD_LABELS in document["systems"] else UNTOUCHED_STUDENT
     rows = results_table(per_seed(document, split), baseline=baseline)
-    return "\n".join([_heading(document, split), "", format_markdown(rows, baseline), ""])
+    trainings = document.get("trainings", {})
+    costs = [section for section in (_costs(trainings), _rounds(trainings)) if section and split == "test"]
+    return "\n".join([_heading(document, split), "", format_markdown(rows, baseline), "", *costs])
 
 
 def per_seed(document: Mapping[str, Any], split: str) -> dict[str, PerSeed]:
@@ -45,3 +49,33 @@ def _label_sections(document: Mapping[str, Any], split: str) -> list[str]:
             table = format_markdown(results_table(chosen, baseline=HARD_LABELS), HARD_LABELS)
             lines += [f"#### {share} of the train labels: {count:,} queries", "", table, ""]
     return lines
+
+
+def _costs(trainings: Mapping[str, Any]) -> str:
+    """What a student of each recipe costs: steps, seconds of training, seconds of embedding every document for its index."""
+    lines = []
+    for name, seeds in trainings.items():
+        known = [training for training in seeds.values() if "document_encoding_s" in training]
+        if known:
+            means = [np.mean([training[key] for training in known]) for key in ("seconds", "document_encoding_s")]
+            lines.append(f"| {name} | {known[0]['num_steps']:,} | {means[0]:,.0f} | {means[1]:,.0f} |")
+    head = ["| recipe | steps | training s | all documents embedded s |", "| --- | ---: | ---: | ---: |"]
+    return "\n".join([*head, *lines, ""]) if lines else ""
+
+
+def _rounds(trainings: Mapping[str, Any]) -> str:
+    """What each round of the recipes with several gained and cost."""
+    lines = []
+    for name, seeds in trainings.items():
+        for seed, training in seeds.items():
+            for found in training.get("rounds", ()):
+                is_kept = "yes" if found["round"] == training["kept_round"] else ""
+                lines.append(
+                    f"| {name}, seed {seed} | {found['round']} | {found['dev_ndcg_at_10']:.3f} | {found['num_new_pairs']:,} | "
+                    f"{found['mining_s']:.0f} | {found['scoring_s']:.0f} | {found['training_s']:.0f} | {is_kept} |"
+                )
+    head = [
+        "| rounds of | round | dev rerank nDCG@10 | new pairs | mining s | scoring s | training s | kept |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    return "\n".join([*head, *lines, ""]) if lines else ""

@@ -204,6 +204,9 @@ def test_lengths_never_grow(tiny_encoder: Path, tiny_cross_encoder: Path) -> Non
     assert load_student(tiny_encoder, device="cpu").max_seq_length == 32
     assert load_teacher(tiny_cross_encoder, device="cpu", max_length=512).max_length == 64
     assert load_teacher(tiny_cross_encoder, device="cpu", max_length=24).max_length == 24
+    long = grow_cross_encoder(tiny_encoder, device="cpu", max_length=512)
+    assert long.max_length == 64  # the positions of the encoder, whatever it was used with
+    assert long.predict([("word " * 300, "word " * 300)]).shape == (1,)
 
 
 @pytest.mark.parametrize("role", ["query", "document"])
