@@ -173,7 +173,7 @@ GRAPH: dict[str, Row] = {
     "queries": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "qrels": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "hard_negatives": (["corpus", "qrels", "queries"], "batches", "negatives", ["duckdb", "python"], "3"),
-    "teacher_checkpoint": (["hard_negatives", "qrels", "queries"], None, "teacher", ["huggingface", "pytorch"], "3"),
+    "teacher_checkpoint": (["hard_negatives", "qrels", "queries"], None, "teacher", ["huggingface", "pytorch"], "4"),
     "teacher_scores": (
         ["hard_negatives", "qrels", "teacher_checkpoint"],
         "batches",

@@ -123,7 +123,8 @@ def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> C
 def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> CrossEncoder:
     """A cross-encoder on top of any encoder: joint reading, `JointInteraction` head, no training yet.
 
-    It reads `max_length` tokens, fewer where the encoder has fewer positions. The encoder's second token type is set equal to its first, because sentence encoders have never seen the second.
+    It reads `max_length` tokens, fewer where the encoder has fewer positions. Its second token type is set equal to its first,
+    because sentence encoders have never seen the second.
     """
     require_model_folder(encoder_path)
     try:
