@@ -15,12 +15,12 @@ from distill_assets.assets.reading import (
     read_step_groups,
     read_train_queries,
 )
-from distill_assets.core.cross_fitting import fold_of, query_key
+from distill_assets.core.cross_fitting import outside_fold, query_key
 from distill_assets.core.groups import DevGroup, Labels, build_student_epochs, build_teacher_epochs
 from distill_assets.core.recipes import Recipe, TeacherMember, TeacherRecipe
 from distill_assets.core.records import Query
 from distill_assets.resources import Project
-from distill_assets.storage.models import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, TRAINED_ON, fold_folder
+from distill_assets.storage.models import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, fold_folder, write_trained_on
 
 _NUM_EVALUATIONS = 4
 
@@ -52,13 +52,12 @@ def grow_fold(project: Project, out: Path, growth: Growth, fold: int, *, say: Ca
     """One fold of `grow_teacher`."""
     labels = read_labels(project)
     train = choose_queries(read_train_queries(project), read_qrels(project), growth.num_queries)
-    seen = [q for q in train if growth.folds == 1 or fold_of(q.text, growth.folds) != fold]
+    seen = outside_fold(train, growth.folds, fold)
     grower = _FoldGrower(project, growth, fold, seen, labels, read_step_groups(project, labels), say)
     folder = fold_folder(out, fold)
     grower.grow_bi_encoder(folder / BI_ENCODER_FOLDER)
     grower.grow_cross_encoder(folder / CROSS_ENCODER_FOLDER, folder / BI_ENCODER_FOLDER)
-    keys = sorted({query_key(query.text) for query in seen})
-    (folder / TRAINED_ON).write_text("\n".join(keys) + "\n", encoding="utf-8")
+    write_trained_on(folder, (query_key(query.text) for query in seen))
 
 
 @dataclass(frozen=True)

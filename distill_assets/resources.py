@@ -19,9 +19,9 @@ from distill_assets.storage.lexical import LexicalCache
 from distill_assets.storage.models import (
     BI_ENCODER_FOLDER,
     BUNDLED_TEACHER,
-    TRAINED_ON,
     fingerprint_model,
     fold_folders,
+    read_trained_on,
     resolve_model,
 )
 from distill_assets.storage.pair_scores import PairScoreStore
@@ -243,9 +243,11 @@ class Project(dg.ConfigurableResource):
         if not folders:
             return self.fold_scorer(path, precision)
         scales = read_json(path / FOLDS_FILE)["scales"]
-        seen = [frozenset((folder / TRAINED_ON).read_text(encoding="utf-8").split()) for folder in folders]
         return CrossFittedScorer(
-            [Fold(self.fold_scorer(f, precision), s, keys) for f, s, keys in zip(folders, scales, seen, strict=True)]
+            [
+                Fold(self.fold_scorer(folder, precision), scale, read_trained_on(folder))
+                for folder, scale in zip(folders, scales, strict=True)
+            ]
         )
 
     def fold_scorer(self, path: Path, precision: "Precision | None" = None) -> "PairScorer":
@@ -258,9 +260,8 @@ class Project(dg.ConfigurableResource):
         if not (path / ENSEMBLE_FILE).is_file():
             return scorer
         weight, bi_encoder = read_json(path / ENSEMBLE_FILE)["cosine_weight"], self.teacher_bi_encoder(path)
-        load = cache(
-            lambda: self.load_student(bi_encoder, self.student_precision)
-        )  # once, not for each window of pairs
+        # Loaded once, not for each window of pairs.
+        load = cache(lambda: self.load_student(bi_encoder, self.student_precision))
         return CosineEnsemble(scorer, lambda pairs: self.cosines(bi_encoder, pairs, load), weight)
 
     def teacher_bi_encoder(self, path: Path) -> Path:

@@ -16,7 +16,7 @@ from distill_assets.definitions import build_definitions
 from distill_assets.running import run_line
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.storage.models import BUNDLED_TEACHER, TRAINED_ON, fold_folders
+from distill_assets.storage.models import BUNDLED_TEACHER, fold_folders, read_trained_on
 
 GROWTH = Growth(folds=2, rank=2, num_queries=None, epochs=1, learning_rate=1e-3)
 
@@ -26,8 +26,8 @@ def _run(project: Any, until: str) -> None:
         pass
 
 
-def _seen(teacher: Path) -> list[set[str]]:
-    return [set((folder / TRAINED_ON).read_text(encoding="utf-8").split()) for folder in fold_folders(teacher)]
+def _seen(teacher: Path) -> list[frozenset[str]]:
+    return [read_trained_on(folder) for folder in fold_folders(teacher)]
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_cross_fitted_teacher_scores_a_query_by_the_fold_that_never_saw_its_labe
     """Scored by the fold that learned its label, a query's soft labels repeat the hard one and nothing shows it."""
     from distill_assets.assets.reading import read_corpus, read_queries
     from distill_assets.core.cross_fitting import fold_of, query_key
-    from distill_assets.storage.models import TRAINED_ON, fold_folders
+    from distill_assets.storage.models import fold_folders, read_trained_on
     from distill_assets_tests.conftest import make_project
 
     grown = make_project(
@@ -215,7 +215,7 @@ def test_cross_fitted_teacher_scores_a_query_by_the_fold_that_never_saw_its_labe
     path = Path(grown.warehouse.read("checkpoints", slice_keys=["teacher"]).column("path")[0].as_py())
     folders = fold_folders(path)
     assert [folder.name for folder in folders] == ["fold-0", "fold-1"]
-    seen = [set((folder / TRAINED_ON).read_text().split()) for folder in folders]
+    seen = [read_trained_on(folder) for folder in folders]
     queries = {q.query_id: q.text for q in read_queries(grown)}
     train = {q.text for q in read_queries(grown, splits=("train",))}
     others = set(queries.values()) - train

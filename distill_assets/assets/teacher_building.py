@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distill_assets.assets.reading import choose_queries, read_labels, read_qrels, read_step_groups, read_train_queries
-from distill_assets.core.cross_fitting import fold_of, query_key
+from distill_assets.core.cross_fitting import outside_fold, query_key
 from distill_assets.core.ensemble import balance_spreads, spread_within
 from distill_assets.core.groups import DevGroup, build_teacher_epochs, pairs_of, per_group
 from distill_assets.core.metrics import rerank_ndcg
@@ -25,10 +25,11 @@ from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import (
     BI_ENCODER_FOLDER,
     CROSS_ENCODER_FOLDER,
-    TRAINED_ON,
     fold_folder,
     fold_folders,
     packaged_encoder,
+    read_trained_on,
+    write_trained_on,
 )
 
 
@@ -52,9 +53,8 @@ def _build_fold(project: Project, folder: Path, work_folder: Path, fold: int) ->
     about = _build_member(project, fold_folder(folder, fold), fold_folder(work_folder, fold), fold)
     keys = {query_key(query.text) for query in _labelled(project, fold)} if project.is_teacher_trained else set()
     if project.teacher_choice == BUNDLED:
-        bundled = fold_folder(project.teacher_source_path, fold) / TRAINED_ON
-        keys |= set(bundled.read_text(encoding="utf-8").split())
-    (fold_folder(folder, fold) / TRAINED_ON).write_text("\n".join(sorted(keys)) + "\n", encoding="utf-8")
+        keys |= read_trained_on(fold_folder(project.teacher_source_path, fold))
+    write_trained_on(fold_folder(folder, fold), keys)
     return about
 
 
@@ -111,9 +111,7 @@ def _fine_tune(project: Project, model: Any, work_folder: Path, fold: int) -> di
 
 def _labelled(project: Project, fold: int) -> list[Query]:
     """The train queries whose labels a fold is fine-tuned on: those of the other folds, all where there is one."""
-    num_folds = project.num_teacher_folds
-    train = read_train_queries(project)
-    others = [query for query in train if num_folds == 1 or fold_of(query.text, num_folds) != fold]
+    others = outside_fold(read_train_queries(project), project.num_teacher_folds, fold)
     return choose_queries(others, read_qrels(project), project.settings.teacher_recipe.num_queries)
 
 

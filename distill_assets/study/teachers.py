@@ -14,7 +14,7 @@ import numpy as np
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from distill_assets.core.adapters import load_adapted_student, load_adapted_teacher
-from distill_assets.core.cross_fitting import fold_of, query_key
+from distill_assets.core.cross_fitting import fold_of, outside_fold, query_key
 from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, grow_cross_encoder, load_student
 from distill_assets.core.ensemble import spread_within
 from distill_assets.core.errors import SettingsError
@@ -28,9 +28,9 @@ from distill_assets.storage.models import (
     BI_ENCODER_FOLDER,
     BUNDLED_TEACHER,
     CROSS_ENCODER_FOLDER,
-    TRAINED_ON,
     fold_folders,
     packaged_encoder,
+    read_trained_on,
 )
 from distill_assets.study.collection import FirstStage, StudyCollection
 
@@ -178,7 +178,7 @@ class TeacherGrower:
         started = time.perf_counter()
         members: dict[str, list[Member]] = {kind: [] for kind in plan.members}
         for fold in range(plan.folds):
-            seen = [q for q in labelled if plan.folds == 1 or fold_of(q.text, plan.folds) != fold]
+            seen = outside_fold(labelled, plan.folds, fold)
             bi_encoder = None
             if "bi_encoder" in plan.members or plan.warm_start:
                 bi_encoder = self._grow_bi_encoder(plan.bi_encoder, seen, fold)
@@ -205,7 +205,7 @@ class TeacherGrower:
                 encoder, folder / BI_ENCODER_FOLDER, device=self.device, max_length=_BUNDLED_LENGTH
             )
             members[BI_ENCODER_FOLDER].append(self._with_vectors(bi_encoder))
-        seen = {key for folder in folders for key in (folder / TRAINED_ON).read_text(encoding="utf-8").split()}
+        seen = {key for folder in folders for key in read_trained_on(folder)}
         labelled = frozenset(q.query_id for q in self.collection.queries["train"] if query_key(q.text) in seen)
         return self._balanced(members, len(folders), labelled, started)
 
