@@ -188,6 +188,8 @@ def test_a_study_goes_on_with_further_seeds_and_refuses_another_plan(
         student = "hard_labels" if experiment == "recipes" else "hard 100%"
         some_query = next(iter(marked["systems"][student]["13"]["dev"]))
         marked["systems"][student]["13"]["dev"][some_query] = 0.123  # what is kept still says so afterwards
+        if experiment == "recipes":  # as a kill leaves it: the teacher had not reranked yet
+            del marked["systems"]["teacher"], marked["systems"]["distilled"], marked["trainings"]["distilled"]
         out.write_text(json.dumps(marked), "utf-8")
         seeds = "2" if experiment == "recipes" else "1"
         result = CliRunner().invoke(app, [*command, "--seeds", seeds, "--go-on"])
@@ -196,9 +198,15 @@ def test_a_study_goes_on_with_further_seeds_and_refuses_another_plan(
         assert after["systems"][student]["13"]["dev"][some_query] == 0.123
         if experiment == "recipes":
             assert set(after["systems"][student]) == {"13", "14"}
-            assert after["systems"]["teacher"] == before["systems"]["teacher"]
+            assert after["systems"]["distilled"]["13"] == before["systems"]["distilled"]["13"]
+            assert before["pooled"] == ["bm25", "distilled", "hard_labels", "untouched_student"]
+            assert after["pooled"] == ["bm25", "distilled", "untouched_student"]
+            assert after["systems"]["teacher"]
         other = CliRunner().invoke(app, [*command, "--seeds", seeds, "--go-on", "--candidates", "5"])
         assert "another num_candidates" in str(other.exception)
+        plan.write_text(PLAN.replace("[recipes.hard_labels]", "[recipes.hard_labels]\nnum_negatives = 2"), "utf-8")
+        other = CliRunner().invoke(app, [*command, "--seeds", "3", "--go-on"])
+        assert "another recipe hard" in str(other.exception)
         plan.write_text(PLAN.replace("folds = 2", "folds = 3"), "utf-8")
         other = CliRunner().invoke(app, [*command, "--seeds", "3", "--go-on"])
         assert "another teacher_plan" in str(other.exception)

@@ -142,7 +142,7 @@ def _source(name: str) -> Source:
     if kind == "beir" and rest:
         return BeirSource(Path(rest))
     if kind == "python_api" and rest:
-        return PythonApiSource(tuple(rest.split(",")))
+        return PythonApiSource(tuple(rest.split(",")), name=name)
     raise SettingsError(f"{name!r} is not a collection: expected beir:PATH or python_api:PACKAGE,PACKAGE")
 
 

@@ -241,8 +241,8 @@ def compare_recipes(
 ) -> None:
     """Every recipe with every seed; the teacher reranks the pool of BM25, the untouched student and each recipe's first seed.
 
-    What `known`, a document of the same study, holds of further seeds is not trained again, and nothing at all once its first
-    seed is whole.
+    What `known`, a document of the same study, holds is not trained again. A document holds no rankings: where `known` stopped
+    before the teacher reranked, its students are not in the pool. `pooled` names the systems that are.
     """
     train = study.collection.queries["train"]
     teacher = study.make_teacher(plan, train)
@@ -257,13 +257,13 @@ def compare_recipes(
         "systems": {},
         "trainings": {},
     }
-    is_begun = _continue(found, known, ("teacher_plan", "recipes"), whole=TEACHER)
+    _continue(found, known)
     runs = study.baselines()
     _record(found, study, runs)
     pairs = Pairs(train, study.labels, logit_of)
     for index, seed in enumerate(seeds):
         for name, recipe in recipes.items():
-            if is_begun and str(seed) in found["systems"].get(name, {}):
+            if str(seed) in found["systems"].get(name, {}):
                 continue
             model, training = study.train(replace(recipe, seed=seed), pairs, teacher)
             searched, training["document_encoding_s"] = study.search(model, recipe)
@@ -273,8 +273,8 @@ def compare_recipes(
                 for split in _JUDGED:
                     runs[split][name] = searched[split]
             save(found)
-        if index == 0 and not is_begun:  # now, so that an interrupted study has its teacher
-            pools = _pools(runs)
+        if TEACHER not in found["systems"]:  # now, so that an interrupted study has its teacher
+            pools, found["pooled"] = _pools(runs), sorted(runs["dev"])
             reranked = {split: _rerank(study, teacher, split, pools[split]) for split in _JUDGED}
             _put(found, study, TEACHER, 0, reranked)
             save(found)
@@ -305,7 +305,7 @@ def compare_label_budgets(
         "systems": {},
         "num_labelled": {},
     }
-    _continue(found, known, ("teacher_plan", "recipes"), whole=UNTOUCHED_STUDENT)
+    _continue(found, known)
     runs = study.baselines()
     _record(found, study, runs)
     pools = _pools(runs)
@@ -332,19 +332,24 @@ def _about_plan(plan: TeacherPlan | None) -> Any:
     return BUNDLED_TEACHER_PLAN if plan is None else asdict(plan)
 
 
-def _continue(found: dict[str, Any], known: Mapping[str, Any] | None, same: Sequence[str], *, whole: str) -> bool:
-    """Take over the results of `known` into `found`; False, and nothing, where it has not come as far as the system `whole`.
+def _continue(found: dict[str, Any], known: Mapping[str, Any] | None) -> None:
+    """Take over the results of `known` into `found`; recipes may have been added since.
 
     Raises:
-        SettingsError: it is of another plan.
+        SettingsError: it is of another teacher plan, or a recipe has changed.
     """
-    if known is None or whole not in known["systems"]:
-        return False
-    for key in same:
-        if known[key] != json.loads(json.dumps(found[key])):
-            raise SettingsError(f"the document to go on with has another {key}: write to a new one")
-    found |= {key: known[key] for key in ("systems", "trainings", "num_labelled") if key in known}
-    return True
+    if known is None:
+        return
+    now = json.loads(json.dumps(found))
+    changed = [
+        f"recipe {name}" for name, recipe in now["recipes"].items() if known["recipes"].get(name, recipe) != recipe
+    ]
+    if now["teacher_plan"] != known["teacher_plan"]:
+        changed.insert(0, "teacher_plan")
+    if changed:
+        raise SettingsError(f"the document to go on with has another {', '.join(changed)}: write to a new one")
+    found["recipes"] = known["recipes"] | found["recipes"]
+    found |= {key: known[key] for key in ("systems", "trainings", "num_labelled", "pooled") if key in known}
 
 
 def study_minimum(recipe: Recipe) -> int:
