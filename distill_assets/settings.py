@@ -34,6 +34,7 @@ FULL: dict[str, Any] = {
     "train_queries": None,
     "test_queries": 500,
     "dev_queries": 500,
+    "student_epochs": None,
 }
 
 
@@ -118,6 +119,11 @@ class Settings(BaseSettings):
     recipes: dict[str, dict[str, Any]] = Field(
         {},
         description="Own recipes, or changed fields of built-in ones; `like` names the built-in one that an own recipe starts from.",
+    )
+    student_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Passes over the train queries of a recipe that does not say `epochs`; none: what is built in.",
     )
     step_queries: int = Field(48, ge=1, description="Dev queries that choose the best training step.")
     dev_queries: int = Field(200, ge=1, description="Dev queries that choose the champion.")
@@ -215,6 +221,8 @@ class Settings(BaseSettings):
         for name in sorted(known - set(self.skip_recipes)):
             table = dict(self.recipes.get(name, {}))
             like = table.pop("like", name if name in BUILT_IN_RECIPES else None)
+            if self.student_epochs is not None:
+                table.setdefault("epochs", self.student_epochs)
             found[name] = derive_recipe(name, table if like else {"loss": "margin_mse", **table}, like)
         if not found:
             raise SettingsError("no recipe is left: skip_recipes names them all")

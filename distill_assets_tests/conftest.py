@@ -90,6 +90,7 @@ def make_project(collection: Path, student: Path, teacher: Path, data_folder: Pa
         "mining_depth": 20,
         "negatives_per_query": 6,
         "scored_negatives": 4,
+        "student_epochs": 1,
         "step_queries": 8,
         "dev_queries": 20,
         "test_queries": 12,

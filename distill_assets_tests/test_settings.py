@@ -184,6 +184,25 @@ def test_changed_built_in_recipe(elsewhere: Path) -> None:
     assert changed.fingerprint != built_in.fingerprint
 
 
+def test_student_epochs_are_of_recipes_that_do_not_say_their_own(elsewhere: Path) -> None:
+    """The short training of `make run` must not shorten a recipe that says otherwise, nor stay under `--full`."""
+    text = 'student_epochs = 1\n[recipes.kl]\nepochs = 3\n[recipes.mine]\nlike = "margin_mse"\n'
+    short = load(text, elsewhere).all_recipes
+    assert {name: recipe.epochs for name, recipe in short.items()} == {
+        "hard_labels": 1,
+        "kl": 3,
+        "margin_mse": 1,
+        "mine": 1,
+    }
+    full = load(text, elsewhere, **FULL).all_recipes
+    assert [full[name].epochs for name in ("hard_labels", "kl", "margin_mse", "mine")] == [2, 3, 2, 2]
+
+
+def test_built_in_recipes_take_equal_steps() -> None:
+    """Soft labels against hard labels is a comparison of nothing where one of the two trains longer."""
+    assert {(r.epochs * r.rounds, r.batch_size, r.max_queries) for r in BUILT_IN_RECIPES.values()} == {(2, 32, None)}
+
+
 def test_own_recipe_like_a_built_in_one(elsewhere: Path) -> None:
     """An ablation that forgot one field of the recipe it varies would compare two changes as if they were one."""
     varied = load('[recipes.mine]\nlike = "kl"\nsampling = "top"\n', elsewhere).recipe("mine")
