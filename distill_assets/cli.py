@@ -55,7 +55,10 @@ def run(
         bool, typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.")
     ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Four packages and every query: for a fast machine, or a night.")
+        bool,
+        typer.Option(
+            "--full", help="Four packages, every query, recipes at full length: for a fast machine, or a night."
+        ),
     ] = False,
     until: Annotated[str, typer.Option(help="Stop after this asset.")] = "champion",
 ) -> None:

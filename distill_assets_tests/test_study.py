@@ -145,6 +145,12 @@ def test_an_experiment_writes_every_system_per_query(
         assert len(judged) == 1
     if experiment == "recipes":
         assert set(document["systems"]["hard_labels"]) == {"13", "14"}
+        table = CliRunner().invoke(app, ["tables", str(out), "--against", "distilled"]).output.splitlines()
+        cells = {row[1]: row for row in ([c.strip() for c in line.split("|")] for line in table) if len(row) > 6}
+        assert cells["distilled"][6] == "-"
+        assert cells["hard_labels"][6].startswith(("+", "-0"))
+        refused = CliRunner().invoke(app, ["tables", str(out), "--against", "nobody"])
+        assert "no system 'nobody'" in str(refused.exception)
 
 
 def test_rounds_score_new_pairs_alone_and_a_query_tower_costs_no_documents(

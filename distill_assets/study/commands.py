@@ -129,12 +129,15 @@ def export(collection: CollectionArgument, folder: Path) -> None:
 def tables(
     documents: Annotated[list[Path], typer.Argument(help="JSON documents of experiments.")],
     split: Annotated[str, typer.Option(help="dev or test.")] = "test",
+    against: Annotated[
+        str | None, typer.Option(help="System that the others are tested against; hard_labels where there is one.")
+    ] = None,
 ) -> None:
     """Print the documents as Markdown tables with intervals, corrected tests and the gap closed."""
     from distill_assets.study.tables import render
 
     for path in documents:
-        typer.echo(render(json.loads(path.read_text(encoding="utf-8")), split))
+        typer.echo(render(json.loads(path.read_text(encoding="utf-8")), split, against))
 
 
 def _source(name: str) -> Source:

@@ -5,15 +5,23 @@ from typing import Any
 
 import numpy as np
 
+from distill_assets.core.errors import SettingsError
 from distill_assets.core.evidence import PerSeed, format_markdown, results_table
 from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 
 
-def render(document: Mapping[str, Any], split: str) -> str:
-    """One document as a Markdown section: what was run, then the table of its systems on `split`."""
+def render(document: Mapping[str, Any], split: str, against: str | None = None) -> str:
+    """One document as a Markdown section: what was run, then the table of its systems on `split`, tested against one of them.
+
+    Raises:
+        SettingsError: the document has no system `against`.
+    """
     if document["experiment"] == "labels":
         return "\n".join([_heading(document, split), "", *_label_sections(document, split)])
-    baseline = HARD_LABELS if HARD_LABELS in document["systems"] else UNTOUCHED_STUDENT
+    baseline = against or (HARD_LABELS if HARD_LABELS in document["systems"] else UNTOUCHED_STUDENT)
+    if baseline not in document["systems"]:
+        known = ", ".join(document["systems"])
+        raise SettingsError(f"no system {baseline!r} to test against in this document: it has {known}")
     rows = results_table(per_seed(document, split), baseline=baseline)
     trainings = document.get("trainings", {})
     costs = [section for section in (_costs(trainings), _rounds(trainings)) if section and split == "test"]
