@@ -151,6 +151,9 @@ def test_an_experiment_writes_every_system_per_query(
         assert cells["hard_labels"][6].startswith(("+", "-0"))
         refused = CliRunner().invoke(app, ["tables", str(out), "--against", "nobody"])
         assert "no system 'nobody'" in str(refused.exception)
+    if experiment == "labels":
+        refused = CliRunner().invoke(app, ["tables", str(out), "--against", "teacher 70%"])
+        assert "leave --against out" in str(refused.exception)
 
 
 def test_rounds_score_new_pairs_alone_and_a_query_tower_costs_no_documents(
@@ -207,7 +210,18 @@ def test_a_study_goes_on_with_further_seeds_and_refuses_another_plan(
             assert after["systems"]["distilled"]["13"] == before["systems"]["distilled"]["13"]
             assert before["pooled"] == ["bm25", "distilled", "hard_labels", "untouched_student"]
             assert after["pooled"] == ["bm25", "distilled", "untouched_student"]
-            assert after["systems"]["teacher"]
+            teacher = after["systems"]["teacher"]["0"]["dev"]
+            teacher[some_query] = 0.456
+            out.write_text(json.dumps(after), "utf-8")
+            result = CliRunner().invoke(app, [*command, "--seeds", "3", "--go-on"])
+            assert result.exit_code == 0, result.output
+            assert [line.split("  ")[-1].split(":")[0] for line in result.output.splitlines() if " s  " in line] == [
+                "hard_labels",
+                "distilled",
+            ]
+            again = json.loads(out.read_text("utf-8"))
+            assert again["systems"]["teacher"]["0"]["dev"] == teacher  # not reranked again
+            assert again["pooled"] == after["pooled"]
         other = CliRunner().invoke(app, [*command, "--seeds", seeds, "--go-on", "--candidates", "5"])
         assert "another num_candidates" in str(other.exception)
         plan.write_text(PLAN.replace("[recipes.hard_labels]", "[recipes.hard_labels]\nnum_negatives = 2"), "utf-8")

@@ -395,5 +395,8 @@ def _record(found: dict[str, Any], study: Study, runs: Mapping[Split, Mapping[st
 
 
 def _put(found: dict[str, Any], study: Study, system: str, seed: int, runs: Mapping[Split, Run]) -> None:
-    per_seed = found["systems"].setdefault(system, {})
+    per_seed = found["systems"].pop(
+        system, {}
+    )  # put last again: what a document was last given is what its saving prints
     per_seed[str(seed)] = {split: study.ndcg(run, split) for split, run in runs.items()}
+    found["systems"][system] = per_seed

@@ -14,9 +14,13 @@ def render(document: Mapping[str, Any], split: str, against: str | None = None) 
     """One document as a Markdown section: what was run, then the table of its systems on `split`, tested against one of them.
 
     Raises:
-        SettingsError: the document has no system `against`.
+        SettingsError: the document has no system `against`, or is one of label shares, each of which has its own `hard_labels`.
     """
     if document["experiment"] == "labels":
+        if against is not None:
+            raise SettingsError(
+                f"a document of label shares is tested against {HARD_LABELS} of each share: leave --against out"
+            )
         return "\n".join([_heading(document, split), "", *_label_sections(document, split)])
     baseline = against or (HARD_LABELS if HARD_LABELS in document["systems"] else UNTOUCHED_STUDENT)
     if baseline not in document["systems"]:
