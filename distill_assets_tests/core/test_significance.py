@@ -1,15 +1,18 @@
 """Intervals and tests, against enumeration by hand and known distributions."""
 
 import itertools
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from distill_assets.core import significance
 from distill_assets.core.errors import NonFiniteError, ShapeError
 from distill_assets.core.significance import (
+    _most_likely_weights,
     bootstrap_interval,
     holm_correction,
     mean_over_seeds,
@@ -72,24 +75,83 @@ def test_paired_test_by_hand() -> None:
     assert paired_randomisation_test([3, 0], [0, 1], seed=0) == 1.0
 
 
-def test_non_inferiority_by_hand() -> None:
-    """Differences -0.01, 0.02, 0.03 with margin 0.02 become 0.01, 0.04, 0.05.
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        # Nothing differs: the most likely loser of 0.01 loses one query in a hundred wholly, 0.99 ** n.
+        ([0.0] * 50, 0.6050),
+        ([0.0] * 298, 0.0500),
+        # One query lost wholly: (0 or 1 of 200 at 0.01) 0.99 ** 200 + 200 x 0.01 x 0.99 ** 199 = 0.1340 + 0.2707.
+        ([-1.0] + [0.0] * 199, 0.4046),
+        # All gain 0.5: 0.66 x 0.5 - 0.34 = -0.01, so the chance of five such gains is 0.66 ** 5.
+        ([0.5] * 5, 0.1252),
+        # The observed loss is the margin or more: 5 x -0.02.
+        ([-0.02] * 5, 1.0),
+    ],
+)
+def test_non_inferiority_by_hand(differences: list[float], expected: float) -> None:
+    """A test that trusts the observed spread would call 50 queries without a difference proof, with p = 0."""
+    found = non_inferiority_test(np.array(differences) * 0.5 + 0.5, 0.5 - np.array(differences) * 0.5, margin=0.01)
+    assert found == pytest.approx(expected, abs=5e-5)
 
-    Sums of the 8 patterns reach 0.10 only as +++: p = 1/8. With margin 0 they stay -0.01, 0.02, 0.03 (sum 0.04):
-    the patterns that reach it are (-0.01, .02, .03) and (0.01, .02, .03): p = 2/8.
+
+@small
+@given(st.integers(1, 60), st.integers(0, 60), st.floats(0, 0.5))
+def test_non_inferiority_of_losses_is_the_binomial_test(num_queries: int, num_lost: int, margin: float) -> None:
+    """Differences of 0 and -1: P(at most num_lost of n at a chance of margin), from scipy; a lattice off by one shows."""
+    num_lost = min(num_lost, num_queries)
+    differences = np.append(np.full(num_lost, -1.0), np.zeros(num_queries - num_lost))
+    found = non_inferiority_test(1 + differences, np.ones(num_queries), margin=margin)
+    exact = binom.cdf(num_lost, num_queries, margin) if num_lost < margin * num_queries else 1.0
+    assert found == pytest.approx(exact, abs=1e-9)
+
+
+@pytest.mark.parametrize(("num_queries", "num_lost"), [(2_000, 19), (2_000, 10), (2_000, 6), (20_000, 150)])
+def test_sums_that_fold_onto_others_are_too_rare_to_count(num_queries: int, num_lost: int) -> None:
+    """The transform keeps a window of sums: one too narrow would add the other tail to p, and nothing would show it."""
+    differences = np.append(np.full(num_lost, -1.0), np.zeros(num_queries - num_lost))
+    found = non_inferiority_test(1 + differences, np.ones(num_queries), margin=0.01)
+    assert found == pytest.approx(binom.cdf(num_lost, num_queries, 0.01), abs=1e-11)
+
+
+def test_certain_gains_leave_a_p_above_zero() -> None:
+    """0.495 ** 500 is below the transform's rounding, which can be negative: a p below 0 would be stored."""
+    assert non_inferiority_test(np.ones(500), np.zeros(500), margin=0.01) == 1e-12
+
+
+@small
+@given(measures, st.floats(0, 0.2), st.randoms(use_true_random=False))
+def test_non_inferiority_ignores_order_and_falls_with_the_margin(
+    values: list[float], margin: float, random: Random
+) -> None:
+    """Evidence against a large loss is at least that against a small one; order of queries carries none."""
+    pairs = [(value, random.random()) for value in values]
+    shuffled = random.sample(pairs, len(pairs))
+    narrow, again, wide = (
+        non_inferiority_test([a for a, _ in p], [b for _, b in p], margin=m)
+        for p, m in ((pairs, margin), (shuffled, margin), (pairs, margin + 0.1))
+    )
+    assert narrow == pytest.approx(again, abs=1e-9)
+    assert 0 < wide <= narrow + 1e-9 <= 1 + 1e-9
+
+
+def test_null_distribution_has_the_mean_that_is_tested() -> None:
+    """Weights that miss the mean test another margin. Values 0.51 and -0.49 seen 2 and 1 times must get 0.49 and 0.51.
+
+    Where all observed values are positive, the lowest possible one carries the rest: 0.66 x 0.51 = 0.34 x 0.99.
     """
-    candidate, baseline = [0.49, 0.52, 0.53], [0.5, 0.5, 0.5]
-    assert non_inferiority_test(candidate, baseline, margin=0.02, seed=0) == 0.125
-    assert non_inferiority_test(candidate, baseline, margin=0.0, seed=0) == 0.25
+    weights = _most_likely_weights(np.array([-0.49, 0.51]), np.array([1, 2]), lowest=-0.99)
+    assert weights == pytest.approx([0.51, 0.49])
+    assert _most_likely_weights(np.array([0.51]), np.array([5]), lowest=-0.99) == pytest.approx([0.66])
 
 
 def test_non_inferiority_has_the_right_direction() -> None:
     """With candidate and baseline swapped, a worse model would be promoted."""
     rng = np.random.default_rng(5)
-    baseline = rng.random(100)
-    better = baseline + rng.normal(0.05, 0.05, 100)
-    assert non_inferiority_test(better, baseline, margin=0.01, seed=0) < 0.001
-    assert non_inferiority_test(baseline, better, margin=0.01, seed=0) > 0.999
+    baseline = 0.4 * rng.random(100)
+    better = baseline + rng.normal(0.1, 0.05, 100)
+    assert non_inferiority_test(better, baseline, margin=0.01) < 0.001
+    assert non_inferiority_test(baseline, better, margin=0.01) > 0.999
 
 
 def test_ties_of_sums_count_despite_float_rounding() -> None:
@@ -100,7 +162,7 @@ def test_ties_of_sums_count_despite_float_rounding() -> None:
 def test_equal_systems_differ_by_nothing() -> None:
     """All differences 0: p is 1, not 0 / 0."""
     assert paired_randomisation_test([0.5] * 30, [0.5] * 30, seed=0) == 1.0
-    assert non_inferiority_test([0.5] * 30, [0.5] * 30, margin=0.0, seed=0) == 1.0
+    assert non_inferiority_test([0.5] * 30, [0.5] * 30, margin=0.0) == 1.0
 
 
 def test_sampled_p_value_is_near_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +200,6 @@ def test_p_values_are_bounded_and_symmetric(pairs: list[tuple[float, float]], se
     smallest = 2 / 2**num_differences if 0 < num_differences <= 12 else 1 / 200
     assert smallest <= p_value <= 1
     assert p_value == paired_randomisation_test(b, a, seed=seed, num_permutations=199)
-    assert 0 < non_inferiority_test(a, b, margin=0.01, seed=seed, num_permutations=199) <= 1
 
 
 def test_sampled_p_value_is_never_zero() -> None:
@@ -167,8 +228,11 @@ def test_bad_input_is_refused() -> None:
         bootstrap_interval([], seed=0)
     with pytest.raises(NonFiniteError, match="1 of 2 values"):
         paired_randomisation_test([1, float("nan")], [1, 2], seed=0)
-    with pytest.raises(ValueError, match="margin must be at least 0"):
-        non_inferiority_test([1], [1], margin=-0.1, seed=0)
+    for margin in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="margin must be at least 0 and below 1"):
+            non_inferiority_test([1], [1], margin=margin)
+    with pytest.raises(ValueError, match="expected values between 0 and 1, got a difference of 40"):
+        non_inferiority_test([0.5, 60], [0.5, 20], margin=0.01)
     with pytest.raises(ValueError, match="level must be above 0 and below 1, got 95"):
         bootstrap_interval([1.0], seed=0, level=95)
     with pytest.raises(ValueError, match="num_permutations must be at least 1"):
