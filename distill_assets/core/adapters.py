@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -19,12 +20,14 @@ from distill_assets.core.errors import ModelError
 from distill_assets.core.interaction import JointInteraction
 
 _HEAD_FILE = "head.safetensors"
+_SEED = 0  # of the random half of a new adapter; the other half is 0
 
 
 def add_adapter(model: CrossEncoder | SentenceTransformer, rank: int, *, start: Path | None = None) -> PeftModel:
     """Put trainable low-rank adapters on every linear layer of the encoder, in place; a scoring head stays trainable.
 
-    They start from the adapter of the same rank in `start`, else as the encoder is.
+    They start from the adapter of the same rank in `start`, else as the encoder is. Both starts are the same each time: a training
+    that is gone on from after a kill is known by its start weights.
     """
     encoder = model[0].auto_model
     if start is not None:
@@ -32,7 +35,9 @@ def add_adapter(model: CrossEncoder | SentenceTransformer, rank: int, *, start: 
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", exclude_modules=["pooler.dense"], lora_dropout=0.0
     )
-    return get_peft_model(encoder, config)
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        return get_peft_model(encoder, config)
 
 
 def save_adapter(adapted: PeftModel, model: CrossEncoder | SentenceTransformer, folder: Path) -> None:

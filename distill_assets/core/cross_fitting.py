@@ -6,12 +6,10 @@ query is scored by those that were not trained on it (as in stacking, Wolpert 19
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from distill_assets.core.records import Query, fingerprint, hash_text
-from distill_assets.core.scoring import PairScorer, window_of
 
 
 def fold_of(text: str, folds: int) -> int:
@@ -33,53 +31,15 @@ def _normalised(text: str) -> str:
     return text.casefold().rstrip(".")
 
 
-@dataclass(frozen=True)
-class Fold:
-    """One fold's teacher.
+def shares_of(texts: Sequence[str], trained_on: Sequence[frozenset[str]]) -> np.ndarray:
+    """Each fold's share in the score of each query, float64 (len(texts), len(trained_on)); every row adds up to 1.
 
-    Attributes:
-        scorer: its logits.
-        scale: multiplies them, so that every fold's logits spread alike.
-        trained_on: `query_key` of every query whose label it saw.
+    A query is scored by the mean over the folds that were not trained on it, by all where each fold was. `trained_on` holds per
+    fold the `query_key` of every query whose label it saw.
     """
-
-    scorer: PairScorer
-    scale: float
-    trained_on: frozenset[str]
-
-
-@dataclass(frozen=True)
-class CrossFittedScorer:
-    """Scores a pair by the mean over the folds that were not trained on its query; by all where each was. A `PairScorer`."""
-
-    folds: Sequence[Fold]
-
-    @property
-    def window(self) -> int:
-        """Pairs that the cross-encoders sort together."""
-        return window_of(self.folds[0].scorer)
-
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Scores, float32 (len(pairs),), in the order given.
-
-        Window by window: how many come at once depends on the time that scoring takes, and what a fold batches together must not.
-        """
-        windows = [pairs[start : start + self.window] for start in range(0, len(pairs), self.window)]
-        return np.concatenate([self._score(window) for window in windows]) if windows else np.empty(0, np.float32)
-
-    def _score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        may_score = self._unseen([query for query, _ in pairs])
-        total = np.zeros(len(pairs))
-        for fold, rows in zip(self.folds, may_score, strict=True):
-            chosen = np.flatnonzero(rows)
-            if len(chosen):
-                total[chosen] += fold.scale * fold.scorer([pairs[i] for i in chosen.tolist()])
-        return np.asarray(total / may_score.sum(axis=0), dtype=np.float32)
-
-    def _unseen(self, queries: Sequence[str]) -> np.ndarray:
-        """Which fold may score which query: bool (folds, len(queries)), True everywhere for a query that every fold saw."""
-        key_of = {query: query_key(query) for query in dict.fromkeys(queries)}
-        keys = [key_of[query] for query in queries]
-        unseen = np.array([[key not in fold.trained_on for key in keys] for fold in self.folds])
-        unseen[:, ~unseen.any(axis=0)] = True
-        return unseen
+    keys = [query_key(text) for text in texts]
+    may_score = np.array([[key not in seen for seen in trained_on] for key in keys]).reshape(
+        len(texts), len(trained_on)
+    )
+    may_score[~may_score.any(axis=1)] = True
+    return may_score / may_score.sum(axis=1, keepdims=True)

@@ -61,7 +61,8 @@ def load_student(
 ) -> SentenceTransformer:
     """Load a sentence-transformers bi-encoder from a local folder.
 
-    In bf16 the transformer computes in bf16; pooling and what follows stay in fp32.
+    In bf16 every transformer of the model computes in bf16, on both sides of a split model too; pooling and what follows stay in
+    fp32. A model without a transformer (static embeddings, for one) stays in fp32: `used_precision` says what it is.
 
     Raises:
         ModelError: not a folder, not a model, or weights that cannot be read (truncated, for one).
@@ -75,13 +76,23 @@ def load_student(
     if max_length is not None:
         model.max_seq_length = max_length if limit is None else min(limit, max_length)
     if precision == "bf16":
-        model[0].to(torch.bfloat16).register_forward_hook(_as_float32)
+        for transformer in (module for module in model.modules() if isinstance(module, Transformer)):
+            transformer.to(torch.bfloat16).register_forward_hook(_as_float32)
     return model
 
 
-def _as_float32(module: torch.nn.Module, inputs: object, output: dict[str, Any]) -> dict[str, Any]:
+def used_precision(model: SentenceTransformer) -> EncoderPrecision:
+    """What a loaded bi-encoder's transformer computes in."""
+    return "bf16" if any(p.dtype == torch.bfloat16 for p in model.parameters()) else "fp32"
+
+
+def _as_float32(module: torch.nn.Module, inputs: object, output: Any) -> Any:
     """Pooling averages many tokens: 8 bits would be too few for the sum."""
-    return {name: v.float() if _is_tensor(v) and v.is_floating_point() else v for name, v in output.items()}
+    if isinstance(output, Mapping):
+        return {name: _as_float32(module, inputs, value) for name, value in output.items()}
+    if isinstance(output, tuple):  # the layers' outputs, where the pooling reads several
+        return tuple(_as_float32(module, inputs, value) for value in output)
+    return output.float() if _is_tensor(output) and output.is_floating_point() else output
 
 
 def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> CrossEncoder:

@@ -2,43 +2,15 @@
 
 On short documents one vector loses little, and a cross-encoder grown from few labels makes other mistakes than the encoder it
 came from. The mean of standardised scores is the usual way to join rankers without training (Hofstaetter et al. 2020 average
-three cross-encoders). Within a query a common shift changes no ranking, so only the spreads matter, and those are constants:
-the joined score of a pair stays a function of its two texts alone, and may be kept for ever in the pair-score store.
+three cross-encoders). Within a query a common shift changes no ranking, so only the spreads matter, and those are constants of the
+teacher. The pair-score store keeps what each member said; they are joined on reading (`storage/pair_scores.py`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from distill_assets.core.errors import TrainingError
-from distill_assets.core.scoring import PairScorer, window_of
-
-Cosines = Callable[[Sequence[tuple[str, str]]], np.ndarray]
-
-
-@dataclass(frozen=True)
-class CosineEnsemble:
-    """Scores a pair as logit + cosine_weight * cosine; a `PairScorer`, in the units of the logit."""
-
-    scorer: PairScorer
-    cosines: Cosines
-    cosine_weight: float
-
-    @property
-    def window(self) -> int:
-        """Pairs that the cross-encoder sorts together."""
-        return window_of(self.scorer)
-
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Joined scores, float32 (len(pairs),), in the order given.
-
-        Cosines are asked for window by window: which texts an encoder embeds together moves the last bits of their vectors, and how
-        many windows come at once depends on the time that scoring takes.
-        """
-        windows = [pairs[start : start + self.window] for start in range(0, len(pairs), self.window)]
-        cosines = np.concatenate([self.cosines(window) for window in windows]) if windows else np.empty(0, np.float32)
-        return np.asarray(self.scorer(pairs) + self.cosine_weight * cosines, dtype=np.float32)
 
 
 def balance_spreads(logits: Sequence[Sequence[float]], cosines: Sequence[Sequence[float]]) -> float:

@@ -11,11 +11,14 @@ DistillError
 ├── WarehouseError           the DuckDB warehouse refused
 │   ├── WarehouseBusyError       another process held it too long; trying again later helps
 │   ├── MissingPartitionError    upstream slices that a reader needs are not there
+│   ├── InputsMovedError         what an asset read has changed since; reading again helps
+│   ├── UndeclaredReadError      an asset reads what its declaration does not name
 │   ├── EmptyFrameError          an empty frame where rows are required
 │   └── NewerWarehouseError      written by a newer version of this package
 ├── ShapeError               two arrays that must agree in shape do not
 ├── NonFiniteError           a NaN or an infinity where a number is needed
 ├── TrainingError            training cannot start or did not converge to finite numbers
+├── EvaluationError          there is nothing that could be measured
 ├── CheckFailedError         a blocking check says that what follows would be wrong
 └── PromotionError           no champion to search with or roll back to, or nothing that a gate could compare
 
@@ -67,6 +70,14 @@ class MissingPartitionError(WarehouseError):
     """Upstream slices that a reader needs are not in the warehouse."""
 
 
+class InputsMovedError(WarehouseError):
+    """What an asset read has changed before its result could be stored."""
+
+
+class UndeclaredReadError(WarehouseError):
+    """An asset's body reads what its declaration does not name: its version would not change with it."""
+
+
 class EmptyFrameError(WarehouseError):
     """An empty frame was written where rows are required."""
 
@@ -85,6 +96,10 @@ class NonFiniteError(DistillError, ValueError):
 
 class TrainingError(DistillError):
     """Training cannot start, or its numbers stopped being finite."""
+
+
+class EvaluationError(DistillError):
+    """There is nothing that could be measured."""
 
 
 class CheckFailedError(DistillError):

@@ -4,7 +4,7 @@ Three ways, the first that fits is taken, and `FastScorer.way` says which:
 
 - packed: BERT-like encoders under a classification head or under other modules, without any padding;
 - padded: any other encoder with a fast tokenizer, in padded batches of nearly equal lengths;
-- predict: everything else that `CrossEncoder` loads, through `CrossEncoder.predict` in fp32.
+- predict: everything else that `CrossEncoder` loads, through `CrossEncoder.predict` in fp32, whatever precision was wanted.
 
 The first two must give `predict`'s logits in fp32 on probe pairs before they are used.
 """
@@ -13,23 +13,24 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from distill_assets.core.encoders import CrossEncoderScorer, has_fast_bf16
 from distill_assets.core.errors import ModelError
 from distill_assets.core.packed_encoder import PackedEncoder, Precision, runs_of, split_runs
 from distill_assets.core.pair_tokens import PackedPairs, PairTokenizer
-from distill_assets.core.scoring import PairScorer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Forward = Callable[[PackedPairs], Tensor]
+Way = Literal["packed", "padded", "predict"]
 
 # Tokens of a batch. On a CPU each core works on a batch of its own, whose activations then fit its cache (measured in
 # benchmarks/README.md); a GPU needs many tokens at once to be busy.
@@ -51,32 +52,39 @@ def resolve_precision(precision: str, device: str) -> Precision:
     """What `auto` means on this device: bf16 where its matrix products run in hardware, else fp32.
 
     Raises:
-        ModelError: not a precision, or int8 on something that is not a CPU.
+        ModelError: it is no precision.
     """
     if precision == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     if precision not in get_args(Precision):
         raise ModelError(f"precision {precision!r} is none of auto, {', '.join(get_args(Precision))}")
-    if precision == "int8" and device != "cpu":
-        raise ModelError(f"precision int8 is for CPUs, the device is {device}: set precision to auto, or device to cpu")
     return precision  # type: ignore[return-value]
 
 
-def open_scorer(model: CrossEncoder, precision: Precision, *, batch_tokens: int | None = None) -> PairScorer:
-    """The fastest scorer that gives this model's logits: a `FastScorer`, or `CrossEncoder.predict` in fp32.
+def used_precision(way: str, wanted: Precision) -> Precision:
+    """The precision that a scorer which goes this way computes in: `predict` knows fp32 alone."""
+    return "fp32" if way == "predict" else wanted
 
-    Raises:
-        ModelError: int8 was asked for, and this model or machine cannot have it.
+
+def open_scorer(
+    model: CrossEncoder, precision: Precision, *, batch_tokens: int | None = None
+) -> "FastScorer | PredictScorer":
+    """The fastest scorer that gives this model's logits.
+
+    Its `way` names the way that pairs take. Its `precision` is what it computes in: fp32 where the way is `predict`.
     """
     try:
         return FastScorer(model, precision, batch_tokens=batch_tokens)
     except ModelError as reason:
-        if precision == "int8":
-            raise ModelError(
-                f"precision int8 cannot be had for this teacher: {reason}. Set precision to auto"
-            ) from reason
         logger.warning("pairs go through CrossEncoder.predict in fp32, several times slower: %s", reason)
-        return CrossEncoderScorer(model.float())
+        return PredictScorer(model.float())
+
+
+class PredictScorer(CrossEncoderScorer):
+    """Scores pairs through `CrossEncoder.predict`, with a model in fp32."""
+
+    way: Way = "predict"
+    precision: Precision = "fp32"
 
 
 class FastScorer:
@@ -84,7 +92,7 @@ class FastScorer:
 
     Args:
         model: a cross-encoder with one output; it is turned to fp32 in place.
-        precision: of the matrix products; logits are fp32.
+        precision: of the encoder's matrix products. The head's last one is in fp32 always, and so are the logits.
         batch_tokens: tokens of a batch; None takes what suits the device. Changes numbers by rounding alone.
 
     Raises:
@@ -105,10 +113,6 @@ class FastScorer:
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Raw logits, float32 (len(pairs),), in the order given. The same pairs in the same order give the same bits."""
         return self._score(pairs)
-
-    def lengths(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Tokens of each pair as the model reads it, int64 (len(pairs),): what the work is proportional to."""
-        return self._tokenizer.tokenize(pairs).lengths
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         logits = np.empty(len(pairs), dtype=np.float32)
@@ -151,11 +155,15 @@ class FastScorer:
         with torch.inference_mode():
             return self._forward(batch)
 
-    def _choose(self, model: CrossEncoder) -> tuple[str, Forward]:
+    def _choose(self, model: CrossEncoder) -> tuple[Way, Forward]:
         """The first way whose logits on the probes are those of `predict`, both in fp32."""
         expected = CrossEncoderScorer(model)(_PROBES)
         reasons = []
-        for name, make in (("packed", _packed_forward), ("padded", _padded_forward)):
+        ways: tuple[tuple[Way, Callable[[CrossEncoder, Precision], Forward]], ...] = (
+            ("packed", _packed_forward),
+            ("padded", _padded_forward),
+        )
+        for name, make in ways:
             try:
                 self._forward = make(model, "fp32")
             except ModelError as reason:
@@ -235,30 +243,48 @@ def _with_modules(modules: Sequence[Any], encoder: PackedEncoder, device: torch.
 
 
 def _padded_forward(model: CrossEncoder, precision: Precision) -> Forward:
-    if precision == "int8":
-        raise ModelError("int8 is known for BERT-like encoders only")
-    tokenizer, device = model[0].tokenizer, model.device
-    names = set(tokenizer.model_input_names)
-    if tokenizer.pad_token_id is None or tokenizer.padding_side != "right":
+    """The transformer runs under autocast where `precision` is bf16; what makes a logit of its output runs in fp32."""
+    transformer, *others = model
+    if transformer.tokenizer.pad_token_id is None or transformer.tokenizer.padding_side != "right":
         raise ModelError("its tokenizer does not pad on the right")
+    if precision == "bf16":
+        for layer in transformer.modules():
+            if isinstance(layer, nn.Linear) and layer.out_features == 1:
+                layer.register_forward_hook(_in_fp32)
 
     def forward(batch: PackedPairs) -> Tensor:
-        mask = np.arange(batch.lengths.max()) < batch.lengths[:, None]
-        values = {
-            "input_ids": (batch.ids, tokenizer.pad_token_id),
-            "token_type_ids": (batch.types, tokenizer.pad_token_type_id),
-        }
-        features: dict[str, Any] = {"attention_mask": torch.from_numpy(mask.astype(np.int64)).to(device)}
-        for name, (flat, padding) in values.items():
-            if name in names:
-                padded = np.full(mask.shape, padding, dtype=np.int64)
-                padded[mask] = flat
-                features[name] = torch.from_numpy(padded).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            scores: Tensor = model(features)["scores"]
-        return scores.float().view(len(batch.lengths))
+        features = _pad(batch, transformer.tokenizer, model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            features = transformer(features)
+        features = {n: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in features.items()}
+        for module in others:
+            features = module(features)
+        scores: Tensor = features["scores"]
+        return scores.view(len(batch.lengths))
 
     return forward
+
+
+def _pad(batch: PackedPairs, tokenizer: Any, device: torch.device) -> dict[str, Any]:
+    """What the transformer reads: (num_pairs, longest) ids, mask and, where the tokenizer gives them, types."""
+    mask = np.arange(batch.lengths.max()) < batch.lengths[:, None]
+    values = {
+        "input_ids": (batch.ids, tokenizer.pad_token_id),
+        "token_type_ids": (batch.types, tokenizer.pad_token_type_id),
+    }
+    features: dict[str, Any] = {"attention_mask": torch.from_numpy(mask.astype(np.int64)).to(device)}
+    for name, (flat, padding) in values.items():
+        if name in tokenizer.model_input_names:
+            padded = np.full(mask.shape, padding, dtype=np.int64)
+            padded[mask] = flat
+            features[name] = torch.from_numpy(padded).to(device)
+    return features
+
+
+def _in_fp32(layer: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """Forward hook of a layer that gives logits. Autocast rounds them to 8 binary digits, near candidates to ties."""
+    with torch.autocast(output.device.type, enabled=False):
+        return functional.linear(inputs[0].float(), layer.weight, layer.bias)
 
 
 def _to_device(batch: PackedPairs, device: torch.device) -> tuple[Tensor, Tensor]:

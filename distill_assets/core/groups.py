@@ -1,13 +1,15 @@
 """Groups: a query with its candidates as texts, the form in which models are trained and their steps are judged."""
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import MissingPartitionError
+from distill_assets.core.errors import MissingPartitionError, TrainingError
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.records import Query, fingerprint
 
@@ -44,14 +46,48 @@ class Labels:
     """What groups are made from.
 
     Attributes:
-        positives: query_id -> relevant doc_ids.
-        negatives: query_id -> mined doc_ids, best first.
+        positives: query_id -> doc_id -> relevance, above 0.
+        negatives: query_id -> mined doc_ids, best first, as they were mined; groups hold `negatives_of`.
         content_of: doc_id -> text.
     """
 
-    positives: Mapping[str, Sequence[str]]
+    positives: Mapping[str, Mapping[str, int]]
     negatives: Mapping[str, Sequence[str]]
     content_of: Mapping[str, str]
+
+    def positives_of(self, query_id: str) -> list[str]:
+        """Relevant doc_ids of a query, sorted."""
+        return sorted(self.positives.get(query_id, ()))
+
+    def negatives_of(self, query_id: str) -> list[str]:
+        """Mined doc_ids of a query, best first, each once, without those whose text is a judged answer's.
+
+        A later batch may judge a document relevant that an earlier batch mined, and may bring its text under another id.
+        """
+        answers = {self.content_of[d] for d in self.positives_of(query_id)}
+        return [d for d in dict.fromkeys(self.negatives.get(query_id, ())) if self.content_of[d] not in answers]
+
+
+@dataclass(frozen=True)
+class Epochs(Sequence[list[TrainingGroup]]):
+    """The groups of each epoch, and the number of queries that no epoch holds, by reason.
+
+    The reasons in `left_out`, each only where a query was left out for it:
+        no_positive: no judged answer, or none that the teacher scored where the recipe lets the teacher choose.
+        too_few_negatives: fewer mined negatives than the recipe's list holds.
+        too_few_documents: the corpus had too few other documents to fill the list.
+    """
+
+    groups: list[list[TrainingGroup]]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of epochs."""
+        return len(self.groups)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The groups of one epoch."""
+        return self.groups[index]
 
 
 def pairs_of(groups: Sequence[DevGroup]) -> list[tuple[str, str]]:
@@ -70,14 +106,14 @@ LogitOf = Mapping[tuple[str, str], float]  # (query_id, doc_id) -> raw teacher l
 
 def build_student_epochs(
     queries: Sequence[Query], labels: Labels, recipe: Recipe, logit_of: LogitOf | None = None
-) -> list[list[TrainingGroup]]:
+) -> Epochs:
     """The groups of each epoch of `recipe`, drawn as its fields say (`Recipe`).
 
-    Every draw is seeded by recipe, epoch and query. Queries that cannot fill a row are left out: no positive, or fewer candidates
-    than `num_negatives`.
+    Every draw is seeded by recipe, epoch and query. Queries that cannot fill a row are left out and counted (`Epochs`).
 
     Raises:
         MissingPartitionError: a pair that the recipe reads has no teacher logit.
+        TrainingError: every query was left out.
     """
     if recipe.uses_teacher and logit_of is None:
         raise MissingPartitionError(
@@ -85,12 +121,36 @@ def build_student_epochs(
         )
     known = logit_of if recipe.uses_teacher else None
     doc_ids = sorted(labels.content_of) if recipe.num_random else []
+    drawn = [
+        [g for query in queries for g in _student_groups(query, labels, recipe, known, epoch, doc_ids)]
+        for epoch in range(recipe.epochs)
+    ]
+    return _counted(queries, drawn, lambda query_id: bool(_eligible(query_id, labels, recipe, known)))
+
+
+def _counted(
+    queries: Sequence[Query], drawn: Sequence[Sequence[TrainingGroup]], has_positive: Callable[[str], bool]
+) -> Epochs:
+    """The drawn groups of each epoch that are as wide as its widest, and the queries that are then in none, by reason."""
     epochs = []
-    for epoch in range(recipe.epochs):
-        groups = [g for query in queries for g in _student_groups(query, labels, recipe, known, epoch, doc_ids)]
+    for groups in drawn:
         width = max((len(group.documents) for group in groups), default=0)
         epochs.append([group for group in groups if len(group.documents) == width])
-    return epochs
+    had_a_group, trained = ({g.query_id for groups in found for g in groups} for found in (drawn, epochs))
+
+    def reason(query_id: str) -> str:
+        if query_id in had_a_group:
+            return "too_few_documents"
+        return "too_few_negatives" if has_positive(query_id) else "no_positive"
+
+    left_out = dict(sorted(Counter(reason(q.query_id) for q in queries if q.query_id not in trained).items()))
+    if not trained:
+        counts = ", ".join(f"{name} {count}" for name, count in left_out.items())
+        raise TrainingError(
+            f"none of {len(queries)} training queries can be trained on ({counts or 'there is none'}): expected a positive and "
+            "enough mined negatives for at least one; add judgements, mine more negatives, or lower the recipe's number"
+        )
+    return Epochs(epochs, left_out)
 
 
 def _student_groups(
@@ -98,29 +158,35 @@ def _student_groups(
 ) -> list[TrainingGroup]:
     """The groups of one query in one epoch: one for each of its positives that are drawn."""
     rng = _rng(query.query_id, recipe.seed, epoch)
-    relevant = sorted(labels.positives.get(query.query_id, ()))
-    mined = [d for d in labels.negatives.get(query.query_id, ()) if d not in relevant]
+    relevant, mined = labels.positives_of(query.query_id), labels.negatives_of(query.query_id)
+    positives = _eligible(query.query_id, labels, recipe, logit_of)
     if recipe.positives == "human":
-        positives = rng.sample(relevant, min(recipe.num_positives, len(relevant)))
-    else:
-        positives = _teacher_positives(query.query_id, relevant, mined, logit_of or {})
+        positives = rng.sample(positives, min(recipe.num_positives, len(positives)))
     groups = []
     for positive in positives:
-        candidates = [d for d in mined if d != positive]
+        candidates = [d for d in mined if labels.content_of[d] != labels.content_of[positive]]
         if len(candidates) < recipe.num_negatives:
             continue
         negatives = _draw_negatives(query.query_id, candidates, recipe, logit_of, rng)
         logits = None if logit_of is None else _logits(logit_of, query.query_id, [positive, *negatives])
-        easy = _draw_random(doc_ids, {positive, *relevant, *negatives}, recipe.num_random, rng)
+        easy = _draw_random(doc_ids, labels, [positive, *relevant, *negatives], recipe.num_random, rng)
         texts = tuple(labels.content_of[d] for d in [positive, *negatives, *easy])
         known = tuple(labels.content_of[d] for d in dict.fromkeys([positive, *relevant]))
         groups.append(TrainingGroup(query.query_id, query.text, texts, logits, known))
     return groups
 
 
-def _teacher_positives(query_id: str, relevant: Sequence[str], mined: Sequence[str], logit_of: LogitOf) -> list[str]:
-    """The scored candidate that the teacher puts first, in the one total order; none where nothing was scored."""
-    scored = [(logit_of[query_id, d], d) for d in dict.fromkeys([*relevant, *mined]) if (query_id, d) in logit_of]
+def _eligible(query_id: str, labels: Labels, recipe: Recipe, logit_of: LogitOf | None) -> list[str]:
+    """What may be the positive of a list: the judged answers, or the one scored candidate that the teacher puts first.
+
+    Equal logits are put in the one total order. Where nothing was scored there is none.
+    """
+    relevant = labels.positives_of(query_id)
+    if recipe.positives == "human":
+        return relevant
+    known = logit_of or {}
+    candidates = [*relevant, *labels.negatives_of(query_id)]
+    scored = [(known[query_id, d], d) for d in candidates if (query_id, d) in known]
     return [max(scored)[1]] if scored else []
 
 
@@ -159,52 +225,56 @@ def draw_stratified(logits: Sequence[float], doc_ids: Sequence[str], count: int,
     return chosen
 
 
-def build_teacher_epochs(queries: Sequence[Query], labels: Labels, recipe: TeacherRecipe) -> list[list[TrainingGroup]]:
+def build_teacher_epochs(queries: Sequence[Query], labels: Labels, recipe: TeacherRecipe) -> Epochs:
     """The groups of each epoch of `recipe`: one per query with a positive, sampled hard and random negatives.
 
     Each epoch draws anew, so that a query meets other negatives each time. Queries with fewer mined negatives than the recipe's
-    `num_hard` are left out.
+    `num_hard` are left out and counted (`Epochs`).
+
+    Raises:
+        TrainingError: every query was left out.
     """
     doc_ids = sorted(labels.content_of)
-    found = []
+    drawn = []
     for epoch in range(recipe.epochs):
         groups = []
         for query in queries:
             rng = _rng(query.query_id, recipe.seed, epoch)
-            positives = sorted(labels.positives.get(query.query_id, ()))
-            mined = list(labels.negatives.get(query.query_id, ()))
+            positives, mined = labels.positives_of(query.query_id), labels.negatives_of(query.query_id)
             if len(mined) < recipe.num_hard or not positives:
                 continue
             hard = rng.sample(mined, recipe.num_hard)
-            easy = _draw_random(doc_ids, {*positives, *hard}, recipe.num_random, rng)
+            easy = _draw_random(doc_ids, labels, [*positives, *hard], recipe.num_random, rng)
             chosen = [rng.choice(positives), *hard, *easy]
             groups.append(TrainingGroup(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen)))
-        width = max((len(group.documents) for group in groups), default=0)
-        found.append([group for group in groups if len(group.documents) == width])
-    return found
+        drawn.append(groups)
+    return _counted(queries, drawn, lambda query_id: bool(labels.positives_of(query_id)))
 
 
 def build_dev_groups(queries: Sequence[Query], labels: Labels) -> list[DevGroup]:
-    """One group per query: all its positives and all its mined negatives."""
+    """One group per query: all its positives with their grades, and all its mined negatives; none where it lacks either."""
     groups = []
     for query in queries:
-        positives = sorted(labels.positives.get(query.query_id, ()))
-        mined = list(labels.negatives.get(query.query_id, ()))
+        positives, mined = labels.positives_of(query.query_id), labels.negatives_of(query.query_id)
         if positives and mined:
             texts = tuple(labels.content_of[d] for d in [*positives, *mined])
-            groups.append(DevGroup(query.query_id, query.text, texts, (1,) * len(positives) + (0,) * len(mined)))
+            grades = tuple(labels.positives[query.query_id][d] for d in positives)
+            groups.append(DevGroup(query.query_id, query.text, texts, grades + (0,) * len(mined)))
     return groups
 
 
-def _draw_random(doc_ids: Sequence[str], taken: set[str], count: int, rng: random.Random) -> list[str]:
-    """`count` documents that are not taken, fewer only where the corpus is too small to have them."""
+def _draw_random(
+    doc_ids: Sequence[str], labels: Labels, taken: Sequence[str], count: int, rng: random.Random
+) -> list[str]:
+    """`count` documents with other texts than those taken, fewer only where the corpus is too small to have them."""
+    texts = {labels.content_of[d] for d in taken}
     drawn: list[str] = []
     for _ in range(20 * count):
         if len(drawn) == count:
             break
         candidate = doc_ids[rng.randrange(len(doc_ids))]
-        if candidate not in taken:
-            taken = {*taken, candidate}
+        if labels.content_of[candidate] not in texts:
+            texts.add(labels.content_of[candidate])
             drawn.append(candidate)
     return drawn
 

@@ -5,7 +5,7 @@ per run of pairs of equal length, so that neither padding nor masks are needed. 
 keys and values come from one matrix product instead of three.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill_assets.core.errors import ModelError
-from distill_assets.core.int8_products import Product, make_int8_product
 
 # Encoders of these types share names and arithmetic; whether a model really does is tested on pairs before it is used.
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 Runs = Sequence[tuple[int, int]]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16"]
+Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class PackedEncoder:
 
     Args:
         encoder: `BertModel` or one of its likes, in fp32.
-        precision: of the linear layers. What flows between them has the same, but fp32 with int8; embeddings are summed and
-            normalised in fp32.
+        precision: of the linear layers and of what flows between them; embeddings are summed and normalised in fp32.
 
     Raises:
         ModelError: the encoder is of another kind; what it lacks is named.
@@ -57,7 +56,7 @@ class PackedEncoder:
         self._embeddings = encoder.embeddings
         self._padding_id = None if kind == "bert" else encoder.config.pad_token_id
         self._layers = [
-            _read_layer(layer, encoder.config.num_attention_heads, precision) for layer in encoder.encoder.layer
+            _read_layer(layer, encoder.config.num_attention_heads, self.dtype) for layer in encoder.encoder.layer
         ]
 
     def __call__(self, ids: Tensor, types: Tensor, runs: Runs, *, first_only: bool = False) -> Tensor:
@@ -106,33 +105,29 @@ def runs_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _read_layer(layer: Any, heads: int, precision: Precision) -> _Layer:
+def _read_layer(layer: Any, heads: int, dtype: torch.dtype) -> _Layer:
     own = layer.attention.self
     parts = (own.query, own.key, own.value)
     return _Layer(
         heads=heads,
-        qkv=_product(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]), precision),
-        attention_out=_product_of(layer.attention.output.dense, precision),
+        qkv=_product(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]), dtype),
+        attention_out=_product_of(layer.attention.output.dense, dtype),
         attention_norm=layer.attention.output.LayerNorm,
-        up=_product_of(layer.intermediate.dense, precision),
+        up=_product_of(layer.intermediate.dense, dtype),
         activation=layer.intermediate.intermediate_act_fn,
-        down=_product_of(layer.output.dense, precision),
+        down=_product_of(layer.output.dense, dtype),
         norm=layer.output.LayerNorm,
     )
 
 
-def _product_of(linear: Any, precision: Precision) -> Product:
+def _product_of(linear: Any, dtype: torch.dtype) -> Product:
     if type(linear) is not nn.Linear:
         raise ModelError(f"a {type(linear).__name__} where a plain linear layer was expected")
-    return _product(linear.weight, linear.bias, precision)
+    return _product(linear.weight, linear.bias, dtype)
 
 
-def _product(weight: Tensor, bias: Tensor, precision: Precision) -> Product:
-    weight, bias = weight.detach(), bias.detach()
-    if precision == "int8":
-        return make_int8_product(weight, bias)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    weight, bias = weight.to(dtype), bias.to(dtype)
+def _product(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Product:
+    weight, bias = weight.detach().to(dtype), bias.detach().to(dtype)
     return lambda values: functional.linear(values, weight, bias)
 
 

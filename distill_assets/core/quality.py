@@ -4,6 +4,7 @@ A verdict on nothing (a batch without queries) passes where nothing can be wrong
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_assets.core.agreement import mean_kendall_tau_b
+from distill_assets.core.records import SPLITS, Query, Split
+from distill_assets.core.splits import gives_way
 
 MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
@@ -24,10 +27,7 @@ MAX_UNDECIDED_QUERIES = 0.5
 # Unit vectors: collapsed ones have a mean cosine of 1. Encoders trained at a low temperature stay near 0.8 and rank well.
 # Documents that all sound alike start above that: then a training may not halve the spread that they had.
 MAX_MEAN_COSINE, MAX_MEAN_COSINE_EVER = 0.98, 0.9999
-METRIC_TOLERANCE = 1e-6
 _SAME_LOGIT = 1e-6
-_SHINGLE_SIZE = 3
-_PUNCTUATION = ".,;:?!\"'"  # not brackets and operators: they carry meaning in queries about code
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,55 +128,41 @@ def judge_missing_positives(positives: Sequence[tuple[str, str]], known: frozens
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Twin:
-    """A test query that also stands in train, word by word or nearly so."""
+def judge_leakage(
+    batch: Sequence[Query], everything: Sequence[Query], twins: Mapping[str, Query], *, limit: float
+) -> Verdict:
+    """Whether few queries of each of the batch's splits stand in another split as well, of this batch or another.
 
-    test_id: str
-    test_text: str
-    train_id: str
-    train_text: str
-    similarity: float
+    Each split of the batch is counted by itself: 20 test queries that all stand in train are a wrong split, however many clean
+    queries there are beside them. A single query is refused only where its split is above the limit over all batches too: of five
+    test queries one is 20 %, and questions that people ask twice do that by chance.
 
-
-def find_twins(test: Mapping[str, str], train: Mapping[str, str], *, jaccard: float) -> list[Twin]:
-    """For each test query (query_id -> text) its nearest train query, where that is equal or nearly so; sorted by test id.
-
-    Nearly: the shingles of three words have a Jaccard similarity of at least `jaccard`; case and punctuation do not count,
-    signs do ("x < y" and "x <= y" are two questions). Of fewer than three words all must be equal.
-
-    Two sets with similarity j share at least ceil(j * n) of the n shingles of one, so one of the rarest n - ceil(j * n) + 1
-    is shared (the prefix filter of Chaudhuri et al. 2006): lists of common shingles ("how do i") are never walked.
+    Args:
+        batch: the queries of the batch.
+        everything: those of all batches, this one included; each id once.
+        twins: what `find_twins` says of `everything`.
+        limit: share of a split, from 0 to 1.
     """
-    by_shingle: dict[int, list[str]] = {}
-    shingles_of = {query_id: query_shingles(text) for query_id, text in train.items()}
-    for query_id, own in shingles_of.items():
-        for shingle in own:
-            by_shingle.setdefault(shingle, []).append(query_id)
-    found = []
-    for test_id, text in sorted(test.items()):
-        nearest = _nearest(query_shingles(text), shingles_of, by_shingle, jaccard)
-        if nearest is not None:
-            found.append(Twin(test_id, text, nearest[1], train[nearest[1]], nearest[0]))
-    return found
-
-
-def query_shingles(text: str) -> frozenset[int]:
-    """Hashes of every run of three words, of all words where there are fewer; good within one process."""
-    stripped = (word.strip(_PUNCTUATION) for word in text.casefold().split())
-    words = [word for word in stripped if word]
-    last = max(1, len(words) - _SHINGLE_SIZE + 1) if words else 0
-    return frozenset(hash(tuple(words[start : start + _SHINGLE_SIZE])) for start in range(last))
-
-
-def judge_unseen(twins: Sequence[Twin], num_test: int) -> Verdict:
-    """Whether no test query has a twin in train."""
-    return _judge_leakage(twins, num_test, 0.0, "none is wanted")
-
-
-def judge_leakage(twins: Sequence[Twin], num_test: int, *, limit: float) -> Verdict:
-    """Whether the share of test queries with a twin in train is within the limit."""
-    return _judge_leakage(twins, num_test, limit, f"allowed {limit:.1%} (setting max_leaked_queries)")
+    here, all_over = _count_twins(batch, twins), _count_twins(everything, twins)
+    splits = sorted(reversed(SPLITS), key=lambda split: -_share(*here[split]))
+    above = [split for split in splits if _share(*here[split]) > limit]
+    refused = [split for split in above if here[split][0] > 1 or _share(*all_over[split]) > limit]
+    worst = (refused or splits)[0]
+    own = [(query, twins[query.query_id]) for query in batch if query.query_id in twins]
+    num_left_out = sum(gives_way(query, twin) for query, twin in own)
+    pairs = {(query, twin) if gives_way(query, twin) else (twin, query) for query, twin in own}
+    shares = {"share_of_batch": _share(*here[worst]), "share_of_all": _share(*all_over[worst])}
+    return Verdict(
+        not refused,
+        f"{here[worst][0]:,} of {here[worst][1]:,} {worst} queries stand in another split too, equal or nearly so "
+        f"({shares['share_of_batch']:.1%}; over all batches {shares['share_of_all']:.1%}); allowed {limit:.1%} (setting "
+        f"max_leaked_queries); {num_left_out:,} of the batch's {len(batch):,} queries are left out",
+        {"num_left_out": num_left_out, **shares},
+        [
+            {"left out": _told(left_out), "repeats": _told(stays)}
+            for left_out, stays in sorted(pairs, key=lambda pair: (pair[0].query_id, pair[1].query_id))[:MAX_SAMPLES]
+        ],
+    )
 
 
 def judge_logits(pairs: Sequence[ScoredPair]) -> Verdict:
@@ -315,49 +301,20 @@ def judge_agreement(
     )
 
 
-def judge_recount(differences: Mapping[str, float], num_values: int) -> Verdict:
-    """Whether two tools agree on a run's measures: measure -> largest absolute difference of any query."""
-    apart = sorted(name for name, value in differences.items() if not value <= METRIC_TOLERANCE)
-    told = ", ".join(f"{name} {value:.1e}" for name, value in differences.items()) or "nothing was judged"
-    return Verdict(
-        not apart,
-        f"largest difference of {num_values:,} values counted twice: {told}; allowed {METRIC_TOLERANCE:g}",
-        {f"max_difference_{name}": value for name, value in differences.items()},
-    )
-
-
-def judge_gate(verdict: str, reason: str, candidate: str, *, is_champion: bool) -> Verdict:
+def judge_gate(verdict: str, reason: str, *, is_champion: bool) -> Verdict:
     """The gate's decision. A candidate that is kept out is a warning; one that is the champion already is none."""
-    return Verdict(verdict == "promoted" or is_champion, f"{candidate}: {verdict}: {reason}")
+    return Verdict(verdict == "promoted" or is_champion, f"{verdict}: {reason}")
 
 
-def _judge_leakage(twins: Sequence[Twin], num_test: int, limit: float, allowed: str) -> Verdict:
-    share = _share(len(twins), num_test)
-    return Verdict(
-        share <= limit,
-        f"{len(twins):,} of {num_test:,} test queries stand in train, equal or nearly so ({share:.1%}); {allowed}",
-        {"num_leaked": len(twins), "share_leaked": share},
-        [
-            {
-                "test query": f"{twin.test_id}: {twin.test_text[:80]}",
-                "train query": f"{twin.train_id}: {twin.train_text[:80]}",
-                "similarity": twin.similarity,
-            }
-            for twin in twins[:MAX_SAMPLES]
-        ],
-    )
+def _count_twins(queries: Sequence[Query], twins: Mapping[str, Query]) -> dict[Split, tuple[int, int]]:
+    """Split -> how many of its queries have a twin, and how many there are."""
+    total = Counter(query.split for query in queries)
+    with_twin = Counter(query.split for query in queries if query.query_id in twins)
+    return {split: (with_twin[split], total[split]) for split in SPLITS}
 
 
-def _nearest(
-    own: frozenset[int], shingles_of: Mapping[str, frozenset[int]], by_shingle: Mapping[int, list[str]], jaccard: float
-) -> tuple[float, str] | None:
-    """(similarity, query_id) of the most similar one at `jaccard` or above; of equal ones the first by id."""
-    rarest = sorted(own, key=lambda shingle: (len(by_shingle.get(shingle, ())), shingle))
-    prefix = rarest[: len(own) - math.ceil(jaccard * len(own)) + 1]
-    candidates = {query_id for shingle in prefix for query_id in by_shingle.get(shingle, ())}
-    scored = [(len(own & shingles_of[c]) / len(own | shingles_of[c]), c) for c in candidates]
-    near = [found for found in scored if found[0] >= jaccard]
-    return min(near, key=lambda found: (-found[0], found[1])) if near else None
+def _told(query: Query) -> str:
+    return f"{query.split} {query.query_id}: {query.text[:80]}"
 
 
 def _by_query(pairs: Sequence[ScoredPair]) -> dict[str, list[ScoredPair]]:

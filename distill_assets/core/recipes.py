@@ -24,6 +24,18 @@ LISTWISE_LOSSES: tuple[str, ...] = ("margin_mse", "kl", "ranknet", "adr_mse")  #
 LOSSES: tuple[str, ...] = (*LISTWISE_LOSSES, INFO_NCE)
 _SEEDS_APART = 1000  # between two rounds
 
+# The fields that checkpoints were first stored with: always in the fingerprint. A field that came later is in it where it differs
+# from its default, so that a new field leaves stored checkpoints valid. Never add to these.
+_FIRST_FIELDS = frozenset((
+    "name", "loss", "positives", "num_positives", "num_negatives", "sampling", "num_random", "teacher_logits", "margin_scale",
+    "teacher_temperature", "student_temperature", "cosine_scale", "mask_above", "train", "rounds", "epochs", "batch_size",
+    "mini_batch_size", "learning_rate", "warmup_share", "max_queries", "seed",
+))  # fmt: skip
+_FIRST_TEACHER_FIELDS = frozenset((
+    "epochs", "num_queries", "num_hard", "num_random", "batch_size", "learning_rate", "warmup_share", "lora_rank", "max_length",
+    "seed",
+))  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -120,14 +132,14 @@ class Recipe:
             cosine_scale=self.cosine_scale,
             mask_above=1.0 if self.mask_above is None else self.mask_above,
         )
-        if not 0.0 <= self.warmup_share < 1.0:
-            raise SettingsError(f"{owner}: warmup_share is {self.warmup_share:g}, expected 0 up to below 1")
+        _require_share(owner, self.warmup_share)
         _refuse_contradictions(owner, self)
+        _write_reals_as_floats(self)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any field changes."""
-        return fingerprint(*sorted(asdict(self).items()))
+        """Changes when any field changes; not when a later version brings a field that is left at its default."""
+        return _fingerprint_of(self, _FIRST_FIELDS)
 
     def of_round(self, number: int) -> "Recipe":
         """The recipe of round `number`, from 1: each round draws anew, and none draws what another seed's first round does."""
@@ -218,29 +230,53 @@ class TeacherRecipe:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        require_positive(
-            "teacher",
-            epochs=self.epochs,
-            num_queries=1 if self.num_queries is None else self.num_queries,
-            num_hard=self.num_hard,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            max_length=self.max_length,
-        )
-        if self.num_random < 0 or self.lora_rank < 0 or not 0.0 <= self.warmup_share < 1.0:
-            raise SettingsError("teacher: num_random and lora_rank must be 0 or more, warmup_share 0 up to below 1")
+        whole = {
+            "epochs": self.epochs,
+            "num_queries": 1 if self.num_queries is None else self.num_queries,
+            "num_hard": self.num_hard,
+            "batch_size": self.batch_size,
+            "max_length": self.max_length,
+        }
+        require_whole("teacher", **whole, num_random=self.num_random, lora_rank=self.lora_rank, seed=self.seed)
+        require_positive("teacher", **whole, learning_rate=self.learning_rate)
+        if self.num_random < 0 or self.lora_rank < 0:
+            raise SettingsError("teacher: num_random and lora_rank must be 0 or more")
+        _require_share("teacher", self.warmup_share)
+        _write_reals_as_floats(self)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any field changes."""
-        return fingerprint(*sorted(asdict(self).items()))
+        """Changes when any field changes; not when a later version brings a field that is left at its default."""
+        return _fingerprint_of(self, _FIRST_TEACHER_FIELDS)
+
+
+def _fingerprint_of(recipe: Recipe | TeacherRecipe, first: frozenset[str]) -> str:
+    """Of the fields in `first`, and of those others that differ from their default."""
+    default_of = {field.name: field.default for field in fields(recipe)}
+    values = asdict(recipe).items()
+    return fingerprint(*sorted((name, value) for name, value in values if name in first or value != default_of[name]))
+
+
+def _write_reals_as_floats(recipe: Recipe | TeacherRecipe) -> None:
+    """Turn numbers of fields that hold a float into floats: 10 and 10.0 are one recipe, and so are 0.0 and -0.0."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if float in (field.type, *get_args(field.type)) and isinstance(value, int | float):
+            object.__setattr__(recipe, field.name, float(value) + 0.0)  # -0.0 + 0.0 is 0.0
+
+
+def _require_share(owner: str, warmup_share: float) -> None:
+    if not (_is_number(warmup_share) and 0.0 <= warmup_share < 1.0):
+        raise SettingsError(f"{owner}: warmup_share = {warmup_share!r}: expected a number from 0 up to below 1")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)  # true of a settings file is an int
 
 
 def require_positive(owner: str, **values: float) -> None:
     """Raise `SettingsError` naming every value that is not a finite number above 0."""
-    wrong = {
-        n: value for n, value in values.items() if not (isinstance(value, int | float) and 0 < value < float("inf"))
-    }
+    wrong = {n: value for n, value in values.items() if not (_is_number(value) and 0 < value < float("inf"))}
     if wrong:
         listed = ", ".join(f"{name} = {value!r}" for name, value in wrong.items())
         raise SettingsError(f"{owner}: {listed}: expected a number above 0")

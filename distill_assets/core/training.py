@@ -1,7 +1,8 @@
 """Training of students and teachers on transformers' trainer: seeded, resumable, best dev step kept."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,22 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.utils.data import Dataset, SequentialSampler
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import rotate_checkpoints
 
 from distill_assets.core.batches import StudentSteps, TeacherSteps, plan_steps
 from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
 from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, TrainingGroup, pairs_of, per_group
+from distill_assets.core.groups import DevGroup, Epochs, TrainingGroup, pairs_of, per_group
 from distill_assets.core.losses import TeacherStatistics, measure_logits, require_soft
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.objectives import SCALE_RATE, StudentLoss, TeacherLoss
 from distill_assets.core.query_tower import require_split
 from distill_assets.core.recipes import Recipe, TeacherRecipe
+from distill_assets.core.records import fingerprint
+from distill_assets.core.saves import keep_saves_of, mark_whole, newest_save
 
 _DEV_METRIC = "dev_ndcg_at_10"
+_SAVES_KEPT = 2  # the newest and the best
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class TrainingRun:
     """Where and how often: nothing here changes what is learned, but for the number of dev evaluations.
 
     Attributes:
-        work_folder: holds resumable state; the same call after a kill goes on from its last save.
+        work_folder: holds resumable state; the same call after a kill goes on from its last whole save. Saves of a call with
+            another recipe, data, start weights or device are removed.
         num_evaluations: dev evaluations and saves over the whole run; 0 leaves the last weights, unsaved.
         show_progress: a progress bar on stderr.
     """
@@ -47,7 +52,8 @@ class TrainingRun:
 class TrainingReport:
     """What training did. `losses` and `dev_curve` are (step, value); dev is nDCG@10 of reranking the dev groups.
 
-    `teacher` are the statistics of the logits that were trained on, `learned_margin_scale` where a learned scale ended.
+    `teacher` are the statistics of the logits that were trained on, `learned_margin_scale` where a learned scale ended,
+    `num_queries_left_out` the queries that no epoch trained on, by reason (`core.groups.Epochs`).
     """
 
     num_groups: int
@@ -59,11 +65,12 @@ class TrainingReport:
     resumed_from_step: int
     teacher: TeacherStatistics | None = None
     learned_margin_scale: float | None = None
+    num_queries_left_out: dict[str, int] = field(default_factory=dict)
 
 
 def train_student(
     model: SentenceTransformer,
-    epochs: Sequence[Sequence[TrainingGroup]],
+    epochs: Epochs,
     dev_groups: Sequence[DevGroup],
     recipe: Recipe,
     run: TrainingRun,
@@ -77,7 +84,7 @@ def train_student(
             that is not finite.
     """
     trainer = make_student_trainer(model, epochs, recipe, run, dev_groups)
-    report = _train(trainer, run, len(epochs[0]))
+    report = _train(trainer, epochs, recipe, run)
     scale = trainer.model.log_margin_scale
     learned = None if scale is None else float(scale.detach().exp())
     return replace(report, teacher=trainer.model.statistics, learned_margin_scale=learned)
@@ -114,7 +121,7 @@ def num_buckets_on(device: str) -> int:
 
 def train_teacher(
     model: CrossEncoder,
-    epochs: Sequence[Sequence[TrainingGroup]],
+    epochs: Epochs,
     dev_groups: Sequence[DevGroup],
     recipe: TeacherRecipe,
     run: TrainingRun,
@@ -128,7 +135,7 @@ def train_teacher(
     steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
     evaluator = DevEvaluator(dev_groups, _teacher_scores)
     trainer = StepTrainer(TeacherLoss(model), TeacherSteps(steps), evaluator, _arguments(run, recipe, len(steps)))
-    return _train(trainer, run, len(epochs[0]))
+    return _train(trainer, epochs, recipe, run)
 
 
 def _teacher_statistics(epochs: Sequence[Sequence[TrainingGroup]], recipe: Recipe) -> TeacherStatistics | None:
@@ -155,7 +162,7 @@ def _teacher_statistics(epochs: Sequence[Sequence[TrainingGroup]], recipe: Recip
 def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int) -> TrainingArguments:
     every = max(1, num_steps // max(1, run.num_evaluations))
     saves = "steps" if run.num_evaluations else "no"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(run.work_folder),
         num_train_epochs=1,  # the data hold the steps of all epochs in order
         per_device_train_batch_size=1,  # one item of the data is one step
@@ -169,7 +176,6 @@ def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int)
         eval_steps=every,
         save_strategy=saves,
         save_steps=every,
-        save_total_limit=2,
         load_best_model_at_end=run.num_evaluations > 0,
         metric_for_best_model=_DEV_METRIC,
         greater_is_better=True,
@@ -179,27 +185,58 @@ def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int)
         report_to="none",
         remove_unused_columns=False,
     )
+    arguments._n_gpu = min(
+        1, arguments.n_gpu
+    )  # with two, transformers would put two steps into one and split the step's tensors
+    return arguments
 
 
-def _train(trainer: Any, run: TrainingRun, num_groups: int) -> TrainingReport:
+def _train(trainer: Any, epochs: Epochs, recipe: Recipe | TeacherRecipe, run: TrainingRun) -> TrainingReport:
     for printer in (PrinterCallback, ProgressCallback):  # both write to stdout, where --json has its document
         trainer.remove_callback(printer)
     trainer.add_callback(_ProgressBar(is_shown=run.show_progress))
-    last = get_last_checkpoint(str(run.work_folder)) if run.work_folder.is_dir() else None
-    resumed = int(last.rsplit("-", 1)[1]) if last else 0
-    trainer.train(resume_from_checkpoint=last)
+    keep_saves_of(run.work_folder, _describe(trainer, recipe, run))
+    last = newest_save(run.work_folder)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     history = trainer.state.log_history
     dev_curve = [(entry["step"], entry[f"eval_{_DEV_METRIC}"]) for entry in history if f"eval_{_DEV_METRIC}" in entry]
     best_step, best = max(dev_curve, key=lambda point: (point[1], -point[0]))
     return TrainingReport(
-        num_groups=num_groups,
+        num_groups=len(epochs[0]),
         num_steps=trainer.state.global_step,
         losses=[(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
         dev_curve=dev_curve,
         best_step=best_step,
         best_dev_ndcg_at_10=best,
-        resumed_from_step=resumed,
+        resumed_from_step=int(last.name.rsplit("-", 1)[1]) if last else 0,
+        num_queries_left_out=dict(epochs.left_out),
     )
+
+
+def _describe(trainer: Any, recipe: Recipe | TeacherRecipe, run: TrainingRun) -> dict[str, object]:
+    """What decides the result of a training, to the last bit; texts, logits and weights as fingerprints."""
+    model, steps = trainer.model.model, trainer.train_dataset.steps
+    return {
+        "recipe": asdict(recipe),
+        "num_steps": len(steps),
+        "num_evaluations": run.num_evaluations,
+        "device": run.device,
+        "is_bf16": trainer.args.bf16,
+        "steps": fingerprint(*steps),
+        "dev_groups": fingerprint(*trainer.evaluator.groups),
+        "max_length": model.max_seq_length,
+        "prompts": model.prompts,
+        "start_weights": _fingerprint_weights(model),
+    }
+
+
+def _fingerprint_weights(model: torch.nn.Module) -> str:
+    """Changes when any weight or buffer of a model changes by a bit. A second for about 1 GB."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 def score_dev_groups(model: SentenceTransformer, groups: Sequence[DevGroup]) -> list[list[float]]:
@@ -276,6 +313,13 @@ class StepTrainer(Trainer):
             return dict(self.model.state_dict())
         return {name: p for name, p in parameters.items() if p.requires_grad}
 
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        """A save, marked as whole; older ones are removed after that, so that a kill at any moment leaves one to go on from."""
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir)
+        mark_whole(folder / f"checkpoint-{self.state.global_step}")
+        rotate_checkpoints(str(folder), _SAVES_KEPT, self.state.best_model_checkpoint)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -297,6 +341,11 @@ class StepTrainer(Trainer):
 
 
 def _the_step(items: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(items) != 1:
+        raise TrainingError(
+            f"{len(items)} planned steps came as one, expected 1: the others would not be trained on; let one GPU be visible "
+            "(CUDA_VISIBLE_DEVICES=0)"
+        )
     return items[0]
 
 

@@ -113,9 +113,9 @@ def test_another_base_is_refused(adapted: tuple[Path, np.ndarray, np.ndarray], t
     """An adapter on a foreign encoder would score at random; the message must name both."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    from distill_assets_tests.conftest import _save_bert
+    from benchmarks.tiny import save_bert
 
-    source = _save_bert(tmp_path / "source", num_labels=None)
+    source = save_bert(tmp_path / "source", num_labels=None)
     config = AutoConfig.from_pretrained(str(source), hidden_size=16, intermediate_size=32)
     AutoModel.from_config(config).save_pretrained(str(tmp_path / "narrow"))
     AutoTokenizer.from_pretrained(str(source)).save_pretrained(str(tmp_path / "narrow"))
@@ -136,6 +136,19 @@ def test_damaged_adapters_are_refused(
         (copy / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError, match="/damaged does not fit"):
         load_adapted_teacher(tiny_encoder, copy, device="cpu", max_length=48)
+
+
+def test_a_new_adapter_starts_alike_each_time(tiny_encoder: Path) -> None:
+    """Its random half came from wherever the process stood: after a kill no training was known again, and none could be repeated."""
+    starts = []
+    for _ in range(2):
+        model = load_student(tiny_encoder, device="cpu")
+        state = torch.random.get_rng_state()
+        add_adapter(model, rank=2)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        starts.append({name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad})
+        torch.rand(17)
+    assert starts[0] and all(torch.equal(value, starts[1][name]) for name, value in starts[0].items())
 
 
 def test_a_cross_encoder_without_the_head_cannot_be_saved_as_adapter(tiny_cross_encoder: Path, tmp_path: Path) -> None:

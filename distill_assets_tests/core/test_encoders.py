@@ -14,6 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
+from tokenizers import Tokenizer, models
 
 from distill_assets.core import encoders
 from distill_assets.core.encoders import (
@@ -25,8 +29,10 @@ from distill_assets.core.encoders import (
     load_student,
     load_teacher,
     pick_device,
+    used_precision,
 )
 from distill_assets.core.errors import ModelError, NonFiniteError
+from distill_assets.core.query_tower import split_towers
 
 TEXTS = ["sum every value of the array", "sort", "merge the frame along one axis", "sum every value of the matrix", "a"]
 
@@ -106,9 +112,9 @@ def test_bare_encoder_given_as_teacher(tiny_encoder: Path, tmp_path: Path) -> No
 
 def test_cross_encoder_with_two_outputs(tmp_path: Path) -> None:
     """Of two logits one would be taken, or both be flattened into the wrong pairs."""
-    from distill_assets_tests.conftest import _save_bert
+    from benchmarks.tiny import save_bert
 
-    path = _save_bert(tmp_path / "two", num_labels=2)
+    path = save_bert(tmp_path / "two", num_labels=2)
     with pytest.raises(ModelError, match="/two has 2 outputs"):
         load_teacher(path, device="cpu")
 
@@ -284,6 +290,62 @@ def test_bf16_encodes_close_to_fp32_at_unit_length(tiny_encoder: Path) -> None:
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
     assert (vectors * exact).sum(axis=1).min() > 0.999
     assert not np.array_equal(vectors, exact)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_only_the_transformers_run_in_bf16(is_split: bool, tiny_encoder: Path, tmp_path: Path) -> None:
+    """A split model is one module to the loader: pooling and the layer after it ran in 8 bits on both of its sides.
+
+    The tiny encoder gets a dense layer and a normalisation behind its pooling, as many published students have.
+    """
+    layers = [*load_student(tiny_encoder, device="cpu"), Dense(32, 32), Normalize()]
+    model = SentenceTransformer(modules=layers, device="cpu")
+    (split_towers(model) if is_split else model).save_pretrained(str(tmp_path / "m"), create_model_card=False)
+    exact, fast = (load_student(tmp_path / "m", device="cpu", precision=p) for p in ("fp32", "bf16"))
+    seen: list[tuple[str, torch.dtype]] = []
+
+    def watch(module: Any, inputs: Any, output: Any) -> None:
+        seen.extend(
+            (f"{type(module).__name__}.{name}", output[name].dtype)
+            for name in ("token_embeddings", "sentence_embedding")
+            if name in output
+        )
+
+    for module in fast.modules():
+        if isinstance(module, Transformer):
+            assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+        if isinstance(module, Dense):
+            assert {p.dtype for p in module.parameters()} == {torch.float32}
+        if isinstance(module, (Transformer, Pooling, Dense, Normalize)):
+            module.register_forward_hook(watch)
+    roles: tuple[Any, ...] = ("query", "document")
+    for role in roles:
+        cosines = (encode_texts(fast, TEXTS, role) * encode_texts(exact, TEXTS, role)).sum(axis=1)
+        assert 0.999 < cosines.min() < 1.0
+    assert {name for name, _ in seen} >= {"Transformer.token_embeddings", "Normalize.sentence_embedding"}
+    assert {dtype for _, dtype in seen} == {torch.float32}
+    assert (used_precision(exact), used_precision(fast)) == ("fp32", "bf16")
+
+
+def test_layers_for_the_pooling_leave_the_transformer_in_fp32() -> None:
+    """A pooling over several layers reads them as a tuple, which stayed in 8 bits."""
+    layer = torch.ones(1, 2, 4, dtype=torch.bfloat16)
+    mask = torch.ones(1, 2, dtype=torch.int64)
+    given = {"all_layer_embeddings": (layer, layer), "token_embeddings": layer, "attention_mask": mask, "task": "query"}
+    found = encoders._as_float32(torch.nn.Identity(), None, given)
+    assert [v.dtype for v in (*found["all_layer_embeddings"], found["token_embeddings"])] == [torch.float32] * 3
+    assert found["attention_mask"] is mask and found["task"] == "query"
+
+
+def test_a_model_without_a_transformer_says_that_it_stays_in_fp32(tmp_path: Path) -> None:
+    """Its vectors would be kept under the key of bf16 ones, and compared with those of another precision."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "sum": 1, "sort": 2}, "[UNK]"))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu").save_pretrained(
+        str(tmp_path / "static"), create_model_card=False
+    )
+    model = load_student(tmp_path / "static", device="cpu", precision="bf16")
+    assert used_precision(model) == "fp32"
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_encode_texts_refuses_damaged_weights(tiny_encoder: Path) -> None:

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill_assets.core.encoders import CrossEncoderScorer, grow_cross_encoder, has_fast_bf16
 from distill_assets.core.errors import ModelError
-from distill_assets.core.fast_scoring import FastScorer, cut_by_tokens, open_scorer, resolve_precision
-from distill_assets.core.int8_products import has_int8
+from distill_assets.core.fast_scoring import (
+    FastScorer,
+    cut_by_tokens,
+    open_scorer,
+    resolve_precision,
+    used_precision,
+)
 from distill_assets_tests.layouts import LAYOUTS
 
 WORDS = ["sort", "the", "frame", "of", "kernel", "a", "window"]
@@ -28,6 +34,7 @@ def _network(layout: str, tokenizer: Any, folder: Path) -> Path:
         BertForSequenceClassification,
         ModernBertConfig,
         ModernBertForSequenceClassification,
+        ModernBertModel,
         XLMRobertaConfig,
         XLMRobertaForSequenceClassification,
     )
@@ -56,21 +63,27 @@ def _network(layout: str, tokenizer: Any, folder: Path) -> Path:
         "modernbert": lambda: ModernBertForSequenceClassification(
             ModernBertConfig(**shape, **special, initializer_cutoff_factor=2.0)
         ),
+        "modernbert-encoder": lambda: ModernBertModel(
+            ModernBertConfig(**shape, **special, initializer_cutoff_factor=2.0)
+        ),
     }[layout]()
     made.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
 
 
-@pytest.fixture(scope="module", params=["bert", "xlm-roberta", "modernbert", "joint"])
+@pytest.fixture(scope="module", params=["bert", "xlm-roberta", "modernbert", "joint", "modernbert-joint"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossEncoder, str]:
     """A tiny cross-encoder of each kind, and the way that it should go."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "joint":
         torch.manual_seed(4)
         return grow_cross_encoder(request.getfixturevalue("tiny_encoder"), device="cpu", max_length=40), "packed"
-    tokenizer = LAYOUTS[request.param]()
+    tokenizer = LAYOUTS[request.param.removesuffix("-joint")]()
     tokenizer.model_max_length = 24
+    if request.param == "modernbert-joint":
+        path = _network("modernbert-encoder", tokenizer, folder)
+        return grow_cross_encoder(path, device="cpu", max_length=40), "padded"
     path = _network(request.param, tokenizer, folder)
     model = CrossEncoder(str(path), device="cpu", activation_fn=torch.nn.Identity())
     return model, "padded" if request.param == "modernbert" else "packed"
@@ -111,7 +124,6 @@ def test_threads_are_as_before(model: tuple[CrossEncoder, str]) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(not has_fast_bf16("cpu"), reason="bf16 is emulated here: minutes")
 def test_bf16_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str]) -> None:
     """Half precision in the wrong place (logits, embeddings) makes ties of near candidates."""
     expected = CrossEncoderScorer(model[0])(PAIRS)
@@ -121,17 +133,47 @@ def test_bf16_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str])
     assert len(set(found.tolist())) > 0.9 * len(set(expected.tolist()))
 
 
-@pytest.mark.skipif(not has_int8(), reason="this build of torch has no 8-bit kernels")
-def test_int8_keeps_the_logits_but_for_rounding(model: tuple[CrossEncoder, str]) -> None:
-    """8 bits per tensor instead of per channel, or a bias left out, would still give plausible logits; padded models are refused."""
-    encoder, way = model
-    if way == "padded":
-        with pytest.raises(ModelError, match="precision int8 cannot be had for this teacher.*BERT-like"):
-            open_scorer(encoder, "int8")
-        return
-    found = open_scorer(encoder, "int8")(PAIRS)
-    assert np.corrcoef(found, CrossEncoderScorer(encoder)(PAIRS))[0, 1] > 0.99
-    assert not np.array_equal(found, FastScorer(encoder, "fp32")(PAIRS))
+class _Products(TorchDispatchMode):
+    """Element types of the two factors of every linear layer and attention that runs inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(func) for name in ("aten.linear", "aten.addmm", "scaled_dot_product")):
+            self.types += [value.dtype for value in args[:2]]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_scorer_computes_in_the_precision_that_it_names(
+    model: tuple[CrossEncoder, str], precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits are stored under the precision: fp32 under the key of bf16 would mix with those of another machine.
+
+    The encoder computes in it. The head after it has at most two linear layers, with two factors each, and may be in fp32.
+    """
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the recorder sees its own thread alone
+    scorer = open_scorer(model[0], precision)
+    with _Products() as products:
+        scorer([PAIRS[5]] * 3)
+    assert (scorer.way, scorer.precision) == (model[1], precision)
+    in_fp32 = products.types.count(torch.float32)
+    assert len(products.types) > 12 and len(products.types) == in_fp32 + products.types.count(torch.bfloat16)
+    assert in_fp32 == len(products.types) if precision == "fp32" else in_fp32 <= 4
+
+
+def test_logits_of_bf16_are_not_rounded_to_bf16(model: tuple[CrossEncoder, str]) -> None:
+    """bf16 has 8 binary digits: logits between 4 and 8 would lie 0.03 apart, and near candidates would tie."""
+    found = torch.from_numpy(FastScorer(model[0], "bf16")(PAIRS[:8]))
+    assert (found.bfloat16().float() != found).any()
+
+
+def test_the_way_tells_the_precision() -> None:
+    """A caller that knows the way alone must look the logits up where they were stored."""
+    assert [used_precision(way, "bf16") for way in ("packed", "padded", "predict")] == ["bf16", "bf16", "fp32"]
+    assert used_precision("packed", "fp32") == "fp32"
 
 
 def test_no_pairs(model: tuple[CrossEncoder, str]) -> None:
@@ -148,7 +190,7 @@ def test_an_unknown_model_goes_through_predict_and_says_so(
     monkeypatch.setattr(CrossEncoder, "predict", lambda self, *args, **kwargs: original(self, *args, **kwargs) + 0.5)
     with caplog.at_level(logging.WARNING):
         scorer = open_scorer(model, "bf16")
-    assert isinstance(scorer, CrossEncoderScorer)
+    assert (scorer.way, scorer.precision) == ("predict", "fp32")
     assert "packed: logits of probe pairs differ by 0.5" in caplog.text
     assert scorer(PAIRS) == pytest.approx(CrossEncoderScorer(model)(PAIRS))
 
@@ -175,8 +217,5 @@ def test_precision() -> None:
     assert resolve_precision("bf16", "mps") == "bf16"
     assert resolve_precision("auto", "mps") == "fp32"
     assert resolve_precision("auto", "cpu") == ("bf16" if has_fast_bf16("cpu") else "fp32")
-    assert resolve_precision("int8", "cpu") == "int8"
-    with pytest.raises(ModelError, match="int8 is for CPUs, the device is cuda"):
-        resolve_precision("int8", "cuda")
-    with pytest.raises(ModelError, match="'fp8' is none of"):
-        resolve_precision("fp8", "cpu")
+    with pytest.raises(ModelError, match="'int8' is none of auto, fp32, bf16"):
+        resolve_precision("int8", "cpu")

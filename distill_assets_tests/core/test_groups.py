@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import MissingPartitionError
+from distill_assets.core.errors import MissingPartitionError, TrainingError
 from distill_assets.core.groups import (
     DevGroup,
+    Epochs,
     Labels,
     TrainingGroup,
     build_dev_groups,
@@ -20,6 +21,7 @@ from distill_assets.core.groups import (
     pairs_of,
     per_group,
 )
+from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.records import Query
 
@@ -30,7 +32,7 @@ QUERIES = [Query(f"q{i}", f"query {i}", "train") for i in range(6)]
 def make_labels(**changes: object) -> Labels:
     """Query i is answered by documents i and i + 6; its mined negatives are 12 .. 16, best first."""
     values = {
-        "positives": {f"q{i}": [DOC_IDS[i], DOC_IDS[i + 6]] for i in range(6)},
+        "positives": {f"q{i}": {DOC_IDS[i]: 1, DOC_IDS[i + 6]: 2} for i in range(6)},
         "negatives": {f"q{i}": DOC_IDS[12:17] for i in range(6)},
         "content_of": {doc_id: f"text of {doc_id}" for doc_id in DOC_IDS},
     }
@@ -55,7 +57,7 @@ def ids(group: TrainingGroup) -> list[str]:
 
 def test_student_groups_take_the_best_mined_negatives_in_order() -> None:
     """Negatives in another order than the teacher's logits pair each text with a foreign score."""
-    labels = make_labels(positives={"q0": ["d00"]})
+    labels = make_labels(positives={"q0": {"d00": 1}})
     logits = {("q0", "d00"): 9.0, ("q0", "d12"): 3.0, ("q0", "d13"): 2.0}
     assert build(labels, logits, loss="margin_mse", num_negatives=2) == [
         TrainingGroup("q0", "query 0", ("text of d00", "text of d12", "text of d13"), (9.0, 3.0, 2.0), ("text of d00",))
@@ -84,7 +86,7 @@ def test_student_groups_do_not_depend_on_neighbours_or_listing_order(fields: dic
     labels = make_labels()
     all_groups = build(labels, FULL_LOGITS, **fields)
     assert build(labels, FULL_LOGITS, QUERIES[3:], **fields) == [g for g in all_groups if g.query_id >= "q3"]
-    backwards = make_labels(positives={q: list(reversed(p)) for q, p in labels.positives.items()})
+    backwards = make_labels(positives={q: dict(reversed(p.items())) for q, p in labels.positives.items()})
     assert build(backwards, FULL_LOGITS, **fields) == all_groups
 
 
@@ -121,7 +123,7 @@ def test_sampled_negatives_are_drawn_anew_each_epoch_from_what_the_teacher_score
     """The first k again and again would be top-k under another name; an unscored candidate has no logit to train on."""
     scored = {key: v for key, v in FULL_LOGITS.items() if key[1] not in ("d13", "d16")}
     recipe = make_recipe(loss="kl", num_negatives=2, sampling=sampling, epochs=12)
-    labels = make_labels(negatives={"q0": DOC_IDS[12:20]}, positives={"q0": ["d00"]})
+    labels = make_labels(negatives={"q0": DOC_IDS[12:20]}, positives={"q0": {"d00": 1}})
     drawn = [ids(group)[1:] for groups in build_student_epochs(QUERIES, labels, recipe, scored) for group in groups]
     assert len({tuple(d) for d in drawn}) > 3
     assert {d for found in drawn for d in found} == {"d12", "d14", "d15", "d17", "d18", "d19"}
@@ -161,7 +163,7 @@ def test_the_teacher_chooses_the_positive_of_a_query_without_labels() -> None:
 
     q0 is not judged, its best scored candidate is d14; q1 is judged with d01, which the teacher puts below d12; q2 has no score.
     """
-    labels = make_labels(positives={"q1": ["d01"]})
+    labels = make_labels(positives={"q1": {"d01": 1}})
     logits = {("q0", d): v for d, v in zip(DOC_IDS[12:17], (1.0, 2.0, 5.0, 0.0, -1.0), strict=True)}
     logits |= {("q1", "d01"): 3.0, ("q1", "d12"): 4.0, ("q1", "d13"): 1.0, ("q1", "d14"): 0.0}
     groups = build(labels, logits, QUERIES[:3], loss="kl", positives="teacher", num_negatives=2)
@@ -172,18 +174,110 @@ def test_the_teacher_chooses_the_positive_of_a_query_without_labels() -> None:
     assert groups[1].relevant == ("text of d12", "text of d01")
 
 
-def test_student_groups_leave_out_queries_that_cannot_fill_a_row() -> None:
-    """A short row would shift columns or fail in the trainer after the first batches; no positive has nothing to learn."""
+def test_student_groups_leave_out_and_count_queries_that_cannot_fill_a_row() -> None:
+    """A short row would shift columns or fail in the trainer; left out in silence, a student of one query looks like one of six."""
     labels = make_labels(
-        positives={"q0": ["d00"], "q1": ["d01"], "q2": []},
+        positives={"q0": {"d00": 1}, "q1": {"d01": 1}, "q2": {}},
         negatives={"q0": ["d12"], "q1": ["d12", "d13"], "q2": ["d12", "d13"]},
     )
-    assert [g.query_id for g in build(labels, num_negatives=2)] == ["q1"]
+    epochs = build_student_epochs(QUERIES, labels, make_recipe(num_negatives=2, epochs=3))
+    assert [[g.query_id for g in groups] for groups in epochs] == [["q1"]] * 3
+    assert epochs.left_out == {"no_positive": 4, "too_few_negatives": 1}
+
+
+def test_a_query_that_the_teacher_scored_nothing_of_is_counted() -> None:
+    """Where the teacher chooses positives, unscored queries vanish from the training set: here five of six."""
+    logits = {("q3", d): v for d, v in zip(DOC_IDS[12:17], (1.0, 2.0, 5.0, 0.0, -1.0), strict=True)}
+    recipe = make_recipe(loss="kl", positives="teacher", num_negatives=2)
+    epochs = build_student_epochs(QUERIES, make_labels(), recipe, logits)
+    assert [g.query_id for g in epochs[0]] == ["q3"]
+    assert epochs.left_out == {"no_positive": 5}
+
+
+def test_a_row_that_the_corpus_cannot_fill_is_counted() -> None:
+    """Queries with more answers leave fewer other documents: narrower than the widest row, they vanish.
+
+    Four documents. q0: answer d00, negative d12, so that d13 and d14 are left for the row. q1 has d13 for an answer too: d14 alone.
+    """
+    labels = Labels(
+        {"q0": {"d00": 1}, "q1": {"d00": 1, "d13": 1}},
+        {"q0": ["d12"], "q1": ["d12"]},
+        {d: f"text of {d}" for d in ["d00", "d12", "d13", "d14"]},
+    )
+    student = build_student_epochs(QUERIES[:2], labels, make_recipe(num_random=2, num_negatives=1))
+    for epochs in (student, teacher_epochs(QUERIES[:2], labels, num_hard=1, num_random=2, epochs=1)):
+        assert [g.query_id for g in epochs[0]] == ["q0"]
+        assert epochs.left_out == {"too_few_documents": 1}
+
+
+def test_no_query_that_can_be_trained_on_is_an_error_with_the_counts() -> None:
+    """An empty training set failed later, with widths of rows that say nothing of the reason."""
+    labels = make_labels(positives={"q0": {"d00": 1}, "q1": {"d01": 1}})
+    message = r"none of 6 training queries can be trained on \(no_positive 4, too_few_negatives 2\)"
+    with pytest.raises(TrainingError, match=message):
+        build(labels, num_negatives=6)
+    with pytest.raises(TrainingError, match=message):
+        teacher_epochs(QUERIES, labels, num_hard=6)
+    with pytest.raises(TrainingError, match=r"none of 0 .*there is none"):
+        build(labels, None, [])
+
+
+LATER_JUDGED = Labels(
+    positives={"q0": {"d00": 1, "d13": 2}},
+    negatives={"q0": ["d12", "d13", "d14", "copy", "d12", "d15"]},
+    content_of={d: f"text of {d}" for d in DOC_IDS[:20]} | {"copy": "text of d13"},
+)
+
+
+def test_a_document_that_was_mined_before_it_was_judged_is_no_negative() -> None:
+    """The teacher was trained to put an answer last, and a perfect model got a dev score of 0.63 for finding it twice.
+
+    d13 was mined by one batch and judged by a later one; its text stands in the corpus under another id too; d12 was mined twice.
+    """
+    assert LATER_JUDGED.negatives_of("q0") == ["d12", "d14", "d15"]
+    assert LATER_JUDGED.positives_of("q0") == ["d00", "d13"]
+    assert (LATER_JUDGED.negatives_of("nobody"), LATER_JUDGED.positives_of("nobody")) == ([], [])
+    texts = ("text of d00", "text of d13", "text of d12", "text of d14", "text of d15")
+    (dev,) = build_dev_groups(QUERIES, LATER_JUDGED)
+    assert dev == DevGroup("q0", "query 0", texts, (1, 2, 0, 0, 0))
+    assert rerank_ndcg([dev], [[float(grade) for grade in dev.relevances]]) == pytest.approx(1.0)
+    for groups in teacher_epochs(QUERIES, LATER_JUDGED, num_hard=3, num_random=10, epochs=20):
+        assert [sorted(ids(g)[1:4]) for g in groups] == [["d12", "d14", "d15"]]
+        assert not {"d00", "d13"} & set(ids(groups[0])[1:])
+    recipe = make_recipe(num_negatives=3, num_random=10, sampling="random", epochs=20)
+    for groups in build_student_epochs(QUERIES, LATER_JUDGED, recipe):
+        assert [sorted(ids(g)[1:4]) for g in groups] == [["d12", "d14", "d15"]]
+        assert not {"d00", "d13"} & set(ids(groups[0])[1:])
+
+
+def test_a_copy_of_the_positive_that_the_teacher_chose_is_no_negative() -> None:
+    """The same text as first and as second of a list: the teacher's margin is 0 and a softmax is asked to tell them apart."""
+    labels = Labels({}, {"q0": ["d12", "copy", "d14"]}, LATER_JUDGED.content_of | {"copy": "text of d12"})
+    logits = {("q0", "d12"): 3.0, ("q0", "copy"): 2.9, ("q0", "d14"): 0.0}
+    (group,) = build(labels, logits, QUERIES, loss="kl", positives="teacher", num_negatives=1)
+    assert (ids(group), group.teacher_logits) == (["d12", "d14"], (3.0, 0.0))
+
+
+@given(
+    positives=st.dictionaries(st.sampled_from(DOC_IDS), st.integers(1, 3), max_size=6),
+    mined=st.lists(st.sampled_from(DOC_IDS)),
+    num_texts=st.integers(1, 40),
+)
+def test_negatives_are_what_was_mined_less_the_answers(
+    positives: dict[str, int], mined: list[str], num_texts: int
+) -> None:
+    """An answer among the negatives teaches the opposite; a negative lost or moved changes every list after it in silence."""
+    content_of = {d: f"text {i % num_texts}" for i, d in enumerate(DOC_IDS)}
+    found = Labels({"q": positives}, {"q": mined}, content_of).negatives_of("q")
+    answers = {content_of[d] for d in positives}
+    assert len(found) == len(set(found))
+    assert set(found) == {d for d in mined if content_of[d] not in answers}
+    assert found == sorted(found, key=mined.index)
 
 
 def test_student_groups_name_missing_logits() -> None:
     """A default of 0 for a pair that was never scored would be trained on as a verdict."""
-    labels = make_labels(positives={"q0": ["d00"]})
+    labels = make_labels(positives={"q0": {"d00": 1}})
     with pytest.raises(MissingPartitionError, match=r"'q0': 2 of its 3 .* first 'd12'.*scored_negatives"):
         build(labels, {("q0", "d00"): 1.0}, loss="kl", num_negatives=2)
     with pytest.raises(MissingPartitionError, match=r"'q0': 1 of its 5 mined negatives.*draws 2"):
@@ -193,7 +287,7 @@ def test_student_groups_name_missing_logits() -> None:
         build(labels, None, loss="kl")
 
 
-def teacher_epochs(queries: Sequence[Query], labels: Labels, **fields: Any) -> list[list[TrainingGroup]]:
+def teacher_epochs(queries: Sequence[Query], labels: Labels, **fields: Any) -> Epochs:
     """The epochs of a teacher's recipe with these fields."""
     return build_teacher_epochs(queries, labels, TeacherRecipe(**fields))
 
@@ -227,30 +321,31 @@ def test_teacher_groups_do_not_depend_on_neighbours() -> None:
     """Adding a query must leave what the others draw alone, or no two teachers could be compared."""
     arguments = {"num_hard": 3, "num_random": 2, "epochs": 1, "seed": 5}
     (everything,) = teacher_epochs(QUERIES, make_labels(), **arguments)
-    assert teacher_epochs(QUERIES[2:4], make_labels(), **arguments) == [everything[2:4]]
+    assert list(teacher_epochs(QUERIES[2:4], make_labels(), **arguments)) == [everything[2:4]]
 
 
-def test_teacher_groups_leave_out_queries_with_too_few_mined_negatives() -> None:
+def test_teacher_groups_leave_out_and_count_queries_with_too_few_mined_negatives() -> None:
     """`random.sample` would raise on the first such query and stop the whole teacher."""
     labels = make_labels(negatives={"q0": DOC_IDS[12:14], "q1": DOC_IDS[12:15]})
-    (groups,) = teacher_epochs(QUERIES, labels, num_hard=3, num_random=0, epochs=1, seed=5)
-    assert [g.query_id for g in groups] == ["q1"]
+    epochs = teacher_epochs(QUERIES, labels, num_hard=3, num_random=0, epochs=1, seed=5)
+    assert [g.query_id for g in epochs[0]] == ["q1"]
+    assert epochs.left_out == {"too_few_negatives": 5}
 
 
 def test_teacher_groups_of_a_tiny_corpus_have_one_width() -> None:
     """A corpus with too few other documents must give narrower groups of one width, never a ragged table or a hang."""
     content_of = {doc_id: doc_id for doc_id in ["d00", "d12", "d13", "d14"]}
-    labels = Labels({"q0": ["d00"]}, {"q0": ["d12", "d13"]}, content_of)
+    labels = Labels({"q0": {"d00": 1}}, {"q0": ["d12", "d13"]}, content_of)
     epochs = teacher_epochs(QUERIES[:1], labels, num_hard=2, num_random=5, epochs=3, seed=5)
     assert [len(groups) for groups in epochs] == [1, 1, 1]
     assert all(set(g.documents) == set(content_of) and len(g.documents) == 4 for groups in epochs for g in groups)
 
 
-def test_dev_groups_hold_all_positives_and_all_mined() -> None:
-    """A dev group without its second positive scores a model that finds it as if it had failed."""
+def test_dev_groups_hold_all_positives_with_their_grades_and_all_mined() -> None:
+    """Without its second positive a model that finds it has failed; with grades made 1, the better answer may as well come last."""
     labels = make_labels(negatives={"q0": ["d12", "d13"]})
     assert build_dev_groups(QUERIES, labels) == [
-        DevGroup("q0", "query 0", ("text of d00", "text of d06", "text of d12", "text of d13"), (1, 1, 0, 0))
+        DevGroup("q0", "query 0", ("text of d00", "text of d06", "text of d12", "text of d13"), (1, 2, 0, 0))
     ]
 
 

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from distill_assets.core.encoders import encode_texts, load_student
 from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, TrainingGroup
+from distill_assets.core.groups import DevGroup, Epochs, TrainingGroup
 from distill_assets.core.query_tower import is_split, split_towers
 from distill_assets.core.recipes import Recipe
 from distill_assets.core.training import TrainingRun, train_student
@@ -49,7 +49,7 @@ def test_only_queries_move_and_the_saved_folder_loads_as_it_is(tiny_encoder: Pat
     untouched = load_student(tiny_encoder, device="cpu")
     documents, queries = encode_texts(untouched, TEXTS, "document"), encode_texts(untouched, QUERIES, "query")
     model = split_towers(load_student(tiny_encoder, device="cpu"))
-    report = train_student(model, [GROUPS] * 3, DEV, RECIPE, TrainingRun(tmp_path / "work", "cpu"))
+    report = train_student(model, Epochs([GROUPS] * 3), DEV, RECIPE, TrainingRun(tmp_path / "work", "cpu"))
     assert np.array_equal(encode_texts(model, TEXTS, "document"), documents)
     trained = encode_texts(model, QUERIES, "query")
     assert np.abs(trained - queries).max() > 1e-3
@@ -91,4 +91,4 @@ def test_a_model_that_is_not_split_is_refused(tiny_encoder: Path, tmp_path: Path
     """Trained as one tower under this recipe's name, it would be served with vectors that are not its own."""
     with pytest.raises(TrainingError, match="split_towers first"):
         run = TrainingRun(tmp_path, "cpu")
-        train_student(load_student(tiny_encoder, device="cpu"), [GROUPS] * 3, DEV, replace(RECIPE), run)
+        train_student(load_student(tiny_encoder, device="cpu"), Epochs([GROUPS] * 3), DEV, replace(RECIPE), run)

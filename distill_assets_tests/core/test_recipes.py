@@ -1,9 +1,11 @@
 """Recipes: refused at birth when wrong, and told apart by every field."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distill_assets.core.errors import SettingsError, UnknownRecipeError
 from distill_assets.core.recipes import (
@@ -36,6 +38,59 @@ def test_every_field_changes_the_fingerprint(recipe: Any) -> None:
     prints = {name: other.fingerprint for name, other in changed.items()}
     assert len(set(prints.values())) == len(prints)
     assert recipe.fingerprint not in prints.values()
+
+
+def test_fingerprints_are_those_of_stored_checkpoints() -> None:
+    """Another fingerprint of the same recipe trains every stored student and teacher again."""
+    assert {name: recipe.fingerprint for name, recipe in BUILT_IN_RECIPES.items()} == {
+        "hard_labels": "e6435822d3a5a26eefa508961a3ff3d8",
+        "kl": "3bb55d3032c49ffb03def26c5108449a",
+        "margin_mse": "3c3490a5dfaec086e1c743807cff0e57",
+    }
+    assert Recipe(name="a", loss="margin_mse", margin_scale="learned").fingerprint == "e860d80de4c14322a61f2f2cc15dd8ad"
+    assert TeacherRecipe().fingerprint == "2bd95989be9f4bfd929609350dbea3b0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LaterRecipe(Recipe):
+    """A recipe of a later version, with one field more."""
+
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LaterTeacherRecipe(TeacherRecipe):
+    label_smoothing: float = 0.0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "later"),
+    [(Recipe(name="a", loss="kl"), _LaterRecipe(name="a", loss="kl")), (TeacherRecipe(), _LaterTeacherRecipe())],
+    ids=["student", "teacher"],
+)
+def test_a_field_of_a_later_version_counts_where_it_is_set(recipe: Any, later: Any) -> None:
+    """Each new field would train every stored model again. One that never counts leaves a changed recipe with its old model."""
+    assert later.fingerprint == recipe.fingerprint
+    assert replace(later, label_smoothing=0.1).fingerprint != recipe.fingerprint
+    assert replace(later, seed=99).fingerprint == replace(recipe, seed=99).fingerprint != recipe.fingerprint
+
+
+_REALS = [f.name for f in fields(Recipe) if "float" in str(f.type) and f.name not in ("loss", "warmup_share")]
+
+
+@given(st.sampled_from(_REALS), st.integers(1, 10**6))
+def test_a_whole_number_is_the_same_recipe_as_its_real_one(name: str, number: int) -> None:
+    """A settings file holds 10 or 10.0: as two recipes, rewriting it trains the student again."""
+    whole, real = replace(RECIPE, **{name: number}), replace(RECIPE, **{name: float(number)})
+    assert whole.fingerprint == real.fingerprint
+    assert repr(whole) == repr(real)
+
+
+def test_numbers_of_a_teacher_recipe_have_one_way_of_writing() -> None:
+    """The same for the teacher, whose training takes longest; -0.0 equals 0 and is written otherwise."""
+    assert TeacherRecipe(learning_rate=1).fingerprint == TeacherRecipe(learning_rate=1.0).fingerprint
+    assert len({TeacherRecipe(warmup_share=share).fingerprint for share in (0, 0.0, -0.0)}) == 1
+    assert len({replace(RECIPE, warmup_share=share).fingerprint for share in (0, 0.0, -0.0)}) == 1
 
 
 def test_equal_recipes_have_equal_fingerprints() -> None:
@@ -83,6 +138,9 @@ def test_equal_recipes_have_equal_fingerprints() -> None:
         ("epochs", True),
         ("seed", 1.0),
         ("learning_rate", float("inf")),
+        ("learning_rate", True),
+        ("warmup_share", False),
+        ("warmup_share", "0.1"),
     ],
 )
 def test_bad_fields_are_refused_by_name(field: str, value: Any) -> None:
@@ -138,6 +196,9 @@ def test_who_reads_the_teacher(fields_: dict[str, Any], uses_teacher: bool) -> N
         ("num_random", -1),
         ("lora_rank", -1),
         ("warmup_share", 1.0),
+        ("num_queries", 2.5),
+        ("seed", 1.0),
+        ("epochs", True),
     ],
 )
 def test_bad_teacher_fields_are_refused_by_name(field: str, value: Any) -> None:

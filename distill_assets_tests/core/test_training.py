@@ -1,5 +1,6 @@
 """Training on tiny models: it learns, it repeats, it resumes, it keeps the best step, and it refuses what cannot work."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerState
 
 from distill_assets.core import training
 from distill_assets.core.encoders import grow_cross_encoder, load_student, load_teacher
 from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, TrainingGroup
+from distill_assets.core.groups import DevGroup, Epochs, TrainingGroup
 from distill_assets.core.recipes import Recipe, TeacherRecipe
 from distill_assets.core.training import TrainingReport, TrainingRun, train_student, train_teacher
 from distill_assets_tests.conftest import ACTIONS, TOPICS
@@ -52,7 +54,7 @@ def student(
 ) -> tuple[Any, TrainingReport]:
     """A fresh student, trained."""
     model = load_student(path, device="cpu")
-    return model, train_student(model, [groups] * recipe.epochs, DEV_GROUPS, recipe, run)
+    return model, train_student(model, Epochs([groups] * recipe.epochs), DEV_GROUPS, recipe, run)
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -118,7 +120,7 @@ def test_teacher_learns(tiny_encoder: Path, run: TrainingRun) -> None:
     """The same for the cross-encoder that is grown from the student's encoder."""
     model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
     before = weights(model)
-    report = train_teacher(model, [GROUPS] * 2, DEV_GROUPS, TEACHER_RECIPE, run)
+    report = train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
     losses = [loss for _, loss in report.losses]
     assert report.num_steps == 12
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
@@ -129,7 +131,7 @@ def test_a_published_cross_encoder_can_be_fine_tuned(tiny_cross_encoder: Path, r
     """teacher_finetune trains a classification head, which another code path saves and loads again."""
     model = load_teacher(tiny_cross_encoder, device="cpu", max_length=48)
     before = weights(model)
-    assert train_teacher(model, [GROUPS[:16]] * 2, DEV_GROUPS, TEACHER_RECIPE, run).num_steps == 4
+    assert train_teacher(model, Epochs([GROUPS[:16]] * 2), DEV_GROUPS, TEACHER_RECIPE, run).num_steps == 4
     assert not same(before, weights(model))
 
 
@@ -165,7 +167,7 @@ def test_the_best_dev_step_of_a_teacher_is_kept(
     """The own head must come back from the checkpoint too, although the trainer has to import its class by name."""
     dev = ScriptedDev([0.9, 0.1]).install(monkeypatch)
     model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-    train_teacher(model, [GROUPS] * 2, DEV_GROUPS, TEACHER_RECIPE, run)
+    train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
     assert same(weights(model), dev.seen[0])
     assert not torch.equal(dev.seen[0]["1.linear.weight"], dev.seen[1]["1.linear.weight"])
 
@@ -181,11 +183,11 @@ def test_the_best_dev_step_of_an_adapter_is_kept(
     if kind == "student":
         model: Any = load_student(tiny_encoder, device="cpu")
         add_adapter(model, rank=2)
-        train_student(model, [GROUPS] * 2, DEV_GROUPS, RECIPE, run)
+        train_student(model, Epochs([GROUPS] * 2), DEV_GROUPS, RECIPE, run)
     else:
         model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
         add_adapter(model, rank=2)
-        train_teacher(model, [GROUPS] * 2, DEV_GROUPS, TEACHER_RECIPE, run)
+        train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
     assert same(weights(model), dev.seen[0])
     assert not same(dev.seen[0], dev.seen[1])
 
@@ -203,7 +205,7 @@ def train(request: pytest.FixtureRequest, tiny_encoder: Path) -> Iterator[Any]:
         if request.param == "student":
             return student(tiny_encoder, GROUPS, run)
         model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-        return model, train_teacher(model, [GROUPS] * 2, DEV_GROUPS, TEACHER_RECIPE, run)
+        return model, train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
 
     yield train_fresh
 
@@ -248,6 +250,127 @@ def test_resuming_keeps_a_best_step_from_before_the_kill(
     assert same(weights(model), before.seen[0])
 
 
+@pytest.mark.parametrize("written_last", ["trained.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_kill_in_the_middle_of_a_save_costs_the_steps_since_the_one_before(
+    written_last: str, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half save has the highest number: every later run died with a FileNotFoundError until someone emptied the folder.
+
+    Saves at 4, 8 and 12; killed while the file is written for step 8: half of it is there, and nothing that comes after it.
+    """
+    method = {
+        "trained.safetensors": (training.StepTrainer, "_save"),
+        "optimizer.pt": (training.StepTrainer, "_save_optimizer_and_scheduler"),
+        "rng_state.pth": (training.StepTrainer, "_save_rng_state"),
+        "trainer_state.json": (TrainerState, "save_to_json"),
+    }[written_last]
+    with monkeypatch.context() as patch:
+        ScriptedDev([0.1, 0.2, 0.3]).install(patch)
+        expected, expected_report = train(tmp_path / "whole", 3)
+    half = tmp_path / "work" / "checkpoint-8" / written_last
+    write = getattr(*method)
+
+    def write_and_die(*args: Any, **kwargs: Any) -> None:
+        write(*args, **kwargs)
+        if half.is_file():
+            half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        ScriptedDev([0.1, 0.2]).install(patch)
+        patch.setattr(*method, write_and_die)
+        with pytest.raises(KilledError):
+            train(tmp_path / "work", 3)
+    with monkeypatch.context() as patch:
+        ScriptedDev([0.2, 0.3]).install(patch)
+        model, report = train(tmp_path / "work", 3)
+    assert report == replace(expected_report, resumed_from_step=4)
+    assert same(weights(model), weights(expected))
+
+
+@pytest.mark.parametrize("kept", [(0.1, 0.2, 0.3), (0.9, 0.2, 0.3)], ids=["last is best", "first is best"])
+def test_the_newest_and_the_best_save_are_kept_no_more(
+    kept: tuple[float, ...], tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three copies of a large model and its optimiser fill a disk; without the best one its score outlives its weights."""
+    ScriptedDev([*kept]).install(monkeypatch)
+    student(tiny_encoder, GROUPS, replace(run, num_evaluations=3))
+    expected = {"checkpoint-8", "checkpoint-12"} if kept[0] < kept[2] else {"checkpoint-4", "checkpoint-12"}
+    assert {path.name for path in run.work_folder.glob("checkpoint-*")} == expected
+
+
+def test_a_best_step_whose_weights_are_lost_is_trained_again(
+    tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer forgets the lost weights and keeps their score: the last step's weights are reported with the best step's."""
+    first = ScriptedDev([0.9, 0.2, KilledError()]).install(monkeypatch)
+    run = replace(run, num_evaluations=3)
+    with pytest.raises(KilledError):
+        student(tiny_encoder, GROUPS, run)
+    shutil.rmtree(run.work_folder / "checkpoint-4")
+    ScriptedDev([0.9, 0.2, 0.3]).install(monkeypatch)
+    model, report = student(tiny_encoder, GROUPS, run)
+    assert (report.resumed_from_step, report.best_step) == (0, 4)
+    assert same(weights(model), first.seen[0])
+
+
+OTHER_RUNS = ["recipe", "logits", "weights", "evaluations", "length"]
+
+
+@pytest.mark.parametrize("what", OTHER_RUNS)
+def test_a_work_folder_of_another_run_is_not_gone_on_from(
+    what: str, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone on from its last step, a foreign save trains 0 steps and returns foreign weights under this recipe's name."""
+    ScriptedDev([0.1, 0.2, 0.3, 0.4] * 3).install(monkeypatch)
+
+    def other(run: TrainingRun) -> tuple[Any, TrainingReport]:
+        recipe = replace(RECIPE, learning_rate=1e-3) if what == "recipe" else RECIPE
+        groups = [replace(g, teacher_logits=(7.0, -2.0, -3.0)) for g in GROUPS] if what == "logits" else GROUPS
+        run = replace(run, num_evaluations=4) if what == "evaluations" else run
+        model = load_student(tiny_encoder, device="cpu", max_length=5 if what == "length" else None)
+        if what == "weights":
+            with torch.no_grad():
+                next(model.parameters())[7, 3] += 0.5
+        return model, train_student(model, Epochs([groups] * recipe.epochs), DEV_GROUPS, recipe, run)
+
+    student(tiny_encoder, GROUPS, run)
+    model, report = other(run)
+    expected, _ = other(replace(run, work_folder=run.work_folder.with_name("empty")))
+    assert report.resumed_from_step == 0
+    assert same(weights(model), weights(expected))
+
+
+def test_two_visible_gpus_train_every_step(
+    tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer takes as many items at once as there are GPUs: every second step was dropped, and the report looked the same."""
+    expected, _ = student(tiny_encoder, GROUPS, run)
+
+    class TwoGpus(training.TrainingArguments):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self._n_gpu = 2
+
+    monkeypatch.setattr(training, "TrainingArguments", TwoGpus)
+    model, report = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder.with_name("two")))
+    assert report.num_steps == 12
+    assert same(weights(model), weights(expected))
+
+
+def test_two_steps_in_one_are_refused() -> None:
+    """The second one would be dropped: a run on half of the data looks like a run on all."""
+    with pytest.raises(TrainingError, match="2 planned steps came as one, expected 1"):
+        training._the_step([{}, {}])
+
+
+def test_the_report_says_which_queries_were_left_out(tiny_encoder: Path, run: TrainingRun) -> None:
+    """A student of a tenth of the queries otherwise differs in nothing from a student of all."""
+    model = load_student(tiny_encoder, device="cpu")
+    report = train_student(model, Epochs([GROUPS[:8]] * 2, {"no_positive": 3}), DEV_GROUPS, RECIPE, run)
+    assert report.num_queries_left_out == {"no_positive": 3}
+
+
 @pytest.mark.parametrize("kind", ["student", "teacher"])
 def test_a_loss_that_is_not_finite_is_refused(
     kind: str, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
@@ -261,7 +384,7 @@ def test_a_loss_that_is_not_finite_is_refused(
             student(tiny_encoder, GROUPS, run)
         else:
             model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-            train_teacher(model, [GROUPS] * 2, DEV_GROUPS, TEACHER_RECIPE, run)
+            train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
     assert not list(run.work_folder.glob("checkpoint-*"))
 
 
@@ -291,7 +414,7 @@ def test_groups_that_make_no_table_are_refused(
         student(tiny_encoder, groups, run, recipe)
     with pytest.raises(TrainingError, match="expected at least one group"):
         model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-        train_teacher(model, [groups] if groups else [], DEV_GROUPS, TEACHER_RECIPE, run)
+        train_teacher(model, Epochs([groups] if groups else []), DEV_GROUPS, TEACHER_RECIPE, run)
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 9])
@@ -363,7 +486,7 @@ def test_every_list_loss_teaches_the_order_of_the_teacher(loss: str, tiny_encode
     dev = [DevGroup(g.query_id, g.query, g.documents, (0, 1, 0)) for g in GROUPS]
     model = load_student(tiny_encoder, device="cpu")
     before = training.DevEvaluator(dev, training.score_dev_groups)(model)["dev_ndcg_at_10"]
-    report = train_student(model, [groups] * 4, dev, recipe, run)
+    report = train_student(model, Epochs([groups] * 4), dev, recipe, run)
     assert report.best_dev_ndcg_at_10 > before + 0.05
 
 
