@@ -4,19 +4,15 @@ Query and document texts are other people's words: the template escapes everythi
 in the page forbids scripts and every request.
 """
 
-import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from distill_assets.charts import (
-    DARK,
-    LIGHT,
     as_data_uri,
     dev_curves_chart,
     difference_chart,
@@ -26,22 +22,22 @@ from distill_assets.charts import (
     training_curve_chart,
 )
 from distill_assets.core.errors import ShapeError
-from distill_assets.core.evidence import format_p
+from distill_assets.core.fitness import TeacherFitness, fitness_sentence
 from distill_assets.core.leaderboard import (
-    MISSING,
+    Champion,
     LeaderboardRow,
+    champion_note,
+    find_champion_row,
     find_row,
-    format_number,
-    format_share,
     legend_of_tests,
     sort_rows,
+    table_cells,
     teacher_finding,
-    versus,
 )
-from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.tables import MISSING, format_number, format_p, format_score, format_share
 
 TEMPLATE = "report.html.j2"
-MAX_TEXT_LENGTH = 400  # of a query or document in the examples
 
 
 class Example(TypedDict):
@@ -119,14 +115,13 @@ class ReportContext:
 
     Attributes:
         rows: one per system, in any order; at least one.
-        champion: the recipe that search uses; None before the first promotion.
+        champion: the checkpoint that search uses; None before the first promotion. It need not be one of `rows`.
         champion_history: rows of the table of that name, in any order.
         steps: (asset, seconds) in data-flow order.
         facts: label to value: teacher, student, counts, versions.
-        fitness: one sentence: whether the teacher is fit to teach; None where no dev numbers exist.
-        is_teacher_fit: what it says.
+        fitness: whether the teacher is fit to teach; None where no dev numbers exist.
         ways: fine-tuning and distillation side by side.
-        contests: the champion against its baselines, query by query.
+        contests: the champion against its baselines, query by query; only where the champion is one of `rows`.
         agreement: each student with the teacher.
         logits: raw teacher logits of positives and of hard negatives.
         curves: one per trained student.
@@ -135,12 +130,11 @@ class ReportContext:
     collection: str
     split: str
     rows: Sequence[LeaderboardRow]
-    champion: str | None
+    champion: Champion | None
     champion_history: Sequence[Mapping[str, Any]] = ()
     steps: Sequence[tuple[str, float]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
-    fitness: str | None = None
-    is_teacher_fit: bool = True
+    fitness: TeacherFitness | None = None
     ways: Sequence[Way] = ()
     contests: Sequence[Contest] = ()
     agreement: Sequence[Agreement] = ()
@@ -148,13 +142,7 @@ class ReportContext:
     curves: Sequence[LearningCurve] = ()
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One chart in both colour schemes, as data URIs."""
-
-    light: str
-    dark: str
-    alt: str
+Picture = tuple[str, str]  # data URI, description
 
 
 def render_report(context: ReportContext) -> str:
@@ -166,23 +154,23 @@ def render_report(context: ReportContext) -> str:
     if not context.rows:
         raise ShapeError("render_report: rows is empty, expected one per system: materialise leaderboard first")
     rows = sort_rows(context.rows)
-    champion = find_row(rows, context.champion)
-    teacher = find_row(rows, TEACHER)
+    champion, teacher = find_champion_row(rows, context.champion), find_row(rows, TEACHER)
+    header, *lines = table_cells(rows)
     return _template().render(
         context=context,
-        rows=rows,
         champion=champion,
+        champion_note=champion_note(rows, context.champion),
         teacher=teacher,
         untouched=find_row(rows, UNTOUCHED_STUDENT),
         speed=describe_speed(champion, teacher),
         finding=teacher_finding(rows),
-        pictures=_pictures(rows, context.champion),
-        versus={row.system: [versus(row, rows, name) for name in (UNTOUCHED_STUDENT, HARD_LABELS)] for row in rows},
+        header=header,
+        lines=list(zip(rows, lines, strict=True)),
+        pictures=_leaderboard_pictures(rows, champion),
         legend=legend_of_tests(rows),
-        ways=[(way, find_row(rows, way.recipe)) for way in context.ways],
+        ways=_compare_ways(context, rows),
         contests=[(contest, _contest_picture(contest)) for contest in context.contests],
-        histogram=_histogram(context),
-        curves=_curve_pictures(context),
+        training=_training_pictures(context, champion),
         history=sorted(context.champion_history, key=lambda entry: str(entry["decided_at"]), reverse=True),
         total_s=sum(seconds for _, seconds in context.steps),
         longest_s=max((seconds for _, seconds in context.steps), default=0.0),
@@ -199,10 +187,7 @@ def write_report(path: Path, context: ReportContext) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_text(html, encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -239,66 +224,74 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=format_number, share=format_share, seconds=format_seconds, score=_format_score)
-    environment.filters.update(clip=_clip, place=_format_place, p=format_p)
+    environment.filters |= {
+        "number": format_number,
+        "share": format_share,
+        "seconds": format_seconds,
+        "score": format_score,
+        "p": format_p,
+        "sentence": fitness_sentence,
+    }
     return environment.get_template(TEMPLATE)
 
 
-def _pictures(rows: Sequence[LeaderboardRow], champion: str | None) -> list[Picture]:
+def _compare_ways(context: ReportContext, rows: Sequence[LeaderboardRow]) -> dict[str, list[str]]:
+    """The table "fine-tuning vs distillation": label to one cell per way."""
+    header, *lines = table_cells(rows)
+    measured = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
+    own, teacher = [find_row(rows, way.recipe) for way in context.ways], find_row(rows, TEACHER)
+    on_pool = "not evaluated" if teacher is None else f"nDCG@10 {format_score(teacher.ndcg_at_10)} on the pool"
+    shown = ("nDCG@10", "95 % interval", "vs untouched", "vs hard_labels", "gap closed", "ms p50")
+    return {
+        "Training signal": [way.signal for way in context.ways],
+        "Labels used": [way.labels for way in context.ways],
+        **{label: [measured.get(way.recipe, {}).get(label, MISSING) for way in context.ways] for label in shown},
+        "p against hard_labels (Holm)": [format_p(row.p_vs_hard_labels if row else None) for row in own],
+        "Ceiling": [way.ceiling or f"the teacher: {on_pool}" for way in context.ways],
+        "Cost: teacher pairs and time": [_describe_cost(way.cost) for way in context.ways],
+    }
+
+
+def _describe_cost(cost: Cost | None) -> str:
+    if cost is None:
+        return "no teacher pair, no teacher second"
+    if not cost.num_pairs:
+        return f"{cost.num_scores:,} pairs, scored before times were recorded"
+    speed = f" ({format_number(cost.num_pairs / cost.seconds)} pairs/s)" if cost.seconds > 0 else ""
+    return f"{cost.num_pairs:,} pairs scored in {format_seconds(cost.seconds)}{speed}"
+
+
+def _leaderboard_pictures(rows: Sequence[LeaderboardRow], champion: LeaderboardRow | None) -> list[Picture]:
     """Quality, and quality against time where times were measured."""
-    charts = [(leaderboard_chart, "nDCG@10 of every system with its 95 % interval")]
+    marked = champion.system if champion else None
+    pictures = [(as_data_uri(leaderboard_chart(rows, marked)), "nDCG@10 of every system with its 95 % interval")]
     if any(row.query_ms_p50 for row in rows):
-        charts.append((quality_latency_chart, "nDCG@10 against the median time of a query"))
-    return [_draw(partial(chart, rows, champion), alt) for chart, alt in charts]
-
-
-def _draw(chart: Callable[..., bytes], alt: str) -> Picture:
-    return Picture(light=as_data_uri(chart(theme=LIGHT)), dark=as_data_uri(chart(theme=DARK)), alt=alt)
+        chart = quality_latency_chart(rows, marked)
+        pictures.append((as_data_uri(chart), "nDCG@10 against the median time of a query"))
+    return pictures
 
 
 def _contest_picture(contest: Contest) -> Picture:
     values = contest.differences
     wins, losses = sum(v > 0 for v in values), sum(v < 0 for v in values)
     alt = f"nDCG@10 of {contest.system} minus {contest.baseline} per query: {wins} won, {losses} lost of {len(values)}"
-    return _draw(partial(difference_chart, values, contest.system, contest.baseline), alt)
+    return as_data_uri(difference_chart(values, contest.system, contest.baseline)), alt
 
 
-def _histogram(context: ReportContext) -> Picture | None:
-    positives, negatives = context.logits
-    if not positives or not negatives:
-        return None
-    alt = f"Raw teacher logits of {len(positives):,} positives and {len(negatives):,} hard negatives"
-    return _draw(partial(score_histogram_chart, positives, negatives), alt)
-
-
-def _curve_pictures(context: ReportContext) -> list[Picture]:
-    """Dev curves of all recipes in one panel; losses of those that the page compares."""
-    dev = {curve.recipe: curve.dev_curve for curve in context.curves if curve.dev_curve}
+def _training_pictures(context: ReportContext, champion: LeaderboardRow | None) -> list[Picture]:
+    """Teacher logits; dev curves of all recipes in one panel; losses of the recipes that the page compares."""
     pictures = []
+    positives, negatives = context.logits
+    if positives and negatives:
+        alt = f"Raw teacher logits of {len(positives):,} positives and {len(negatives):,} hard negatives"
+        pictures.append((as_data_uri(score_histogram_chart(positives, negatives)), alt))
+    marked = champion.system if champion else None
+    dev = {curve.recipe: curve.dev_curve for curve in context.curves if curve.dev_curve}
     if dev:
         alt = f"dev nDCG@10 during training of {', '.join(dev)}"
-        pictures.append(_draw(partial(dev_curves_chart, dev, context.champion), alt))
-    shown = {context.champion, *(way.recipe for way in context.ways)}
+        pictures.append((as_data_uri(dev_curves_chart(dev, marked)), alt))
     for curve in context.curves:
-        if curve.recipe in shown:
-            pictures.append(_loss_picture(curve))
+        if curve.recipe in {marked, *(way.recipe for way in context.ways)}:
+            chart = training_curve_chart(curve.losses, curve.dev_curve, title=f"Training of {curve.recipe}")
+            pictures.append((as_data_uri(chart), f"Training loss and dev nDCG@10 of {curve.recipe}"))
     return pictures
-
-
-def _loss_picture(curve: LearningCurve) -> Picture:
-    title = f"Training of {curve.recipe}"
-    chart = partial(training_curve_chart, curve.losses, curve.dev_curve, title=title)
-    return _draw(chart, f"Training loss and dev nDCG@10 of {curve.recipe}")
-
-
-def _format_place(rank: int | None) -> str:
-    """Where the first relevant document stands."""
-    return "not in the first 100" if rank is None else f"rank {rank}"
-
-
-def _format_score(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= MAX_TEXT_LENGTH else f"{text[:MAX_TEXT_LENGTH]}…"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from distill_assets.core.errors import ShapeError
-from distill_assets.core.leaderboard import LeaderboardRow
+from distill_assets.core.fitness import TeacherFitness, judge_teacher
+from distill_assets.core.leaderboard import Champion, LeaderboardRow
 from distill_assets.report import (
     Agreement,
     Contest,
@@ -26,7 +27,7 @@ from distill_assets.report import (
     render_report,
     write_report,
 )
-from distill_assets.report import _pictures as draw_pictures
+from distill_assets.report import _leaderboard_pictures as draw_pictures
 
 HOSTILE = '<script>alert("x")</script>'
 FINDING = "Finding: the teacher is weaker than a student"
@@ -35,11 +36,11 @@ FINDING = "Finding: the teacher is weaker than a student"
 @pytest.fixture(autouse=True)
 def _draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real charts, but drawn once for equal rows: drawing is the only slow part of a page."""
-    monkeypatch.setattr("distill_assets.report._pictures", lambda rows, champion: _drawn(tuple(rows), champion))
+    monkeypatch.setattr("distill_assets.report._leaderboard_pictures", lambda rows, row: _drawn(tuple(rows), row))
 
 
 @cache
-def _drawn(rows: tuple[LeaderboardRow, ...], champion: str | None) -> list[Picture]:
+def _drawn(rows: tuple[LeaderboardRow, ...], champion: LeaderboardRow | None) -> list[Picture]:
     return draw_pictures(rows, champion)
 
 
@@ -59,15 +60,29 @@ def make_row(system: str, ndcg_at_10: float, query_ms_p50: float | None, gap: fl
     )
 
 
+FINGERPRINT, OLDER = "abcdef01" * 8, "12345678" * 8
+CHAMPION = Champion(
+    recipe="margin_mse", model_fingerprint=FINGERPRINT, dev_ndcg_at_10=0.567, decided_at=datetime(2025, 3, 1, 9, 30)
+)
+
+
+def judge(teacher: float, student: str = "margin_mse") -> TeacherFitness | None:
+    """A teacher on 20 dev queries, against a student that has 0.5 on each."""
+    queries = [f"q{number}" for number in range(20)]
+    return judge_teacher(
+        {"teacher": dict.fromkeys(queries, teacher), student: dict.fromkeys(queries, 0.5)}, [student], seed=1
+    )
+
+
 def make_context(student: float = 0.55) -> ReportContext:
     """Untouched student 0.50, teacher 0.60, one recipe."""
     rows = [
         make_row("bm25", 0.37, 1.0),
         make_row("untouched_student", 0.50, 5.0),
         make_row("teacher", 0.60, 300.0),
-        make_row("margin_mse", student, 6.0, gap=0.5),
+        replace(make_row("margin_mse", student, 6.0, gap=0.5), model_fingerprint=FINGERPRINT),
     ]
-    return ReportContext(collection="python_api", split="test", rows=rows, champion="margin_mse")
+    return ReportContext(collection="python_api", split="test", rows=rows, champion=CHAMPION)
 
 
 def make_example(text: str) -> Example:
@@ -99,8 +114,7 @@ def make_full_context(text: str = "some text") -> ReportContext:
     return replace(
         base,
         rows=rows,
-        fitness=f"The teacher is not fit to teach: {text}",
-        is_teacher_fit=False,
+        fitness=judge(0.4, student=text),
         ways=ways,
         contests=[
             Contest(
@@ -116,6 +130,7 @@ def make_full_context(text: str = "some text") -> ReportContext:
             {
                 "decided_at": datetime(2025, 1, 1, 12, 0),
                 "recipe": "margin_mse",
+                "model_fingerprint": OLDER,
                 "verdict": "kept",
                 "reason": text,
                 "dev_ndcg_at_10": 0.5,
@@ -178,8 +193,8 @@ def test_fine_tuning_against_distillation_in_numbers() -> None:
         "2,400 pairs scored in 1 min 0 s (40.0 pairs/s)",
         "the teacher: nDCG@10 0.600 on the pool",
         "no teacher pair, no teacher second",
-        "+0.050† against the untouched student",
-        "+0.040 against the untouched student",
+        "<td>+0.050†</td>",
+        "<td>+0.040\u2007</td>",
         "took another 500 pairs and 12 s",
     ):
         assert expected in section, expected
@@ -209,9 +224,9 @@ def test_an_unfit_teacher_is_a_finding_and_a_fit_one_a_note() -> None:
     """A warning that is always there is read by nobody."""
     context = make_full_context()
     assert "Finding: the teacher is not fit to teach" in render_report(context)
-    html = render_report(replace(context, fitness="The teacher is fit to teach: yes.", is_teacher_fit=True))
-    assert 'class="finding"' not in html
-    assert "The teacher is fit to teach: yes." in html
+    html = render_report(replace(context, fitness=judge(0.6)))
+    assert 'class="card finding"' not in html
+    assert "The teacher is fit to teach: on 20 dev queries" in html
 
 
 def test_no_number_is_printed_that_is_none() -> None:
@@ -239,7 +254,7 @@ def test_hostile_texts_are_escaped_everywhere() -> None:
     context = replace(
         make_full_context(HOSTILE),
         collection=HOSTILE,
-        champion=HOSTILE,
+        champion=replace(CHAMPION, recipe=HOSTILE, model_fingerprint=HOSTILE),
         facts={HOSTILE: HOSTILE},
         steps=[(HOSTILE, 1.0)],
     )
@@ -257,7 +272,6 @@ def test_page_is_self_contained() -> None:
     assert "https://" not in html
     assert "<link" not in html
     assert html.count('src="data:image/png;base64,') == 2
-    assert html.count('srcset="data:image/png;base64,') == 2
 
 
 @pytest.mark.parametrize(("student", "found"), [(0.59, False), (0.60, False), (0.61, True)])
@@ -265,7 +279,7 @@ def test_finding_box_exactly_when_a_student_beats_the_teacher(student: float, fo
     """A teacher weaker than its student is a finding to act on; the teacher here has 0.60."""
     html = render_report(make_context(student))
     assert (FINDING in html) is found
-    assert ('class="finding"' in html) is found
+    assert ('class="card finding"' in html) is found
 
 
 def test_page_before_any_champion_and_without_times() -> None:
@@ -273,20 +287,31 @@ def test_page_before_any_champion_and_without_times() -> None:
     context = ReportContext(collection="x", split="dev", rows=[make_row("bm25", 0.4, None)], champion=None)
     html = render_report(context)
     assert "No champion yet" in html
-    assert html.count("<picture>") == 1
+    assert html.count("<figure") == 1
 
 
-def test_champion_that_is_not_on_the_leaderboard_is_said() -> None:
-    """After a recipe is removed the page must not show another system's numbers as the champion's."""
-    html = render_report(replace(make_context(), champion="removed"))
-    assert "which is not on this leaderboard" in html
-    assert "faster" not in html
-    assert 'class="champion"' not in html
+def test_a_champion_that_is_another_checkpoint_is_described_and_marks_nothing() -> None:
+    """After "kept" or a roll back the leaderboard has a newer student of the champion's name: its numbers are not the champion's."""
+    html = render_report(replace(make_full_context(), contests=[], champion=replace(CHAMPION, model_fingerprint=OLDER)))
+    before_charts = html[html.index("<main>") : html.index("<img")]
+    assert "checkpoint 12345678 of margin_mse: nDCG@10 0.567 on dev" in before_charts
+    assert "since 2025-03-01 09:30 UTC" in before_charts
+    assert "margin_mse is another student: checkpoint abcdef01" in before_charts
+    assert "0.550" not in before_charts and "faster" not in before_charts
+    assert '<th scope="row">margin_mse</th><td>0.550</td>' in html
+    assert 'class="champion"' not in html and '<span class="tag">champion' not in html
+
+
+def test_the_champions_row_is_marked() -> None:
+    """One mark on the leaderboard and one among the agreements: a page without any could not say which row search uses."""
+    html = render_report(make_full_context())
+    assert html.count('<tr class="champion"><th scope="row">margin_mse') == 2
+    assert "not on this leaderboard" not in html
 
 
 def test_newest_decision_comes_first() -> None:
     """The history is append only, so its last row is what holds now."""
-    entry = {"verdict": "promoted", "reason": "r", "dev_ndcg_at_10": 0.5, "p_value": 0.01}
+    entry = {"model_fingerprint": OLDER, "verdict": "promoted", "reason": "r", "dev_ndcg_at_10": 0.5, "p_value": 0.01}
     history = [
         {**entry, "recipe": "older_recipe", "decided_at": datetime(2025, 1, 1)},
         {**entry, "recipe": "newer_recipe", "decided_at": datetime(2025, 2, 1)},
@@ -320,15 +345,16 @@ def test_failed_render_keeps_the_old_report(tmp_path: Path) -> None:
 
 
 def test_failed_write_keeps_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk shows at fsync: the page must still be the old one and the temporary file gone."""
+    """A full disk shows in the middle of writing: the page must still be the old one and the temporary file gone."""
     path = tmp_path / "index.html"
     write_report(path, make_context())
     before = path.read_bytes()
 
-    def fail(_: int) -> None:
+    def fail(half_written: Path, text: str, encoding: str) -> None:
+        half_written.write_bytes(text[: len(text) // 2].encode(encoding))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("distill_assets.report.os.fsync", fail)
+    monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OSError, match="No space left"):
         write_report(path, make_context(0.58))
     assert path.read_bytes() == before

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import ShapeError
+from distill_assets.core.errors import NonFiniteError, ShapeError
 from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.significance import (
     bootstrap_interval,
@@ -20,10 +20,10 @@ from distill_assets.core.significance import (
     minimum_detectable_difference,
     paired_randomisation_test,
 )
+from distill_assets.core.tables import as_markdown, format_difference, format_p, format_score, format_share
 
 PerSeed = Mapping[int, Mapping[str, float]]
 _RESAMPLES = 10_000
-_MISSING = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +62,9 @@ class EvidenceRow:
         seed_sd: sample standard deviation of the seeds' means; None with one seed.
         difference: of the mean from the baseline's; None for the baseline, as are `p_value`, `p_holm`, `detectable`, which
             are also None for systems outside the tested family.
-        gap_closed: (system - untouched) / (teacher - untouched); None for the references and where the teacher is not ahead.
-        gap_closed_low: lower end of its 95 % interval, queries resampled in pairs; None where the teacher's lead is not
-            certain enough for the ratio to have bounds. `gap_closed_high` is the upper end.
+        gap_closed: see `gap_closed`; None for the references and where the teacher is not ahead.
+        gap_closed_low: lower end of its 95 % interval, `gap_closed_high` the upper; None where the teacher's lead is not
+            certain enough for the ratio to have bounds.
     """
 
     system: str
@@ -103,10 +103,8 @@ def compare_with_baseline(
     Raises:
         ShapeError: a system is missing, or was evaluated on other queries than the baseline.
     """
-    queries = _shared_queries(per_query, [baseline, *family])
-    tested = [name for name in family if name != baseline]
-    base = _column(per_query, baseline, queries)
-    columns = {name: _column(per_query, name, queries) for name in tested}
+    columns = columns_of_queries(per_query, [baseline, *family])
+    base = columns.pop(baseline)
     p_values = {name: paired_randomisation_test(values, base, seed=seed) for name, values in columns.items()}
     corrected = holm_correction(p_values)
     return {
@@ -116,7 +114,7 @@ def compare_with_baseline(
             difference=float((values - base).mean()),
             p_value=p_values[name],
             p_holm=corrected[name],
-            detectable=_detectable(values - base, alpha, len(tested)),
+            detectable=_detectable(values - base, alpha, len(columns)),
         )
         for name, values in columns.items()
     }
@@ -145,11 +143,10 @@ def results_table(
         ShapeError: systems or seeds were evaluated on different queries, or there is no baseline.
     """
     means = {system: mean_over_seeds(seeds) for system, seeds in per_system.items()}
-    queries = _shared_queries(means, [baseline, *means])
+    columns = columns_of_queries(means, [baseline, *means])
     if family is None:
         family = [name for name in means if name not in (baseline, BM25, untouched, teacher)]
     comparisons = compare_with_baseline(means, baseline, family, seed=seed)
-    columns = {name: _column(means, name, queries) for name in means}
     has_gap = untouched in columns and teacher in columns
     rows = []
     for name, values in columns.items():
@@ -157,12 +154,12 @@ def results_table(
         low, high = bootstrap_interval(values, seed=seed)
         gap: tuple[float | None, float | None, float | None] = (None, None, None)
         if has_gap and name not in (BM25, untouched, teacher):
-            gap = gap_closed_interval(values, columns[untouched], columns[teacher], seed=seed)
+            gap = gap_closed(values, columns[untouched], columns[teacher], seed=seed)
         rows.append(
             EvidenceRow(
                 system=name,
                 num_seeds=len(per_system[name]),
-                num_queries=len(queries),
+                num_queries=len(values),
                 ndcg_at_10=float(values.mean()),
                 low=low,
                 high=high,
@@ -179,7 +176,29 @@ def results_table(
     return sorted(rows, key=lambda row: (-row.ndcg_at_10, row.system))
 
 
-def gap_closed_interval(
+def columns_of_queries(
+    per_query: Mapping[str, Mapping[str, float]], systems: Sequence[str]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Values of each system, (num_queries,) each, all in one order of the queries.
+
+    Raises:
+        ShapeError: a system is missing, or was evaluated on other queries than the first.
+    """
+    missing = [name for name in systems if name not in per_query]
+    if missing:
+        raise ShapeError(f"no values of {', '.join(missing)}: there are {', '.join(per_query)}")
+    first = per_query[systems[0]].keys()
+    for name in systems:
+        if per_query[name].keys() != first:
+            raise ShapeError(
+                f"{name} has {len(per_query[name])} queries and {systems[0]} {len(first)}, "
+                f"{len(per_query[name].keys() & first)} in both: a paired comparison needs the same queries; evaluate both on one split"
+            )
+    queries = sorted(first)
+    return {name: np.array([per_query[name][q] for q in queries], dtype=np.float64) for name in systems}
+
+
+def gap_closed(
     student: npt.NDArray[np.float64],
     untouched: npt.NDArray[np.float64],
     teacher: npt.NDArray[np.float64],
@@ -187,11 +206,12 @@ def gap_closed_interval(
     seed: int,
     level: float = 0.95,
 ) -> tuple[float | None, float | None, float | None]:
-    """Share of the gap that a student closed, with a percentile bootstrap interval: (share, low, high).
+    """Share of the way from the untouched student to the teacher, with a percentile bootstrap interval: (share, low, high).
 
-    Queries are drawn with replacement, the same for all three systems. In draws where the teacher is not ahead of the untouched
-    student the ratio means nothing; where that happens in more than half of (1 - level) of them, the interval is
-    None: it would reach to infinity. The share itself is None where the teacher is not ahead at all.
+    The share is mean(student - untouched) / mean(teacher - untouched). Above 1 the student passed the teacher, below 0
+    training harmed it. It is None where the teacher is not ahead: there is no gap, and the ratio would turn its sign.
+    Queries are drawn with replacement, the same for all three systems. A draw in which the teacher is not ahead is left
+    out. The interval is None where more than half of (1 - level) of the draws are such: it would reach to infinity.
 
     Args:
         student: nDCG@10 per query, (n,).
@@ -199,10 +219,19 @@ def gap_closed_interval(
         teacher: the same queries, (n,).
         seed: of the draws.
         level: of the interval.
+
+    Raises:
+        ShapeError: the numbers of queries differ, or there is none.
+        NonFiniteError: a value is NaN or infinite.
     """
     if not len(student) == len(untouched) == len(teacher) or len(student) == 0:
         raise ShapeError(
             f"gap closed needs the same queries for all: got {len(student)}, {len(untouched)} and {len(teacher)} values"
+        )
+    wrong = int((~np.isfinite([student, untouched, teacher])).sum())
+    if wrong:
+        raise NonFiniteError(
+            f"gap closed: {wrong} nDCG@10 values are NaN or infinite, expected none; materialise eval_metrics again"
         )
     if teacher.mean() <= untouched.mean():
         return None, None, None
@@ -226,70 +255,28 @@ def format_markdown(rows: Sequence[EvidenceRow], baseline: str, *, alpha: float 
         return "no system was evaluated"
     head = ["system", "seeds", "nDCG@10", "95 % interval", "sd of seeds", f"vs {baseline}", "p (Holm)", "detectable"]
     head.append("gap closed")
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(_markdown_cells(row, alpha) for row in rows)]
     num_tested = sum(row.p_holm is not None for row in rows)
     legend = (
         f"{rows[0].num_queries:,} queries. Per-query values are means over seeds. p: two-sided paired randomisation test "
         f"against `{baseline}`, Holm-corrected over {num_tested} systems, bold from {alpha:g} down. Detectable: true difference found "
         "with 80 % probability; what is smaller may be there and not be seen."
     )
-    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", legend])
+    return f"{as_markdown([head, *(_cells(row, alpha) for row in rows)])}\n\n{legend}"
 
 
-def format_p(value: float | None) -> str:
-    """A p-value in three decimals, `< 0.001` below that, `-` where nothing was tested."""
-    if value is None:
-        return _MISSING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def format_difference(value: float | None) -> str:
-    """A signed difference in three decimals; one that rounds to nothing has no sign; `-` for None."""
-    if value is None:
-        return _MISSING
-    text = f"{value:+.3f}"
-    return text[1:] if float(text) == 0 else text
-
-
-def _markdown_cells(row: EvidenceRow, alpha: float) -> list[str]:
+def _cells(row: EvidenceRow, alpha: float) -> list[str]:
     p_value = format_p(row.p_holm)
-    if row.p_holm is not None and row.p_holm <= alpha:
-        p_value = f"**{p_value}**"
-    gap = _MISSING if row.gap_closed is None else f"{row.gap_closed * 100:.0f} %"
-    if row.gap_closed_low is not None and row.gap_closed_high is not None:
-        gap += f" ({row.gap_closed_low * 100:.0f} to {row.gap_closed_high * 100:.0f})"
     return [
-        row.system.replace("|", "\\|"),
+        row.system,
         str(row.num_seeds),
-        f"{row.ndcg_at_10:.3f}",
-        f"{row.low:.3f} to {row.high:.3f}",
-        _MISSING if row.seed_sd is None else f"{row.seed_sd:.3f}",
+        format_score(row.ndcg_at_10),
+        f"{format_score(row.low)} to {format_score(row.high)}",
+        format_score(row.seed_sd),
         format_difference(row.difference),
-        p_value,
-        _MISSING if row.detectable is None else f"{row.detectable:.3f}",
-        gap,
+        f"**{p_value}**" if row.p_holm is not None and row.p_holm <= alpha else p_value,
+        format_score(row.detectable),
+        format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
     ]
-
-
-def _shared_queries(per_query: Mapping[str, Mapping[str, float]], systems: Sequence[str]) -> list[str]:
-    """The queries of the systems, sorted. Raises `ShapeError` where a system is missing or has others than the first."""
-    missing = [name for name in systems if name not in per_query]
-    if missing:
-        raise ShapeError(f"no values of {', '.join(missing)}: there are {', '.join(per_query)}")
-    first = per_query[systems[0]].keys()
-    for name in systems:
-        if per_query[name].keys() != first:
-            raise ShapeError(
-                f"{name} has {len(per_query[name])} queries and {systems[0]} {len(first)}, "
-                f"{len(per_query[name].keys() & first)} in both: a paired comparison needs the same queries; evaluate both on one split"
-            )
-    return sorted(first)
-
-
-def _column(
-    per_query: Mapping[str, Mapping[str, float]], system: str, queries: Sequence[str]
-) -> npt.NDArray[np.float64]:
-    return np.array([per_query[system][query_id] for query_id in queries], dtype=np.float64)
 
 
 def _detectable(differences: npt.NDArray[np.float64], alpha: float, num_tests: int) -> float:

@@ -1,19 +1,30 @@
-"""The leaderboard as values: one row per system, the gap a student closed, and a table for terminals."""
+"""The leaderboard as values: one row per system, which of them the champion is, and the cells of its table."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
-from distill_assets.core.errors import NonFiniteError
-from distill_assets.core.evidence import compare_with_baseline, format_difference
+from distill_assets.core.evidence import columns_of_queries, compare_with_baseline, gap_closed
 from distill_assets.core.recipes import BM25, HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.tables import (
+    MISSING,
+    Cells,
+    as_text,
+    format_difference,
+    format_number,
+    format_score,
+    format_share,
+)
 
-MISSING = "-"
 CHAMPION_MARK = "*"
 SIGNIFICANT = "†"
+_FIGURE_SPACE = "\u2007"  # instead of the mark, so that digits stay below digits
 ALPHA = 0.05
 _BASELINES = {"hard_labels": HARD_LABELS, "untouched": UNTOUCHED_STUDENT}  # column suffix: system
+_HEADER = (
+    "system,nDCG@10,95 % interval,vs hard_labels,vs untouched,MRR@10,recall@100,MAP,gap closed,ms p50,ms p95,docs/s,MB"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +33,10 @@ class LeaderboardRow:
 
     Attributes:
         ndcg_at_10_low: lower end of the 95 % bootstrap interval of the mean; `ndcg_at_10_high` is the upper end.
-        gap_closed: see `gap_closed`; None for systems that are no student, or when there is no gap to close.
+        model_fingerprint: content of the student's folder; None for systems that are no recipe's student, and in rows of
+            older versions.
+        gap_closed: see `evidence.gap_closed`; None for systems that are no student, or when there is no gap to close.
+        gap_closed_low: lower end of its 95 % interval, `gap_closed_high` the upper; None where it has no bounds.
         query_ms_p50: median time of one query end to end; for the teacher, of reranking that query's pool.
         documents_per_s: documents encoded a second; None for systems that encode none.
         p_vs_hard_labels: paired randomisation test against that recipe, Holm-corrected over the recipes; None where
@@ -39,11 +53,14 @@ class LeaderboardRow:
     recall_at_100: float
     map: float
     gap_closed: float | None = None
+    gap_closed_low: float | None = None
+    gap_closed_high: float | None = None
     query_ms_p50: float | None = None
     query_ms_p95: float | None = None
     documents_per_s: float | None = None
     model_mb: float | None = None
     num_queries: int
+    model_fingerprint: str | None = None
     p_vs_hard_labels: float | None = None
     p_vs_untouched: float | None = None
     detectable_vs_hard_labels: float | None = None
@@ -61,25 +78,90 @@ class LeaderboardRow:
         return self.system not in (BM25, TEACHER)
 
 
-def significance_columns(
-    per_query: Mapping[str, Mapping[str, float]], recipes: Sequence[str], *, seed: int
-) -> dict[str, dict[str, float]]:
-    """Per recipe the columns `p_vs_*` and `detectable_vs_*` of its row; a baseline that was not evaluated brings none.
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The checkpoint that search uses, and the decision that made it champion: a promotion or a roll back.
 
-    Two families, one per baseline, each corrected over the recipes: they answer two questions (does distilling beat plain
-    fine-tuning; does training help at all).
+    Attributes:
+        recipe: what it was trained by. A later student of that recipe has the same name and is another checkpoint.
+        model_fingerprint: content of its folder.
+        dev_ndcg_at_10: mean on the dev queries of the time when the gate promoted it.
+        decided_at: UTC.
+    """
+
+    recipe: str
+    model_fingerprint: str
+    dev_ndcg_at_10: float
+    decided_at: datetime
+
+    @classmethod
+    def from_mapping(cls, row: Mapping[str, Any]) -> "Champion":
+        """Build from a row of `champion_history`; columns that are no field are left out."""
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
+
+    @property
+    def checkpoint(self) -> str:
+        """The first 8 digits of the fingerprint, for people."""
+        return self.model_fingerprint[:8]
+
+
+def find_champion_row(rows: Sequence[LeaderboardRow], champion: Champion | None) -> LeaderboardRow | None:
+    """The row that measures the champion's checkpoint; None where no row does, or there is no champion.
+
+    Rows of older versions hold no fingerprint: among them, and only among them, the recipe's name decides.
+    """
+    if champion is None:
+        return None
+    own_name_first = sorted(rows, key=lambda row: row.system != champion.recipe)  # two recipes may make equal models
+    same = (row for row in own_name_first if row.model_fingerprint == champion.model_fingerprint)
+    unknown = (row for row in rows if row.model_fingerprint is None and row.system == champion.recipe)
+    return next(same, None) or next(unknown, None)
+
+
+def champion_note(rows: Sequence[LeaderboardRow], champion: Champion | None) -> str | None:
+    """Which checkpoint is champion, as sentences, where it is not a row of the leaderboard; else None."""
+    if champion is None or find_champion_row(rows, champion) is not None:
+        return None
+    newer = find_row(rows, champion.recipe)
+    if newer is None or newer.model_fingerprint is None:
+        other = f"The leaderboard has no student of {champion.recipe}."
+    else:
+        other = f"The leaderboard's {champion.recipe} is another student: checkpoint {newer.model_fingerprint[:8]}."
+    return (
+        f"The champion, which search uses, is not on this leaderboard. It is checkpoint {champion.checkpoint} of "
+        f"{champion.recipe}: nDCG@10 {champion.dev_ndcg_at_10:.3f} on dev when it was promoted, champion since "
+        f"{champion.decided_at:%Y-%m-%d %H:%M} UTC. {other}"
+    )
+
+
+def comparison_columns(
+    per_query: Mapping[str, Mapping[str, float]], recipes: Sequence[str], *, seed: int
+) -> dict[str, dict[str, float | None]]:
+    """Per recipe the columns of its row that compare it: `gap_closed*`, `p_vs_*` and `detectable_vs_*`.
+
+    A system that was not evaluated brings no column. The tests are two families, one per baseline, each corrected over
+    the recipes: they answer two questions (does distilling beat plain fine-tuning; does training help at all).
 
     Args:
         per_query: system -> query_id -> nDCG@10, on the same queries.
         recipes: names of the trained students.
-        seed: of the sampled sign patterns.
+        seed: of the sampled sign patterns and of the bootstrap.
+
+    Raises:
+        ShapeError: systems were evaluated on different queries.
+        NonFiniteError: a value is NaN or infinite.
     """
-    columns: dict[str, dict[str, float]] = {name: {} for name in recipes}
+    columns: dict[str, dict[str, float | None]] = {name: {} for name in recipes}
     for suffix, baseline in _BASELINES.items():
         if baseline not in per_query:
             continue
         for name, found in compare_with_baseline(per_query, baseline, recipes, seed=seed, alpha=ALPHA).items():
             columns[name] |= {f"p_vs_{suffix}": found.p_holm, f"detectable_vs_{suffix}": found.detectable}
+    if UNTOUCHED_STUDENT in per_query and TEACHER in per_query:
+        values = columns_of_queries(per_query, [UNTOUCHED_STUDENT, TEACHER, *recipes])
+        for name in recipes:
+            share = gap_closed(values[name], values[UNTOUCHED_STUDENT], values[TEACHER], seed=seed)
+            columns[name] |= dict(zip(("gap_closed", "gap_closed_low", "gap_closed_high"), share, strict=True))
     return columns
 
 
@@ -89,7 +171,7 @@ def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], baseline: str) -
     p_value, other = getattr(row, f"p_vs_{suffix}"), find_row(rows, baseline)
     if p_value is None or other is None:
         return MISSING
-    return format_difference(row.ndcg_at_10 - other.ndcg_at_10) + (SIGNIFICANT if p_value <= ALPHA else "")
+    return format_difference(row.ndcg_at_10 - other.ndcg_at_10) + (SIGNIFICANT if p_value <= ALPHA else _FIGURE_SPACE)
 
 
 def legend_of_tests(rows: Sequence[LeaderboardRow]) -> list[str]:
@@ -108,31 +190,12 @@ def legend_of_tests(rows: Sequence[LeaderboardRow]) -> list[str]:
     return [f"{SIGNIFICANT} significantly different: {test}.", *sentences]
 
 
-def gap_closed(student: float, untouched: float, teacher: float) -> float | None:
-    """Share of the way from the untouched student to the teacher: (student - untouched) / (teacher - untouched).
-
-    All three are nDCG@10 on the same queries. Above 1 the student passed the teacher, below 0 training harmed it.
-    None when the teacher is not better than the untouched student: there is no gap, and the ratio would turn its sign.
-
-    Raises:
-        NonFiniteError: a value is NaN or infinite.
-    """
-    if not all(math.isfinite(value) for value in (student, untouched, teacher)):
-        raise NonFiniteError(
-            f"gap closed of student {student}, untouched student {untouched}, teacher {teacher}: expected finite "
-            "nDCG@10 values; materialise eval_metrics again"
-        )
-    if teacher <= untouched:
-        return None
-    return (student - untouched) / (teacher - untouched)
-
-
 def sort_rows(rows: Iterable[LeaderboardRow]) -> list[LeaderboardRow]:
     """Best nDCG@10 first; equal values by name, so that two runs print the same table."""
     return sorted(rows, key=lambda row: (-row.ndcg_at_10, row.system))
 
 
-def find_row(rows: Iterable[LeaderboardRow], system: str | None) -> LeaderboardRow | None:
+def find_row(rows: Iterable[LeaderboardRow], system: str) -> LeaderboardRow | None:
     """The row of that system, or None."""
     return next((row for row in rows if row.system == system), None)
 
@@ -163,68 +226,32 @@ def teacher_finding(rows: Sequence[LeaderboardRow]) -> str | None:
     )
 
 
-def format_table(rows: Sequence[LeaderboardRow], champion: str | None) -> str:
-    """A plain-text table for terminals, best system first, the champion marked; no trailing newline."""
+def table_cells(rows: Sequence[LeaderboardRow]) -> Cells:
+    """The header and one line per row, in the order of `rows`: for a terminal, Markdown and the report alike."""
+    return [_HEADER.split(","), *(_cells(row, rows) for row in rows)]
+
+
+def format_table(rows: Sequence[LeaderboardRow], champion: Champion | None) -> str:
+    """A plain-text table for terminals, best system first, with the champion marked or described below; no trailing newline."""
     if not rows:
         return "no system has been evaluated yet: run `distill-assets run`"
-    header = [
-        "",
-        "system",
-        "nDCG@10",
-        "95 % interval",
-        *(f"vs {suffix}" for suffix in _BASELINES),
-        "MRR@10",
-        "recall@100",
-    ]
-    header += ["MAP", "gap closed", "ms p50", "ms p95", "docs/s", "MB"]
-    marks = {row.system: [_room_for_mark(versus(row, rows, name)) for name in _BASELINES.values()] for row in rows}
-    cells = [header]
-    for row in sort_rows(rows):
-        name, ndcg, interval, *others = _cells(row)
-        mark = CHAMPION_MARK if row.system == champion else ""
-        cells.append([mark, name, ndcg, interval, *marks[row.system], *others])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-    lines = [_align(line, widths) for line in cells]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    lines += legend_of_tests(rows)
-    if find_row(rows, champion):
+    rows = sort_rows(rows)
+    marked, note = find_champion_row(rows, champion), champion_note(rows, champion)
+    marks = ["", *(CHAMPION_MARK if row is marked else "" for row in rows)]
+    cells = [[mark, *line] for mark, line in zip(marks, table_cells(rows), strict=True)]
+    lines = [as_text(cells, num_left=2), *legend_of_tests(rows)]
+    if marked is not None:
         lines.append(f"{CHAMPION_MARK} champion: what search uses")
-    return "\n".join(lines)
+    return "\n".join([*lines, note] if note else lines)
 
 
-def format_number(value: float | None) -> str:
-    """Three significant digits or more, never an exponent: 0.12, 4.56, 78.9, 1,234; `-` for None."""
-    if value is None:
-        return MISSING
-    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{digits}f}"
-
-
-def format_share(value: float | None) -> str:
-    """A share as whole per cent: `50 %`; `-` for None."""
-    return MISSING if value is None else f"{value * 100:.0f} %"
-
-
-def _cells(row: LeaderboardRow) -> list[str]:
+def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> list[str]:
     return [
         row.system,
-        f"{row.ndcg_at_10:.3f}",
-        f"{row.ndcg_at_10_low:.3f} to {row.ndcg_at_10_high:.3f}",
-        f"{row.mrr_at_10:.3f}",
-        f"{row.recall_at_100:.3f}",
-        f"{row.map:.3f}",
-        format_share(row.gap_closed),
+        format_score(row.ndcg_at_10),
+        f"{format_score(row.ndcg_at_10_low)} to {format_score(row.ndcg_at_10_high)}",
+        *(versus(row, rows, baseline) for baseline in _BASELINES.values()),
+        *(format_score(value) for value in (row.mrr_at_10, row.recall_at_100, row.map)),
+        format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
         *(format_number(value) for value in (row.query_ms_p50, row.query_ms_p95, row.documents_per_s, row.model_mb)),
     ]
-
-
-def _room_for_mark(cell: str) -> str:
-    """Digits stay below digits, marked or not."""
-    return cell if cell.endswith(SIGNIFICANT) else f"{cell} "
-
-
-def _align(line: list[str], widths: list[int]) -> str:
-    """Mark and name to the left, numbers to the right."""
-    aligned = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
-    aligned += [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
-    return "  ".join(aligned)

@@ -7,14 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import ShapeError
+from distill_assets.core.errors import NonFiniteError, ShapeError
 from distill_assets.core.evidence import (
     compare_with_baseline,
     evidence_records,
-    format_difference,
     format_markdown,
-    format_p,
-    gap_closed_interval,
+    gap_closed,
     results_table,
 )
 
@@ -100,16 +98,36 @@ def test_significance_needs_a_direction() -> None:
     assert found["down"].is_worse() and not found["down"].is_better()
 
 
+@pytest.mark.parametrize(("student", "share"), [(0.55, 0.5), (0.45, -0.5), (0.65, 1.5)])
+def test_gap_closed_is_the_share_of_the_way_to_the_teacher(student: float, share: float) -> None:
+    """0.05 of 0.10: dividing by the teacher would give 0.083. Clipping to 0..1 would hide a student that training harmed."""
+    found = gap_closed(np.full(9, student), np.full(9, 0.5), np.full(9, 0.6), seed=1)
+    assert found == pytest.approx((share, share, share))
+
+
+@pytest.mark.parametrize("teacher", [0.50, 0.40])
+def test_gap_closed_is_none_when_the_teacher_is_not_better(teacher: float) -> None:
+    """A weaker teacher turns the sign of the ratio: 0.05 / -0.10 would call a gain a loss; equality divides by 0."""
+    assert gap_closed(np.full(9, 0.55), np.full(9, 0.5), np.full(9, teacher), seed=1) == (None, None, None)
+
+
+def test_gap_closed_refuses_nan_and_other_queries() -> None:
+    """NaN <= x is False, so a teacher of NaN would pass the guard and give a gap of NaN in the report."""
+    with pytest.raises(NonFiniteError, match="1 nDCG@10 values are NaN"):
+        gap_closed(np.full(2, 0.55), np.full(2, 0.5), np.array([0.6, math.nan]), seed=1)
+    with pytest.raises(ShapeError, match="got 2, 2 and 1 values"):
+        gap_closed(np.full(2, 0.55), np.full(2, 0.5), np.full(1, 0.6), seed=1)
+
+
 def test_gap_without_certain_teacher_has_no_interval() -> None:
     """A teacher ahead by chance makes the ratio's denominator cross 0: an interval from those draws looks precise."""
     rng = np.random.default_rng(0)
     untouched = rng.random(20)
     teacher = untouched + rng.normal(0, 0.5, 20)
     teacher += 0.01 - (teacher - untouched).mean()  # ahead by 0.01, standard error 0.11
-    share, low, high = gap_closed_interval(untouched + 0.005, untouched, teacher, seed=1)
+    share, low, high = gap_closed(untouched + 0.005, untouched, teacher, seed=1)
     assert share == pytest.approx(0.5)
     assert (low, high) == (None, None)
-    assert gap_closed_interval(untouched, untouched, untouched - 0.1, seed=1) == (None, None, None)
 
 
 def test_different_queries_are_refused_by_name() -> None:
@@ -155,9 +173,3 @@ def test_markdown_has_one_cell_per_column_and_marks_what_is_significant() -> Non
     assert len({line.replace("\\|", "").count("|") for line in lines[:6]}) == 1
     assert lines[3] == "| a\\|b | 2 | 0.620 | 0.620 to 0.620 | 0.000 | +0.020 | **< 0.001** | 0.000 | 60 % (60 to 60) |"
     assert "100 queries" in lines[-1] and "Holm-corrected over 1 systems" in lines[-1]
-
-
-def test_small_numbers_are_written_honestly() -> None:
-    """`0.000` claims certainty, and `-0.000` a loss."""
-    assert [format_p(value) for value in (None, 0.0001, 0.0014, 1.0)] == ["-", "< 0.001", "0.001", "1.000"]
-    assert [format_difference(value) for value in (None, -0.0001, 0.02, -0.02)] == ["-", "0.000", "+0.020", "-0.020"]
