@@ -8,6 +8,7 @@ from typing import Protocol
 from distill_assets.core.errors import SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.core.records import Collection, Document, Qrel, Query
 
+_MAX_READS = 5
 _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -36,17 +37,52 @@ class Source(Protocol):
         """What lies among the batches and can never be one, with the reason: a folder with an impossible name, say."""
         ...
 
-    def last_change(self, batch: str) -> float:
-        """When the batch last changed, in seconds since 1970; 0.0 where it is known to be complete."""
+    def look(self, batch: str) -> str | None:
+        """Changes with every write to the batch; None where the batch is known to be complete. Opens no file.
+
+        A batch that changes between two looks is still being copied. Only what reads by itself waits for two equal looks, the
+        sensor `new_batches`: who starts a run by hand says that the batches are complete, and they are read at once.
+        """
         ...
 
     def fingerprint(self, batch: str) -> str:
-        """Changes when, and only when, reading the batch would give something else. Cheap: it parses nothing."""
+        """Changes when, and only when, reading the batch would give something else. Cheap: it parses nothing.
+
+        A batch of an inbox that cannot be read has one, too: it stays while nothing changes and `read` would fail again.
+        """
         ...
 
     def read(self, batch: str) -> Collection:
         """Read one batch. Raises `SourceError` with what, where and the next step."""
         ...
+
+
+def read_settled(source: Source, batch: str) -> tuple[Collection, str]:
+    """Read one batch, and return it with the fingerprint of exactly what was read.
+
+    A batch that moved while it was read is read again: its parts may come from before and after the change.
+
+    Raises:
+        SourceError: the batch cannot be read, and did not change while that was found out; or it changed during each of 5
+            readings.
+    """
+    key = source.fingerprint(batch)
+    for _ in range(_MAX_READS):
+        found: Collection | SourceError
+        try:
+            found = source.read(batch)
+        except SourceError as error:
+            found = error  # of a half-written line, say: it counts if the line is still the same
+        before, key = key, source.fingerprint(batch)
+        if key != before:
+            continue
+        if isinstance(found, SourceError):
+            raise found
+        return found, key
+    raise SourceError(
+        f"batch {batch!r} of {source.name} changed during each of {_MAX_READS} readings; expected a batch that is complete: "
+        "start again when nothing writes to it any more, or copy it under a hidden name and rename it"
+    )
 
 
 def require_batch_name(name: str) -> str:

@@ -2,14 +2,22 @@
 
 Every refusal names the file, the line, what was expected and what to do. Files are read as bytes and split at line
 feeds alone, because texts may hold the other characters that Python takes for line ends.
+
+A batch that cannot be opened has a fingerprint like any other, from what can be seen of it: one odd entry holds up nobody
+else, and its batch is read again when the entry changes. Only `read` refuses.
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +50,7 @@ class BeirSource:
     inbox: each sub-folder with one of the two files, or with judgements, is a batch, and may bring documents alone, queries
     alone that are judged against the documents that stand already, or judgements alone. Hidden folders are skipped, so a
     batch that is still being copied is safe under a name like `.incoming` until it is renamed; a file `_READY`, written last,
-    says the same of a batch that is copied in place.
+    says the same of a batch that is copied in place. A folder that cannot be looked into is a batch that cannot be read.
 
     Splits, decided by the batch's own files so that they never move when it is ingested again:
 
@@ -73,36 +81,32 @@ class BeirSource:
     @property
     def is_inbox(self) -> bool:
         """Whether each sub-folder is a batch."""
-        return not _holds_texts(self.root)
+        return not any(_is_a(stat.S_ISREG, self.root / name) for name in (_CORPUS, _QUERIES))
 
     def batches(self) -> list[str]:
         """Names of the batches that are there now, sorted; folders of an inbox with impossible names are left out.
 
         Raises:
-            SourceError: the root is no folder, or nothing in it can be read.
+            SourceError: the root is no folder, cannot be listed, or holds no data.
             UnknownBatchError: the one folder has a name that a batch may not have.
         """
         return sorted(self._folders())
 
     def refused(self) -> dict[str, str]:
         """Folders of an inbox that hold data under a name that a batch may not have, with the reason."""
-        if not self.root.is_dir() or not self.is_inbox:
+        if not _is_a(stat.S_ISDIR, self.root) or not self.is_inbox:
             return {}
-        reasons = {path.name: _name_fault(path.name) for path in _data_folders(self.root)}
+        reasons = {_shown(path.name): _name_fault(path.name) for path in _data_folders(self.root)}
         return {name: reason for name, reason in sorted(reasons.items()) if reason}
 
-    def last_change(self, batch: str) -> float:
-        """Newest time stamp of the batch's files; 0.0 where a `_READY` file is at least as new as all of them."""
+    def look(self, batch: str) -> str | None:
+        """Names, sizes and times of the batch's files as one hash; None where a `_READY` came after all of them."""
         folder = self._folder(batch)
-        newest = max((_changed_at(path) for path in _batch_files(folder)), default=0.0)
-        ready = folder / _READY
-        return 0.0 if ready.is_file() and _changed_at(ready) >= newest else newest
+        return None if _is_ready(folder) else fingerprint(*_of_each_file(folder, _stamp))
 
     def fingerprint(self, batch: str) -> str:
         """Hash of the bytes of the batch's files, and of what else decides whether and how they are read."""
-        folder = self._folder(batch)
-        digests = [(path.relative_to(folder).as_posix(), _digest(path)) for path in _batch_files(folder)]
-        return fingerprint(READER_VERSION, self.max_unknown_qrels, *(part for pair in digests for part in pair))
+        return fingerprint(READER_VERSION, self.max_unknown_qrels, *_of_each_file(self._folder(batch), _digest))
 
     def read(self, batch: str) -> Collection:
         """Read one batch.
@@ -113,27 +117,29 @@ class BeirSource:
             UnknownJudgementError: too many judgements name an unknown id.
         """
         folder = self._folder(batch)
-        qrels, judged = _read_judgements(folder)
+        files = _batch_files(folder)
+        qrels, judged = _read_judgements([path for path in files if path.parent.name == _QRELS])
         splits = given_splits(judged)
+        texts = {name: _read_texts(folder / name) if folder / name in files else () for name in (_QUERIES, _CORPUS)}
         queries = [
             Query(query_id, text, splits.get(query_id) or assign_split(query_id))
-            for query_id, _, text in _read_texts(folder / _QUERIES)
+            for query_id, _, text in texts[_QUERIES]
         ]
-        documents = [Document(*fields) for fields in _read_texts(folder / _CORPUS)]
+        documents = [Document(*fields) for fields in texts[_CORPUS]]
         return check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
 
     def _folder(self, batch: str) -> Path:
         # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
         path = self.root / batch
-        if _name_fault(batch) is None and self.root.is_dir() and self.is_inbox and _is_data_folder(path):
+        if _name_fault(batch) is None and _is_a(stat.S_ISDIR, self.root) and self.is_inbox and _is_data_folder(path):
             return path
         folders = self._folders()
         return folders[require_known_batch(batch, folders)]
 
     def _folders(self) -> dict[str, Path]:
-        if not self.root.is_dir():
+        if not _is_a(stat.S_ISDIR, self.root):
             raise SourceError(f"no folder at {self.root}: {_EXPECTED} in it or in its sub-folders; correct the path")
-        if _holds_texts(self.root):
+        if not self.is_inbox:
             return {require_batch_name(self.root.resolve().name): self.root}
         found = {path.name: path for path in _data_folders(self.root) if not _name_fault(path.name)}
         if not found:
@@ -167,11 +173,17 @@ def given_splits(judged: Iterable[tuple[str, set[str]]]) -> dict[str, Split]:
 
 
 def _data_folders(inbox: Path) -> list[Path]:
-    return [path for path in inbox.iterdir() if _is_data_folder(path)]
+    return [inbox / name for name in _list(inbox) if _is_data_folder(inbox / name)]
 
 
 def _is_data_folder(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_dir() and (_holds_texts(path) or bool(_qrel_files(path)))
+    """Whether the folder holds a batch. One that cannot be looked into does: passed over, it would seem to be taken away."""
+    if path.name.startswith(".") or not os.path.lexists(path):
+        return False
+    try:
+        return stat.S_ISDIR(path.stat().st_mode) and bool(_batch_files(path))
+    except (OSError, SourceError):
+        return True
 
 
 def _name_fault(name: str) -> str | None:
@@ -182,72 +194,131 @@ def _name_fault(name: str) -> str | None:
     return None
 
 
-def _changed_at(path: Path) -> float:
-    """Time of the last change of content, or of the arrival here where that is later: a copy may keep an old time stamp."""
-    stat = path.stat()
-    return max(stat.st_mtime, stat.st_ctime)
+def _is_a(kind: Callable[[int], bool], path: Path) -> bool:
+    """Whether there is something of that kind at `path` that can be reached."""
+    try:
+        return kind(path.stat().st_mode)
+    except OSError:
+        return False
 
 
-def _holds_texts(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (_CORPUS, _QUERIES))
-
-
-def _qrel_files(folder: Path) -> list[Path]:
-    # Hidden ones are left out: macOS archives bring a binary `._test.tsv` beside each `test.tsv`.
-    return sorted(path for path in (folder / _QRELS).glob("*.tsv") if not path.name.startswith("."))
+def _list(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise _cannot_read(folder, error, "a folder") from error
 
 
 def _batch_files(folder: Path) -> list[Path]:
-    return [path for path in (folder / _CORPUS, folder / _QUERIES) if path.is_file()] + _qrel_files(folder)
+    """What a batch is read from, sorted, whether it can be opened or not.
+
+    Raises:
+        SourceError: the folder, or what is called `qrels` in it, cannot be listed.
+    """
+    names = _list(folder)
+    judgements = _list(folder / _QRELS) if _QRELS in names else []
+    # Hidden ones are left out: macOS archives bring a binary `._test.tsv` beside each `test.tsv`.
+    shown = sorted(name for name in judgements if name.endswith(".tsv") and not name.startswith("."))
+    texts = [folder / name for name in (_CORPUS, _QUERIES) if name in names]
+    return texts + [folder / _QRELS / name for name in shown]
+
+
+def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:
+    """Name of each file of a batch, then what `tell` says of it; the reason alone where the folder cannot be listed."""
+    try:
+        files = _batch_files(folder)
+    except SourceError as error:
+        return [str(error)]
+    return [part for path in files for part in (_shown(path.relative_to(folder).as_posix()), tell(path))]
+
+
+def _is_ready(folder: Path) -> bool:
+    """Whether the file `_READY` came after every file of the batch.
+
+    The time of the last change of the entry decides (ctime). The clock of this file system sets it at every write and at
+    every arrival, while the time of the content (mtime) may come along with a copy, from another clock.
+    """
+    try:
+        ready = (folder / _READY).stat()
+        newest = max((path.stat().st_ctime_ns for path in _batch_files(folder)), default=0)
+    except (OSError, SourceError):
+        return False
+    return stat.S_ISREG(ready.st_mode) and ready.st_ctime_ns >= newest
+
+
+def _stamp(path: Path) -> str:
+    """What tells a change of a file without opening it: size and times, or the kind of error."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return f"error {error.errno}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _digest(path: Path) -> str:
+    """SHA-256 of the file's bytes; what can be seen of it and the reason where it cannot be read."""
+    stamp = _stamp(path)
     try:
-        stat = path.stat()
-        return _digest_once(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise _cannot_open(path, error) from error
+        return _digest_once(path, stamp)
+    except SourceError as error:
+        return f"{stamp} {error}"
 
 
 @lru_cache(maxsize=4096)
-def _digest_once(path: Path, size: int, changed_ns: int) -> str:
-    """Hashed again only when size or time moved: a sensor asks this of every batch twice a minute."""
-    with path.open("rb") as file:
+def _digest_once(path: Path, stamp: str) -> str:
+    """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
+    with _opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _cannot_open(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"cannot read {path}: {error.strerror or error}; check the file and its permissions")
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """An ordinary file, opened for its bytes; whatever the system refuses while it is open is a `SourceError`."""
+    try:
+        # A plain open of a named pipe would wait for a writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "Not an ordinary file")
+            yield file
+    except OSError as error:
+        raise _cannot_read(path, error, "a file") from error
+
+
+def _cannot_read(path: Path, error: OSError, expected: str) -> SourceError:
+    return SourceError(
+        f"cannot read {_shown(path)}: {error.strerror or error}; expected {expected} that may be read; "
+        "mend or remove the entry, or give the permissions"
+    )
+
+
+def _shown(name: str | Path) -> str:
+    """The name as text: a name of a Linux file may hold bytes that no text has, and no table or hash takes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _malformed(path: Path, number: int, expected: str, found: str) -> MalformedRecordError:
     quoted = repr(found if len(found) <= _QUOTED_CHARACTERS else f"{found[:_QUOTED_CHARACTERS]}...")
     return MalformedRecordError(
-        f"{path}, line {number}: expected {expected}, found {quoted}; correct or remove the line"
+        f"{_shown(path)}, line {number}: expected {expected}, found {quoted}; correct or remove the line"
     )
 
 
 def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of every line that is not blank, from 1."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                try:
-                    text = content.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    found = content[error.start : error.start + 8].hex(" ")
-                    raise _malformed(path, number, "UTF-8 text", f"bytes {found}") from error
-                if text.strip():
-                    yield number, text
-    except OSError as error:
-        raise _cannot_open(path, error) from error
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            try:
+                text = content.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                found = content[error.start : error.start + 8].hex(" ")
+                raise _malformed(path, number, "UTF-8 text", f"bytes {found}") from error
+            if text.strip():
+                yield number, text
 
 
 def _read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text of every record of a corpus or queries file; none where the file is absent."""
-    if not path.is_file():
-        return
+    """Id, title and text of every record of a corpus or queries file."""
     is_empty = True
     for number, line in _iter_lines(path):
         is_empty = False
@@ -300,11 +371,11 @@ def _require_encodable(path: Path, number: int, key: str, text: str) -> str:
     return text
 
 
-def _read_judgements(folder: Path) -> tuple[list[Qrel], list[tuple[str, set[str]]]]:
+def _read_judgements(files: Iterable[Path]) -> tuple[list[Qrel], list[tuple[str, set[str]]]]:
     """All judgements of a batch, each pair once, and for each file its stem and the queries that it judges."""
     relevance_of: dict[tuple[str, str], int] = {}
     judged = []
-    for path in _qrel_files(folder):
+    for path in files:
         query_ids = set()
         for number, qrel in _iter_qrels(path):
             query_ids.add(qrel.query_id)

@@ -13,6 +13,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from distill_assets.core.errors import SourceError
@@ -71,15 +72,19 @@ class PythonApiSource:
         """Nothing: a package that cannot be read is an error of the settings."""
         return {}
 
-    def last_change(self, batch: str) -> float:
-        """0.0: an installed package is complete."""
-        return 0.0
+    def look(self, batch: str) -> None:
+        """None: an installed package is complete."""
 
     def fingerprint(self, batch: str) -> str:
-        """Version of the installed package and everything that shapes what is read from it."""
+        """Version of the installed package and everything that shapes what is read from it.
+
+        The bytes of its source files are part of it where the version may stay while they change: in an editable install, and
+        in whatever else was not installed by version from an index.
+        """
         require_known_batch(batch, self.batches())
-        _package_folder(batch)
-        return fingerprint(PARSER_VERSION, batch, _package_version(batch), self.body_words, self.max_queries)
+        folder, distribution = _package_folder(batch), _distribution(batch)
+        content = () if _is_known_by_version(distribution, folder) else (_content(folder),)
+        return fingerprint(PARSER_VERSION, batch, distribution.version, self.body_words, self.max_queries, *content)
 
     def read(self, batch: str) -> Collection:
         """Parse one package."""
@@ -121,21 +126,72 @@ def _package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _package_version(package: str) -> str:
-    distributions = importlib.metadata.packages_distributions().get(package)
-    if not distributions:
-        raise SourceError(f"package {package!r} has no installed version: python_api reads packages that pip installed")
-    return importlib.metadata.version(distributions[0])
+def _distribution(package: str) -> importlib.metadata.Distribution:
+    # An editable install lists no module among its files; its name is mostly that of the package.
+    names = importlib.metadata.packages_distributions().get(package) or [package]
+    try:
+        return importlib.metadata.distribution(names[0])
+    except importlib.metadata.PackageNotFoundError as error:
+        raise SourceError(
+            f"package {package!r} has no installed version: python_api reads packages that pip installed"
+        ) from error
+
+
+def _is_known_by_version(distribution: importlib.metadata.Distribution, folder: Path) -> bool:
+    """Whether the package came by version from an index, which never gives two contents under one version.
+
+    Installers write `direct_url.json` (PEP 610) for all others: an editable install, a checkout, a folder, a wheel of one's own.
+    """
+    is_installed = not {"site-packages", "dist-packages"}.isdisjoint(folder.parts)
+    return is_installed and distribution.read_text("direct_url.json") is None
+
+
+def _content(folder: Path) -> str:
+    """Hash of the source files that are read; they are opened again only when a size or time has moved."""
+    stamps = []
+    for path in _source_files(folder):
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise _cannot_read(path, error) from error
+        stamps.append((path, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    return _content_once(folder, tuple(stamps))
+
+
+@lru_cache(maxsize=32)
+def _content_once(folder: Path, stamps: tuple[tuple[Path, int, int, int], ...]) -> str:
+    digest = [(path.relative_to(folder).as_posix(), hash_text(_read_text(path))) for path, *_ in stamps]
+    return fingerprint(*digest)
+
+
+def _source_files(folder: Path) -> list[Path]:
+    """The Python files that are read, sorted; hidden ones are locks and backups of editors."""
+    return [
+        path
+        for path in sorted(folder.rglob("*.py"))
+        if not path.name.startswith(".") and _SKIPPED_PARTS.isdisjoint(path.relative_to(folder).with_suffix("").parts)
+    ]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"cannot read {path}: {error.strerror or error}; expected a source file of the package that may be read; "
+        "mend or remove it, or install the package again"
+    )
 
 
 def _read_entries(folder: Path, package: str) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).with_suffix("").parts
-        if _SKIPPED_PARTS.intersection(parts):
-            continue
+    for path in _source_files(folder):
         # Private modules hold much of the public API (numpy._core.fromnumeric), under names that nobody types.
-        public = [part for part in parts if not part.startswith("_")]
+        public = [part for part in path.relative_to(folder).with_suffix("").parts if not part.startswith("_")]
         tree = _parse(path)
         for entry in _walk(tree.body, ".".join([package, *public])):
             entries.setdefault(entry.qualified_name, entry)
@@ -147,8 +203,8 @@ def _parse(path: Path) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in other people's code
         try:
-            return ast.parse(path.read_text(encoding="utf-8", errors="replace"))
-        except (SyntaxError, ValueError):
+            return ast.parse(_read_text(path))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep
             return ast.Module(body=[], type_ignores=[])
 
 
@@ -157,11 +213,16 @@ def _walk(body: list[ast.stmt], prefix: str) -> Iterator[_Entry]:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
             continue
         name = f"{prefix}.{node.name}"
-        summary, rest = _split_docstring(ast.get_docstring(node) or "")
+        summary, rest = _split_docstring(_docstring(node))
         if _MIN_QUERY_WORDS <= len(summary.split()) <= _MAX_QUERY_WORDS and not _NOT_A_SENTENCE.match(summary):
             yield _Entry(name, _signature(node), summary, rest)
         if isinstance(node, ast.ClassDef):
             yield from _walk(node.body, name)
+
+
+def _docstring(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
+    """The docstring, with `?` for half a surrogate pair, which an escape can write and no hash or table takes."""
+    return (ast.get_docstring(node) or "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _split_docstring(docstring: str) -> tuple[str, str]:

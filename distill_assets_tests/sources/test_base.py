@@ -1,14 +1,17 @@
 """The checks that every collection passes, and the hash split."""
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_assets.core.errors import DistillError, SourceError, UnknownBatchError, UnknownJudgementError
-from distill_assets.core.records import Document, Qrel, Query, assign_split
-from distill_assets.sources.base import check_collection, require_batch_name, require_known_batch
+from distill_assets.core.records import Collection, Document, Qrel, Query, assign_split
+from distill_assets.sources.base import check_collection, read_settled, require_batch_name, require_known_batch
 
 DOCUMENTS = [Document("d1", "", "one"), Document("d2", "", "two")]
 QUERIES = [Query("q1", "first", "train")]
@@ -148,3 +151,68 @@ def test_assign_split_is_about_80_10_10(prefix: str) -> None:
     assert abs(counts["train"] - 1600) < 126
     assert abs(counts["dev"] - 200) < 100
     assert abs(counts["test"] - 200) < 100
+
+
+# A batch that changes while it is read.
+
+
+@dataclass
+class MovingSource:
+    """A source of one document whose text is `content`; each step of `during` runs in the midst of one reading."""
+
+    content: str
+    during: list[Callable[["MovingSource"], None]]
+    name: str = "moving"
+    reads: list[str] = field(default_factory=list)
+
+    def fingerprint(self, batch: str) -> str:
+        """The content itself."""
+        return f"key of {self.content}"
+
+    def read(self, batch: str) -> Collection:
+        """Open the batch, let it change, and read what was there when it was opened."""
+        opened = self.content
+        self.reads.append(opened)
+        if self.during:
+            self.during.pop(0)(self)
+        if opened == "half":
+            raise SourceError("a line is cut off")
+        return Collection([Document("d1", "", opened)], [], [])
+
+
+def becomes(content: str) -> Callable[[MovingSource], None]:
+    """A write of that content."""
+    return lambda source: setattr(source, "content", content)
+
+
+def settled(content: str, *during: Callable[[MovingSource], None]) -> tuple[Any, MovingSource]:
+    """What `read_settled` gives, and the source after it."""
+    source = MovingSource(content, list(during))
+    return read_settled(source, "b"), source  # type: ignore[arg-type]
+
+
+def test_a_batch_that_changes_while_it_is_read_is_read_again() -> None:
+    """The first text under the second fingerprint counts as up to date: the new text is never read."""
+    (collection, key), source = settled("old", becomes("new"))
+    assert (collection.documents, key) == ([Document("d1", "", "new")], "key of new")
+    assert source.reads == ["old", "new"]
+    (collection, key), source = settled("still")
+    assert (collection.documents[0].text, key, source.reads) == ("still", "key of still", ["still"])
+
+
+def test_a_fault_counts_only_if_the_batch_did_not_move() -> None:
+    """A line that was half written at that moment would put a sound batch into quarantine."""
+    (collection, _), source = settled("half", becomes("whole"))
+    assert (collection.documents[0].text, source.reads) == ("whole", ["half", "whole"])
+    broken = MovingSource("half", [])
+    with pytest.raises(SourceError, match="a line is cut off"):
+        read_settled(broken, "b")  # type: ignore[arg-type]
+    assert broken.reads == ["half"]
+
+
+def test_a_batch_that_never_rests_is_refused() -> None:
+    """A log that somebody appends to for ever would keep the run, and the warehouse's only slot, for ever."""
+    source = MovingSource("0", [becomes(str(n)) for n in range(1, 9)])
+    with pytest.raises(SourceError, match=r"batch 'b' of moving changed during each of 5 readings; .*start again when"):
+        read_settled(source, "b")  # type: ignore[arg-type]
+    assert source.reads == ["0", "1", "2", "3", "4"]

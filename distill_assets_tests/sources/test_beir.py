@@ -1,12 +1,17 @@
 """BEIR folders: format, splits, inboxes, and every bad input with file and line."""
 
 import json
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distill_assets.core.errors import MalformedRecordError, SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.core.records import Document, Qrel, assign_split
+from distill_assets.sources.base import check_collection, read_settled
 from distill_assets.sources.beir import BeirSource, given_splits
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -160,6 +165,196 @@ def test_the_fingerprint_changes_with_every_file_that_is_read_and_with_no_other(
     seen.append(source.fingerprint("tiny"))
     seen.append(BeirSource(folder, max_unknown_qrels=0.5).fingerprint("tiny"))
     assert len(set(seen)) == len(seen) == 6
+
+
+def test_a_rewrite_that_keeps_size_and_time_changes_the_fingerprint(folder: Path) -> None:
+    """A copy with preserved times may bring other bytes under the old size and time: the batch would never be read again."""
+    source, corpus = BeirSource(folder), folder / "corpus.jsonl"
+    before, times = source.fingerprint("tiny"), corpus.stat()
+    corpus.write_bytes(corpus.read_bytes().replace(b"one", b"two"))
+    os.utime(corpus, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (corpus.stat().st_size, corpus.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert source.fingerprint("tiny") != before
+
+
+# Whether a batch is still being copied.
+
+
+def test_a_look_changes_with_every_write_whatever_times_the_files_carry(folder: Path) -> None:
+    """A copy with preserved times sets them into the past or the future: a look at times alone would call it settled."""
+    source, corpus, looks = BeirSource(folder), folder / "corpus.jsonl", []
+    for content in (b"one", b"one more", b"two more"):  # the third has the size of the second
+        corpus.write_bytes(content)
+        os.utime(corpus, (4e9, 4e9))  # the year 2096
+        looks.append(source.look("tiny"))
+        assert source.look("tiny") == looks[-1], "nothing has changed"
+    (folder / "SOURCE.md").write_text("not read", encoding="utf-8")
+    assert source.look("tiny") == looks[-1]
+    (folder / "qrels" / "dev.tsv").write_text(HEADER, encoding="utf-8")
+    assert len({*looks, source.look("tiny")}) == 4
+
+
+def test_ready_says_complete_until_a_later_write(folder: Path) -> None:
+    """Times that a copy preserves say nothing about the order of arrival here, neither those of the files nor of `_READY`."""
+    source, ready = BeirSource(folder), folder / "_READY"
+    assert source.look("tiny") is not None
+    os.utime(folder / "corpus.jsonl", (4e9, 4e9))
+    ready.touch()
+    assert source.look("tiny") is None
+    os.utime(ready, (5e9, 5e9))
+    (folder / "queries.jsonl").write_text("{", encoding="utf-8")
+    assert source.look("tiny") is not None, "written after _READY"
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old text would be stored as what the new file says, and the new file never be read."""
+    source, corpus = BeirSource(folder), folder / "corpus.jsonl"
+    texts = ["two", "three"]
+
+    def check_then_change(*args: Any, **kwargs: Any) -> Any:
+        collection = check_collection(*args, **kwargs)
+        if texts:
+            corpus.write_bytes(
+                corpus.read_bytes().replace(b'"one"', b'"two"').replace(b'"two"', f'"{texts.pop(0)}"'.encode())
+            )
+        return collection
+
+    monkeypatch.setattr("distill_assets.sources.beir.check_collection", check_then_change)
+    collection, key = read_settled(source, "tiny")
+    assert {document.text for document in collection.documents} == {"three"} and texts == []
+    assert key == source.fingerprint("tiny")
+
+
+# What cannot be opened.
+
+
+def make_folder(path: Path) -> None:
+    """A folder in place of a file."""
+    path.mkdir()
+
+
+def make_dangling_link(path: Path) -> None:
+    """A link to a file that is gone."""
+    path.symlink_to(path.with_name("gone"))
+
+
+def make_loop(path: Path) -> None:
+    """A link to itself."""
+    path.symlink_to(path)
+
+
+def make_pipe(path: Path) -> None:
+    """A named pipe: a plain open would wait for a writer for ever."""
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    """A socket, which cannot be opened."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # the path itself may be longer than a socket's name
+    os.close(folder)
+
+
+NOT_FILES = (make_folder, make_dangling_link, make_loop, make_pipe, make_socket)
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/old.tsv"])
+@pytest.mark.parametrize("make", NOT_FILES)
+def test_what_is_no_file_is_refused_by_name_and_stops_nobody(
+    tmp_path: Path, make: Callable[[Path], None], name: str
+) -> None:
+    """One odd entry stopped every batch of the inbox; passed over instead, the batch would be read without its documents."""
+    write_batch(tmp_path / "sound", {"d1": "one"})
+    bad = write_batch(tmp_path / "bad", {"d1": "one"}, {"1": "what"}, train="1 d1 1\n")
+    target = bad / name
+    target.unlink(missing_ok=True)
+    make(target)
+    source = BeirSource(tmp_path)
+    assert source.batches() == ["bad", "sound"]
+    assert source.read("sound").documents == [Document("d1", "", "one")]
+    with pytest.raises(SourceError, match=rf"cannot read .*bad/{name}: .+; .*file"):
+        source.read("bad")
+    broken = source.fingerprint("bad"), source.look("bad")
+    assert (source.fingerprint("bad"), source.look("bad")) == broken, "asked for once, not at every look"
+    target.rmdir() if target.is_dir() else target.unlink()
+    mended = {"corpus.jsonl": '{"_id": "d1", "text": "x"}\n', "queries.jsonl": '{"_id": "1", "text": "x"}\n'}
+    target.write_text(mended.get(name, HEADER), encoding="utf-8")
+    assert source.fingerprint("bad") != broken[0] and source.look("bad") != broken[1]
+    source.read("bad")
+
+
+@pytest.mark.parametrize("denied", ["", "corpus.jsonl", "qrels", "qrels/train.tsv"])
+def test_what_may_not_be_read_is_refused_by_name_and_stops_nobody(
+    tmp_path: Path, denied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder copied by another user stopped every batch of the inbox. The refusal is simulated: root may read everything."""
+    write_batch(tmp_path / "sound", {"d1": "one"})
+    bad = write_batch(tmp_path / "bad", {"d1": "one"}, {"1": "what"}, train="1 d1 1\n")
+    source, sound = BeirSource(tmp_path), BeirSource(tmp_path).fingerprint("sound")
+    whole, mode = source.fingerprint("bad"), (bad / denied).stat().st_mode
+    (bad / denied).chmod(0)
+    with monkeypatch.context() as patched:
+        for function in ("open", "listdir"):
+            allowed = getattr(os, function)
+
+            def refuse(path: object, *rest: object, allowed: Callable = allowed) -> object:
+                if str(path) == str(bad / denied):
+                    raise PermissionError(13, "Permission denied", str(path))
+                return allowed(path, *rest)
+
+            patched.setattr(os, function, refuse)
+        assert source.batches() == ["bad", "sound"]
+        assert source.fingerprint("sound") == sound
+        with pytest.raises(SourceError, match=rf"cannot read .*{bad / denied}: Permission denied; .*permissions"):
+            source.read("bad")
+        broken = source.fingerprint("bad")
+        assert broken == source.fingerprint("bad") != whole
+        assert source.look("bad") is not None
+    (bad / denied).chmod(mode)
+    assert source.fingerprint("bad") == whole, "read again when the permission is given"
+
+
+def test_a_folder_that_cannot_be_reached_is_a_batch_that_is_refused(tmp_path: Path) -> None:
+    """A link to a disk that is not mounted, passed over, would look as if its batch had been taken away on purpose."""
+    write_batch(tmp_path / "sound", {"d1": "one"})
+    (tmp_path / "linked").symlink_to(tmp_path / "not-mounted")
+    source = BeirSource(tmp_path)
+    assert source.batches() == ["linked", "sound"]
+    with pytest.raises(SourceError, match="cannot read .*linked: No such file or directory; "):
+        source.read("linked")
+    before = source.fingerprint("linked")
+    assert before == source.fingerprint("linked")
+    write_batch(tmp_path / "not-mounted", {"d1": "one"})
+    assert source.fingerprint("linked") != before
+    assert source.read("linked").documents == [Document("d1", "", "one")]
+
+
+def test_judgements_that_are_no_folder_are_refused(tmp_path: Path) -> None:
+    """A file called `qrels`, as TREC ships it, would be passed over: queries without judgements, and no word about it."""
+    bad = write_batch(tmp_path / "bad", {"d1": "one"}, {"1": "what"})
+    (bad / "qrels").write_text("1 0 d1 1\n", encoding="utf-8")
+    with pytest.raises(SourceError, match="cannot read .*qrels: Not a directory; expected a folder"):
+        BeirSource(tmp_path).read("bad")
+
+
+def test_a_file_name_that_is_no_text_is_shown_as_text(tmp_path: Path) -> None:
+    """Such a name ends in a UnicodeEncodeError in the fingerprint, or in the table of reasons: the tick fails for all."""
+    write_batch(tmp_path / "sound", {"d1": "one"})
+    bad = write_batch(tmp_path / "bad", {"d1": "one"}, {"1": "what"})
+    (bad / "qrels").mkdir()
+    odd = bad / "qrels" / os.fsdecode(b"caf\xe9.tsv")
+    odd.write_text("1 d1 high\n", encoding="utf-8")
+    write_batch(tmp_path / os.fsdecode(b"caf\xe9"), {"d1": "one"})
+    source = BeirSource(tmp_path)
+    assert source.batches() == ["bad", "sound"]
+    assert list(source.refused()) == ["caf\\xe9"]
+    assert source.fingerprint("bad") != source.fingerprint("sound") and source.look("bad") is not None
+    with pytest.raises(MalformedRecordError, match=r"caf\\xe9\.tsv, line 1") as caught:
+        source.read("bad")
+    assert str(caught.value).encode("utf-8")
+    odd.write_text("1 d1 1\n", encoding="utf-8")
+    assert source.read("bad").qrels == [Qrel("1", "d1", 1)]
 
 
 # Splits.

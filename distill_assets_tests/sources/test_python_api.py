@@ -1,12 +1,14 @@
 """The embedded collection, on a small package that is never imported."""
 
+import importlib.metadata
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from distill_assets.core.errors import SourceError, UnknownBatchError
-from distill_assets.core.records import Collection, assign_split
+from distill_assets.core.records import Collection, assign_split, fingerprint
 from distill_assets.sources.python_api import PythonApiSource
 
 PACKAGE = "distill_fake_package"
@@ -204,6 +206,101 @@ def test_the_fingerprint_follows_version_and_settings(installed: Path) -> None:
     seen = {first, *(other.fingerprint(PACKAGE) for other in others)}
     write_package(installed, version="1.1")
     assert len({*seen, source.fingerprint(PACKAGE)}) == 4
+
+
+def link_as_editable(checkout: Path, site: Path, direct_url: dict | None, name: str = PACKAGE) -> None:
+    """What an editable install leaves: a link to the checkout in site-packages, and metadata that lists no module."""
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    (info / "RECORD").write_text(f"_{name}.pth,,\n{name}-1.0.dist-info/METADATA,,\n", encoding="utf-8")
+    if direct_url is not None:
+        (info / "direct_url.json").write_text(json.dumps(direct_url), encoding="utf-8")
+    for path, content in FILES.items():
+        target = checkout / name / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content, encoding="utf-8")
+
+
+def test_an_editable_install_is_stale_when_its_files_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its version stays 1.0 while its docstrings are written: the index would hold last month's for ever."""
+    link_as_editable(
+        tmp_path / "src", tmp_path / "site-packages", {"dir_info": {"editable": True}, "url": "file:///src"}
+    )
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    source, frames = PythonApiSource((PACKAGE,)), tmp_path / "src" / PACKAGE / "frames.py"
+    seen = [source.fingerprint(PACKAGE)]
+    frames.touch()
+    (frames.parent / "notes.txt").write_text("no source", encoding="utf-8")
+    (frames.parent / "tests" / "test_more.py").write_text("x = 1", encoding="utf-8")
+    (frames.parent / ".#frames.py").symlink_to("somebody@somewhere:1")  # an editor's lock
+    assert source.fingerprint(PACKAGE) == seen[0], "nothing that is read has changed"
+    frames.write_text(frames.read_text(encoding="utf-8").replace("rows and columns", "lines and columns"), "utf-8")
+    seen.append(source.fingerprint(PACKAGE))
+    (frames.parent / "more.py").write_text("x = 1", encoding="utf-8")
+    seen.append(source.fingerprint(PACKAGE))
+    assert len(set(seen)) == 3
+    assert "lines and columns" in " ".join(query.text for query in source.read(PACKAGE).queries)
+
+
+@pytest.mark.parametrize(
+    "direct_url",
+    [
+        {"vcs_info": {"vcs": "git", "commit_id": "1" * 40}, "url": "https://example.org/x.git"},
+        {"dir_info": {}, "url": "file:///src"},
+        {"archive_info": {}, "url": "file:///x-1.0.whl"},
+    ],
+)
+def test_what_no_index_gave_is_known_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct_url: dict
+) -> None:
+    """Installed again from a checkout or a wheel of one's own, the version is often the same and the text another."""
+    site = tmp_path / "site-packages"
+    write_package(site)
+    monkeypatch.syspath_prepend(site)
+    source, frames = PythonApiSource((PACKAGE,)), site / PACKAGE / "frames.py"
+    by_version = source.fingerprint(PACKAGE)
+    (site / f"{PACKAGE}-1.0.dist-info" / "direct_url.json").write_text(json.dumps(direct_url), encoding="utf-8")
+    before = source.fingerprint(PACKAGE)
+    assert before != by_version
+    frames.write_text("", encoding="utf-8")
+    assert source.fingerprint(PACKAGE) != before
+
+
+def test_a_package_from_an_index_keeps_its_fingerprint_and_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another fingerprint makes every stored batch stale; numpy and pandas are asked for theirs all the time.
+
+    The value is `fingerprint("1", "distill_fake_package", "1.0", 0, None)` as it has been stored since the first release.
+    """
+    write_package(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    assert PythonApiSource((PACKAGE,)).fingerprint(PACKAGE) == fingerprint("1", PACKAGE, "1.0", 0, None)
+    version = importlib.metadata.version("numpy")
+    assert PythonApiSource(("numpy",)).fingerprint("numpy") == fingerprint("1", "numpy", version, 0, None)
+
+
+def test_a_source_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback hides which file it was; passed over, the package would lose the functions in it."""
+    write_package(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    (tmp_path / "site-packages" / PACKAGE / "gone.py").symlink_to("nowhere")
+    with pytest.raises(
+        SourceError, match=r"cannot read .*gone\.py: No such file or directory; .*install the package again"
+    ):
+        PythonApiSource((PACKAGE,)).read(PACKAGE)
+
+
+def test_half_a_surrogate_pair_in_a_docstring_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hash and no table takes one: a single escape in a docstring would end the reading of the whole package."""
+    write_package(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    escaped = 'def odd():\n    """Return the code point \\ud800 as text."""\n'
+    (tmp_path / "site-packages" / PACKAGE / "odd.py").write_text(escaped, encoding="utf-8")
+    texts = {query.text for query in PythonApiSource((PACKAGE,)).read(PACKAGE).queries}
+    assert "Return the code point ? as text." in texts
 
 
 def test_batches_are_the_packages_sorted() -> None:
