@@ -15,7 +15,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from distill_assets.core.errors import SettingsError
 from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
-from distill_assets.core.records import fingerprint
 
 SETTINGS_FILE_VARIABLE = "DISTILL_SETTINGS"
 PACKAGED = "packaged"
@@ -36,6 +35,21 @@ FULL: dict[str, Any] = {
     "dev_queries": 500,
     "student_epochs": None,
 }
+
+
+# What changes speed, places and alarms, and no number: an asset reads these without naming them.
+SPEED_SETTINGS = frozenset(
+    {
+        "device",
+        "search_memory_mb",
+        "batch_tokens",
+        "batch_size",
+        "chunk_size",
+        "chunk_seconds",
+        "data_folder",
+        "alert_webhook",
+    }
+)
 
 
 class Settings(BaseSettings):
@@ -140,11 +154,10 @@ class Settings(BaseSettings):
     search_memory_mb: int = Field(
         256, ge=1, description="Memory of dense search above its vectors and results; speed only."
     )
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Of the teacher's matrix products: bf16 where the hardware has it, or as said. int8 is the fastest on a CPU, "
-        "for BERT-like teachers whose order it keeps (tested, refused where it does not). Logits of different precision "
-        "are never mixed in the store; say which where several kinds of machine share a warehouse.",
+        description="Of the teacher's matrix products; `auto`: bf16 where the hardware multiplies in it. Logits of different "
+        "precision are never mixed in the store; say which where several kinds of machine share a warehouse.",
     )
     batch_tokens: int | None = Field(
         None,
@@ -182,6 +195,16 @@ class Settings(BaseSettings):
     def _check_collection(cls, value: str) -> str:
         if value not in ("python_api", INBOX) and not (value.startswith("beir:") and value.removeprefix("beir:")):
             raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH' or 'inbox'")
+        return value
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _check_precision(cls, value: object) -> object:
+        if value == "int8":
+            raise ValueError(
+                "8-bit scoring is gone, it changed the order of documents: expected auto, fp32 or bf16; "
+                'write precision = "auto" or remove the line'
+            )
         return value
 
     @field_validator("recipes")
@@ -272,18 +295,6 @@ class Settings(BaseSettings):
     def reads_unjudged_queries(self) -> bool:
         """Whether a recipe trains on queries that nobody judged."""
         return any(recipe.positives == "teacher" for recipe in self.all_recipes.values())
-
-    @property
-    def mining_fingerprint(self) -> str:
-        """Changes when a setting changes which hard negatives are mined."""
-        return fingerprint(
-            self.train_queries,
-            self.mining_depth,
-            self.negatives_per_query,
-            self.near_identical,
-            self.student_max_length,
-            *(["unjudged"] if self.reads_unjudged_queries else []),
-        )
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:

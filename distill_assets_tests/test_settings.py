@@ -221,6 +221,8 @@ def test_own_recipe_like_a_built_in_one(elsewhere: Path) -> None:
         ('[recipes."../x"]\nepochs = 1\n', "cannot name a recipe"),
         ("[recipes.mine]\nepochs = 0\n", "epochs = 0"),
         ('[recipes.mine]\nepochs = "two"\n', "epochs = 'two': expected a whole number"),
+        ("[recipes.mine]\nlearning_rate = true\n", "learning_rate = True: expected a number above 0"),
+        ('[recipes.mine]\nwarmup_share = "0.1"\n', "warmup_share = '0.1': expected a number from 0 up to below 1"),
         ('[recipes.mine]\nlearning_rate = "5e-5"\n', "learning_rate = '5e-5'"),
         ("[recipes.mine]\nlearning_rate = inf\n", "learning_rate = inf"),
         ('[recipes.mine]\nloss = "mse"\n', "'mse' is not one of margin_mse, kl, ranknet"),
@@ -272,7 +274,14 @@ def test_unjudged_queries_are_mined_where_a_recipe_reads_them(elsewhere: Path) -
     """Mined always, they cost every project for one recipe; not mined anew, that recipe finds none."""
     plain, other = load("", elsewhere), load('[recipes.mine]\npositives = "teacher"\n', elsewhere)
     assert not plain.reads_unjudged_queries and other.reads_unjudged_queries
-    assert plain.mining_fingerprint != other.mining_fingerprint
+
+
+def test_eight_bit_scoring_is_refused_with_what_to_write(elsewhere: Path) -> None:
+    """A settings file of an older version must not score in another precision without a word."""
+    with pytest.raises(
+        SettingsError, match="precision = 'int8'.*expected auto, fp32 or bf16; write precision = \"auto\""
+    ):
+        load('precision = "int8"\n', elsewhere)
 
 
 def test_skipped_recipes(elsewhere: Path) -> None:
@@ -295,24 +304,6 @@ def test_settings_are_frozen() -> None:
     """What a run used is what it was started with."""
     with pytest.raises(ValidationError):
         Settings().step_queries = 3  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("change", "changes_mining"),
-    [
-        ({"train_queries": 5}, True),
-        ({"mining_depth": 11}, True),
-        ({"negatives_per_query": 11}, True),
-        ({"near_identical": 0.5}, True),
-        ({"student_max_length": 64}, True),
-        ({"batch_size": 3}, False),
-        ({"device": "cpu"}, False),
-        ({"scored_negatives": 8}, False),
-    ],
-)
-def test_mining_fingerprint(change: dict[str, Any], changes_mining: bool) -> None:
-    """A setting left out keeps stale negatives; one too many mines everything again for a batch size."""
-    assert (load_settings(**change).mining_fingerprint != load_settings().mining_fingerprint) == changes_mining
 
 
 def test_the_teacher_recipe_is_the_settings_one() -> None:

@@ -79,16 +79,18 @@ class CheckpointStore:
         return self.root / _WORK / self.path(kind, name, key).relative_to(self.root)
 
 
-def fingerprint_folder(path: Path) -> str:
+def fingerprint_folder(path: Path, ignored: frozenset[str] = frozenset()) -> str:
     """Content fingerprint of a model folder, 32 hex digits: SHA-256 over relative names and bytes of its files.
 
-    Left out are hidden files, the manifest, README.md and the state of an optimiser. Reads every byte; callers cache.
+    Left out are hidden files, the manifest, README.md, the state of an optimiser, and what lies in the folder itself under one of
+    the `ignored` names. Reads every byte; callers cache.
 
     Raises:
         ModelError: not a folder, or no model file in it.
     """
     root = Path(path)
-    files = sorted((file.relative_to(root).as_posix(), file) for file in root.rglob("*") if _is_model_file(root, file))
+    every = ((file.relative_to(root), file) for file in root.rglob("*") if _is_model_file(root, file))
+    files = sorted((name.as_posix(), file) for name, file in every if name.parts[0] not in ignored)
     if not files:
         raise ModelError(f"no model files in {path}: expected a folder with weights, tokenizer and config")
     digest = hashlib.sha256()

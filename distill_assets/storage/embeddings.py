@@ -61,16 +61,8 @@ class EmbeddingStore:
                 if new:
                     shard.write(list(new), values[list(new.values())])
 
-    def gather(self, fingerprint: str, text_hashes: Sequence[str]) -> np.ndarray:
-        """A copy of the vectors, (len(text_hashes), dimension) float32, in the order asked.
-
-        Raises:
-            WarehouseError: some are not stored; says how many.
-        """
-        return self.view(fingerprint, text_hashes)[:]
-
     def view(self, fingerprint: str, text_hashes: Sequence[str]) -> "StoredVectors":
-        """The same rows without a copy: they are read from the memory-mapped file when they are asked for.
+        """The vectors in the order asked, (len(text_hashes), dimension); rows are read from the memory-mapped file when asked for.
 
         Raises:
             WarehouseError: some are not stored; says how many.
@@ -87,7 +79,7 @@ class EmbeddingStore:
         if num_missing:
             raise WarehouseError(
                 f"embeddings: {num_missing} of {len(found)} texts have no vector of encoder {fingerprint!r}; "
-                "expected all: encode those that missing() names, append them, and gather again"
+                "expected all: encode those that missing() names, append them, and read again"
             )
         return shard, found
 

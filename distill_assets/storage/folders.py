@@ -75,11 +75,20 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_json_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, or None when there is no such file or it holds something else."""
+    """The JSON object in a file, or None when there is no such file or it holds something else.
+
+    Raises:
+        WarehouseError: the file may be there and cannot be read. Taken for absent, what it describes would be made again.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise WarehouseError(
+            f"cannot read {path}: {error.strerror or error}; expected a file that may be read, or none; "
+            "check its permissions and the disk, then start again"
+        ) from error
     return value if isinstance(value, dict) else None
 
 

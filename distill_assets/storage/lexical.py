@@ -237,7 +237,10 @@ def _save(index: LexicalIndex, folder: Path) -> None:
 
 def _load(folder: Path, doc_ids: Sequence[str]) -> LexicalIndex | None:
     """The saved index, or None when there is none, it was made otherwise, or it cannot be read: it is only a cache."""
-    meta = read_json_object(folder / "meta.json")
+    try:
+        meta = read_json_object(folder / "meta.json")
+    except WarehouseError:
+        return None
     if meta is None:
         return None
     has_tokens = meta.pop("has_tokens", False)

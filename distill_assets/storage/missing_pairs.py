@@ -1,4 +1,4 @@
-"""Which pairs a teacher has not scored yet, with their texts: found inside DuckDB, read from disk window by window.
+"""Which pairs a member of a teacher has not scored yet, with their texts: found inside DuckDB, read from disk window by window.
 
 Ten million pairs are 700 MB as Python strings. Here DuckDB joins and sorts them within a memory limit, spilling to disk, and
 writes two temporary files: the missing pairs sorted by document, and each of their documents once in the same order. Reading
@@ -6,7 +6,7 @@ is a merge of the two, so memory holds one window of pairs and the texts of the 
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from distill_assets.core.errors import WarehouseError
-from distill_assets.storage.warehouse import Warehouse
+from distill_assets.storage.collection import CONTENT, TEXT_HASH
+from distill_assets.storage.warehouse import Warehouse, bind
 
 MEMORY_LIMIT_MB = 192
 _ROWS_PER_BATCH = 8192
@@ -25,16 +26,36 @@ _ROWS_PER_BATCH = 8192
 
 @dataclass(frozen=True)
 class WantedPairs:
-    """A SELECT that gives the pairs that are wanted, as `query_hash` and `doc_hash`; `incoming` is a table it may read."""
+    """A SELECT that gives the pairs that are wanted, as `query_hash` and `doc_hash` beside other columns.
+
+    `parameters` are by name; the SELECT may read `tables` under their names.
+    """
 
     sql: str
-    parameters: Sequence[Any] = ()
-    incoming: pa.Table | None = field(default=None, repr=False)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pa.Table] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_table(cls, pairs: pa.Table) -> "WantedPairs":
-        """The pairs of an Arrow table."""
-        return cls("SELECT query_hash, doc_hash FROM incoming", (), pairs.select(["query_hash", "doc_hash"]))
+        """The rows of an Arrow table, in its order where it has a column that says so.
+
+        Raises:
+            WarehouseError: a hash is missing or NULL. A NULL never joins: it would count as missing for ever.
+        """
+        absent = sorted({"query_hash", "doc_hash"} - set(pairs.column_names))
+        if absent:
+            raise WarehouseError(
+                f"pairs lack the columns {absent}: got {pairs.column_names}, expected query_hash and doc_hash"
+            )
+        num_null = pairs["query_hash"].null_count + pairs["doc_hash"].null_count
+        if num_null:
+            raise WarehouseError(f"pairs hold {num_null} NULL hashes, expected none: check the join that made them")
+        return cls("SELECT * FROM incoming", {}, {"incoming": pairs})
+
+    def of_queries(self, query_hashes: pa.Table) -> "WantedPairs":
+        """Those of the pairs whose query is in the table `query_hash`."""
+        sql = f"SELECT * FROM ({self.sql}) SEMI JOIN chosen_queries USING (query_hash)"
+        return WantedPairs(sql, self.parameters, {**self.tables, "chosen_queries": query_hashes})
 
 
 @dataclass(frozen=True)
@@ -85,33 +106,15 @@ class MissingPairs:
             yield window
 
 
-def sample_lists(
-    warehouse: Warehouse, wanted: WantedPairs, *, num_queries: int, num_documents: int
-) -> list[list[tuple[str, str]]]:
-    """(query text, document content) of wanted pairs, one list of 2 to `num_documents` per query, of `num_queries` queries at most.
-
-    Which ones is decided by the hashes of their texts: the same for the same pairs. Queries with one document are left out.
-    """
-    with warehouse.reading() as connection, _memory_limit(connection):
-        if wanted.incoming is not None:
-            connection.register("incoming", wanted.incoming)
-        rows = connection.execute(
-            _SAMPLE.format(wanted=wanted.sql, content=_CONTENT), [*wanted.parameters, num_documents, num_queries]
-        ).fetchall()
-    lists: dict[str, list[tuple[str, str]]] = {}
-    for query, document in rows:
-        lists.setdefault(query, []).append((query, document))
-    return list(lists.values())
-
-
 @contextmanager
-def find_missing(warehouse: Warehouse, teacher_fingerprint: str, wanted: WantedPairs) -> Iterator[MissingPairs]:
-    """The distinct pairs of `wanted` that this teacher never scored; the warehouse is not held while they are read."""
+def find_missing(warehouse: Warehouse, scorer_ids: Sequence[str], wanted: WantedPairs) -> Iterator[MissingPairs]:
+    """The distinct pairs of `wanted` that none of these scorers has scored; the warehouse is not held while they are read."""
     with _spool(warehouse.path.parent) as pairs, _spool(warehouse.path.parent) as documents:
-        with warehouse.reading() as connection, _memory_limit(connection):
-            if wanted.incoming is not None:
-                connection.register("incoming", wanted.incoming)
-            connection.execute(_MISSING.format(wanted=wanted.sql), [*wanted.parameters, teacher_fingerprint])
+        with warehouse.reading() as connection, memory_limit(connection, MEMORY_LIMIT_MB):
+            for name, table in wanted.tables.items():
+                connection.register(name, table)
+            sql = _MISSING.format(wanted=wanted.sql)
+            connection.execute(sql, bind(sql, {**wanted.parameters, "scorer_ids": list(scorer_ids)}))
             num_pairs = _write(connection, "SELECT doc_hash, query_hash FROM missing ORDER BY ALL", pairs)
             for sql in _CHOOSE_DOCUMENTS:
                 connection.execute(sql)
@@ -122,11 +125,21 @@ def find_missing(warehouse: Warehouse, teacher_fingerprint: str, wanted: WantedP
         yield MissingPairs(num_pairs, pairs, documents, queries)
 
 
+def read_query_texts(warehouse: Warehouse, wanted: WantedPairs) -> dict[str, str]:
+    """query_hash -> text of every query of the wanted pairs."""
+    sql = f"""
+        SELECT DISTINCT {TEXT_HASH} AS query_hash, text FROM queries
+        WHERE {TEXT_HASH} IN (SELECT query_hash FROM ({wanted.sql})) ORDER BY ALL
+    """
+    found = warehouse.query(sql, wanted.parameters, tables=wanted.tables)
+    return dict(zip(found["query_hash"].to_pylist(), found["text"].to_pylist(), strict=True))
+
+
 # Sorted before they are written: equal neighbours make the join's and the sort's memory small.
 _MISSING = """
     CREATE OR REPLACE TEMP TABLE missing AS
     SELECT DISTINCT query_hash, doc_hash FROM ({wanted}) AS wanted
-    ANTI JOIN (SELECT query_hash, doc_hash FROM pair_scores WHERE teacher_fingerprint = ?) AS stored
+    ANTI JOIN (SELECT query_hash, doc_hash FROM pair_scores WHERE scorer_id IN (SELECT unnest($scorer_ids::VARCHAR[]))) AS stored
         USING (query_hash, doc_hash)
 """
 # One statement each: as parts of one, ten million pairs do not fit within the limit.
@@ -138,37 +151,13 @@ _CHOOSE_DOCUMENTS = (
     GROUP BY content_hash
     """,
 )
-# What encoders read of a document, as `Document.content`.
-_CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
 _DOCUMENTS = f"""
-    SELECT chosen.content_hash, {_CONTENT} AS content
+    SELECT chosen.content_hash, {CONTENT} AS content
     FROM corpus JOIN chosen_documents AS chosen ON corpus.rowid = chosen.row_number ORDER BY chosen.content_hash
 """
-# `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
-_QUERIES = """
-    SELECT DISTINCT query_hash, text FROM (SELECT sha256(text)[1:32] AS query_hash, text FROM queries)
+_QUERIES = f"""
+    SELECT DISTINCT query_hash, text FROM (SELECT {TEXT_HASH} AS query_hash, text FROM queries)
     WHERE query_hash IN (SELECT query_hash FROM missing)
-"""
-
-
-_SAMPLE = """
-    WITH distinct_pairs AS (SELECT DISTINCT query_hash, doc_hash FROM ({wanted}) AS wanted),
-    lists AS (
-        SELECT query_hash, doc_hash, row_number() OVER (PARTITION BY query_hash ORDER BY doc_hash) AS place
-        FROM distinct_pairs QUALIFY count(*) OVER (PARTITION BY query_hash) > 1
-    ),
-    pairs AS (
-        SELECT query_hash, doc_hash FROM lists WHERE place <= ?
-        QUALIFY dense_rank() OVER (ORDER BY query_hash) <= ?
-    ),
-    documents AS (
-        SELECT content_hash, any_value({content}) AS content
-        FROM corpus WHERE content_hash IN (SELECT doc_hash FROM pairs) GROUP BY content_hash
-    ),
-    texts AS (SELECT DISTINCT sha256(text)[1:32] AS query_hash, text FROM queries)
-    SELECT texts.text, documents.content
-    FROM pairs JOIN texts USING (query_hash) JOIN documents ON documents.content_hash = pairs.doc_hash
-    ORDER BY query_hash, doc_hash
 """
 
 
@@ -179,9 +168,9 @@ def _spool(folder: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _memory_limit(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """DuckDB's own default is four fifths of the machine, which it uses before it spills. What is written here is sorted."""
-    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT_MB}MiB'")
+def memory_limit(connection: duckdb.DuckDBPyConnection, limit_mb: int) -> Iterator[None]:
+    """For statements that sort their result: DuckDB's own limit is four fifths of the machine, which it uses before it spills."""
+    connection.execute(f"SET memory_limit = '{limit_mb}MiB'")
     connection.execute("SET preserve_insertion_order = false")
     try:
         yield

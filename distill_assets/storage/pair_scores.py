@@ -1,37 +1,61 @@
-"""The pair-score store: what a teacher said about a query and a document, by content; it is never asked twice.
+"""The pair-score store: what each member of a teacher said about a query and a document, by content; it is never asked twice.
 
-Ask `missing`, score those in chunks, `commit` each chunk, then `lookup`. A kill costs at most one chunk.
+Find what is missing (`storage/missing_pairs.py`), score it in chunks, `commit` each chunk, then `join`. A kill costs at most one
+chunk. Members keep their own logits. Weights, scales and folds are applied on reading, so a new weight costs no forward pass.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from distill_assets.core.errors import WarehouseError
-from distill_assets.storage.missing_pairs import WantedPairs
+from distill_assets.storage.missing_pairs import WantedPairs, memory_limit
 from distill_assets.storage.tables import conform
-from distill_assets.storage.warehouse import Warehouse
+from distill_assets.storage.warehouse import Warehouse, select
 
-_PAIR = ["query_hash", "doc_hash"]
+_JOIN_MEMORY_MB = 1024  # enough for ten million pairs of eight members; without a limit one million took as much
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one member adds to a teacher's score: `weight` times its logit, for the queries that its fold may score."""
+
+    scorer_id: str
+    weight: float = 1.0
+    fold: int = 0
+
+
+@dataclass(frozen=True)
+class JoinRule:
+    """How members' logits become one teacher logit.
+
+    The logit of a pair is the sum over folds of the fold's share in the query, times the sum of weight x logit of its parts.
+
+    Attributes:
+        parts: every member.
+        shares: `query_hash, share_0, share_1, ...`: 1 / n for each of the n folds that may score the query, else 0. None where
+            there is one fold.
+        former_id: key of the whole teacher's logits as an older version stored them; such a logit stands where there is one.
+    """
+
+    parts: tuple[Part, ...]
+    shares: pa.Table | None = None
+    former_id: str | None = None
+
+    @property
+    def num_folds(self) -> int:
+        """Folds of the teacher."""
+        return 1 + max(part.fold for part in self.parts)
 
 
 @dataclass(frozen=True)
 class PairScoreStore:
-    """Raw teacher logits by (teacher fingerprint, query hash, document hash), in the table `pair_scores`."""
+    """Raw logits by (scorer id, query hash, document hash), in the table `pair_scores`."""
 
     warehouse: Warehouse
 
-    def missing(self, teacher_fingerprint: str, pairs: pa.Table) -> pa.Table:
-        """The distinct pairs of `pairs` (query_hash, doc_hash) that this teacher never scored, sorted."""
-        sql = """
-            SELECT DISTINCT query_hash, doc_hash FROM incoming
-            ANTI JOIN (SELECT query_hash, doc_hash FROM pair_scores WHERE teacher_fingerprint = ?) AS stored
-                USING (query_hash, doc_hash)
-            ORDER BY query_hash, doc_hash
-        """
-        return self.warehouse.query(sql, [teacher_fingerprint], incoming=_only_pairs(pairs))
-
-    def commit(self, teacher_fingerprint: str, pairs: pa.Table) -> int:
+    def commit(self, scorer_id: str, pairs: pa.Table) -> int:
         """Store scored pairs (query_hash, doc_hash, teacher_logit) in one transaction; return how many were new.
 
         A pair that is stored already keeps its logit.
@@ -40,74 +64,80 @@ class PairScoreStore:
             NonFiniteError: a logit is NaN or infinite; nothing is written then.
             WarehouseError: columns are missing or extra, or a value is NULL.
         """
-        key = pa.repeat(pa.scalar(teacher_fingerprint, pa.large_string()), pairs.num_rows)
-        rows = conform("pair_scores", pairs.append_column("teacher_fingerprint", key))
+        key = pa.repeat(pa.scalar(scorer_id, pa.large_string()), pairs.num_rows)
+        rows = conform("pair_scores", pairs.append_column("scorer_id", key))
         with self.warehouse.transaction() as connection:
             connection.register("incoming", rows)
             inserted = connection.execute(
                 """
                 INSERT INTO pair_scores BY NAME
-                SELECT teacher_fingerprint, query_hash, doc_hash, min(teacher_logit) AS teacher_logit FROM incoming
-                ANTI JOIN (SELECT * FROM pair_scores WHERE teacher_fingerprint = ?) AS stored USING (query_hash, doc_hash)
+                SELECT scorer_id, query_hash, doc_hash, min(teacher_logit) AS teacher_logit FROM incoming
+                ANTI JOIN (SELECT * FROM pair_scores WHERE scorer_id = ?) AS stored USING (query_hash, doc_hash)
                 GROUP BY ALL
                 """,
-                [teacher_fingerprint],
+                [scorer_id],
             ).fetchall()
         return int(inserted[0][0])
 
-    def lookup(self, teacher_fingerprint: str, pairs: pa.Table) -> pa.Table:
-        """`pairs` (query_hash, doc_hash) with their teacher_logit: one row for each, in the order asked.
+    def join(self, rule: JoinRule, wanted: WantedPairs) -> pa.Table:
+        """The rows of `wanted` with `teacher_logit`, float32, in place of their hashes, sorted by all other columns.
 
         Raises:
             WarehouseError: some were never scored; says how many.
         """
-        asked = _only_pairs(pairs)
-        numbered = asked.append_column("position", pa.array(range(asked.num_rows), pa.int64()))
-        sql = """
-            SELECT query_hash, doc_hash, stored.teacher_logit FROM incoming
-            LEFT JOIN (SELECT * FROM pair_scores WHERE teacher_fingerprint = ?) AS stored USING (query_hash, doc_hash)
-            ORDER BY position
-        """
-        found = self.warehouse.query(sql, [teacher_fingerprint], incoming=numbered)
-        return _all_scored(found, teacher_fingerprint)
+        sql, parameters = _join_sql(rule, wanted)
+        tables = {**wanted.tables, **({} if rule.shares is None else {"shares": rule.shares})}
+        with self.warehouse.reading() as connection, memory_limit(connection, _JOIN_MEMORY_MB):
+            found = select(connection, sql, parameters, tables)
+        num_missing = found["teacher_logit"].null_count
+        if num_missing:
+            raise WarehouseError(
+                f"pair_scores: {num_missing} of {found.num_rows} pairs have no score of "
+                f"{', '.join(part.scorer_id for part in rule.parts)}; expected all: score what is missing, then read again"
+            )
+        return found
 
-    def join(self, teacher_fingerprint: str, wanted: WantedPairs) -> pa.Table:
-        """The rows of `wanted` with `teacher_logit` in place of their hashes, sorted by all other columns.
-
-        Raises:
-            WarehouseError: some were never scored; says how many.
-        """
-        sql = f"""
-            SELECT wanted.* EXCLUDE (query_hash, doc_hash), stored.teacher_logit FROM ({wanted.sql}) AS wanted
-            LEFT JOIN (SELECT * FROM pair_scores WHERE teacher_fingerprint = ?) AS stored USING (query_hash, doc_hash)
-            ORDER BY ALL
-        """
-        parameters = [*wanted.parameters, teacher_fingerprint]
-        return _all_scored(self.warehouse.query(sql, parameters, incoming=wanted.incoming), teacher_fingerprint)
-
-    def count(self, teacher_fingerprint: str) -> int:
-        """How many pairs this teacher has scored."""
-        sql = "SELECT count(*) AS num_pairs FROM pair_scores WHERE teacher_fingerprint = ?"
-        return int(self.warehouse.query(sql, [teacher_fingerprint])["num_pairs"][0].as_py())
+    def count(self, scorer_ids: Sequence[str]) -> int:
+        """How many pairs these members have scored."""
+        sql = "SELECT count(*) AS num_pairs FROM pair_scores WHERE scorer_id IN (SELECT unnest(?::VARCHAR[]))"
+        return int(self.warehouse.query(sql, [list(scorer_ids)])["num_pairs"][0].as_py())
 
 
-def _all_scored(found: pa.Table, teacher_fingerprint: str) -> pa.Table:
-    num_missing = found["teacher_logit"].null_count
-    if num_missing:
-        raise WarehouseError(
-            f"pair_scores: {num_missing} of {found.num_rows} pairs have no score of "
-            f"teacher {teacher_fingerprint!r}; expected all: score those that missing() names, commit them, "
-            "and look up again"
+def _join_sql(rule: JoinRule, wanted: WantedPairs) -> tuple[str, dict[str, object]]:
+    """One join per member, so that the sum has one order and equal inputs give equal bits.
+
+    A pair that a fold may not score is never NULL for that fold; a member that has not scored its pair makes the sum NULL.
+    """
+    joins, folds = [], []
+    parameters: dict[str, object] = dict(wanted.parameters)
+    for number, part in enumerate(rule.parts):
+        parameters[f"member_{number}"] = part.scorer_id
+        joins.append(_JOIN.format(name=f"member_{number}"))
+    for fold in range(rule.num_folds):
+        terms = [
+            f"({part.weight!r}::DOUBLE * member_{number}.teacher_logit::DOUBLE)"
+            for number, part in enumerate(rule.parts)
+            if part.fold == fold
+        ]
+        score = " + ".join(terms)
+        folds.append(
+            score if rule.shares is None else f"CASE WHEN share_{fold} = 0 THEN 0 ELSE share_{fold} * ({score}) END"
         )
-    return found
+    logit = " + ".join(folds)
+    if rule.former_id is not None:
+        parameters["former"] = rule.former_id
+        joins.append(_JOIN.format(name="former"))
+        logit = f"coalesce(former.teacher_logit, {logit})"
+    if rule.shares is not None:
+        joins.append("LEFT JOIN shares USING (query_hash)")
+    sql = f"""
+        SELECT wanted.* EXCLUDE (query_hash, doc_hash), ({logit})::FLOAT AS teacher_logit FROM ({wanted.sql}) AS wanted
+        {" ".join(joins)} ORDER BY ALL
+    """
+    return sql, parameters
 
 
-def _only_pairs(pairs: pa.Table) -> pa.Table:
-    absent = sorted(set(_PAIR) - set(pairs.column_names))
-    if absent:
-        raise WarehouseError(f"pairs lack the columns {absent}: got {pairs.column_names}, expected {_PAIR}")
-    only = pairs.select(_PAIR).cast(pa.schema([(name, pa.large_string()) for name in _PAIR]))
-    num_null = sum(column.null_count for column in only.columns)
-    if num_null:  # a NULL never joins: it would count as missing for ever, scored again on every run
-        raise WarehouseError(f"pairs hold {num_null} NULL hashes, expected none: check the join that made them")
-    return only
+_JOIN = """
+    LEFT JOIN (SELECT query_hash, doc_hash, teacher_logit FROM pair_scores WHERE scorer_id = ${name}) AS {name}
+    USING (query_hash, doc_hash)
+"""

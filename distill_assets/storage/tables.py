@@ -13,9 +13,12 @@ import pyarrow.compute as pc
 from distill_assets.core.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
-# primary key off `pair_scores`. A new table and a new column that may be NULL are added to an older file, a key that was given up is
-# dropped; any other change will need a migration of its own.
-SCHEMA_VERSION: int = 3
+# primary key off `pair_scores`; 4 `rankings`, `former_scores`, `slices.inputs_json` and the champion's columns. The warehouse brings an
+# older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and keys that were given up.
+SCHEMA_VERSION: int = 4
+RENAMED: dict[str, dict[str, str]] = {
+    "pair_scores": {"teacher_fingerprint": "scorer_id"}
+}  # table -> old name -> new name
 
 # Large strings: a chunk of document texts may pass the 2 GiB that 32-bit offsets can address.
 _ARROW_TYPES: dict[str, pa.DataType] = {
@@ -173,11 +176,27 @@ TABLES: dict[str, TableSpec] = {
         key_columns=("recipe", "system", "split", "query_id"),
         slice_column="recipe",
     ),
+    "rankings": TableSpec(
+        asset="eval_metrics",
+        columns={
+            "system": _text("Ranking system."),
+            "split": _SPLIT,
+            "query_id": _QUERY_ID,
+            "doc_id": _DOC_ID,
+            "rank": _integer("Place, from 1."),
+            "score": _double("What the system ranks by: BM25 score, cosine, or the teacher's logit."),
+        },
+        key_columns=("system", "split", "query_id", "rank"),
+        slice_column="system",
+    ),
     "leaderboard": TableSpec(
         asset="leaderboard",
         columns={
             "split": _SPLIT,
             "system": _text("Ranking system."),
+            "model_fingerprint": ColumnSpec(
+                "VARCHAR", "Content of the student's folder; NULL where there is no model.", True
+            ),
             "ndcg_at_10": _double("Mean of " + _NDCG),
             "ndcg_at_10_low": _double("Lower end of the 95 % bootstrap interval."),
             "ndcg_at_10_high": _double("Upper end of the 95 % bootstrap interval."),
@@ -185,6 +204,8 @@ TABLES: dict[str, TableSpec] = {
             "recall_at_100": _double("Mean recall@100."),
             "map": _double("Mean average precision."),
             "gap_closed": _double("Share of the way from untouched student to teacher.", is_nullable=True),
+            "gap_closed_low": _double("Lower end of its 95 % bootstrap interval.", is_nullable=True),
+            "gap_closed_high": _double("Upper end of its 95 % bootstrap interval.", is_nullable=True),
             "query_ms_p50": _double("Median time of a query; NULL when not timed.", is_nullable=True),
             "query_ms_p95": _double("95th percentile of the time of a query.", is_nullable=True),
             "documents_per_s": _double("Documents encoded per second; NULL without an encoder.", is_nullable=True),
@@ -204,8 +225,6 @@ TABLES: dict[str, TableSpec] = {
             "system": _text("Ranking system."),
             "query_id": _QUERY_ID,
             "ndcg_at_10": _double(_NDCG),
-            "relevant_rank": _integer("Best rank of a relevant document, from 1; NULL below 100.", is_nullable=True),
-            "top_doc_ids": _text("The first three documents found, as a JSON list."),
             "kendall_tau": _double(
                 "Kendall's tau-b with the teacher on the pool; NULL for systems without a score for all of it.",
                 is_nullable=True,
@@ -247,6 +266,10 @@ TABLES: dict[str, TableSpec] = {
             "reason": _text("Why, in words."),
             "dev_ndcg_at_10": _double("Mean nDCG@10 on dev."),
             "p_value": _double("One-sided p-value of the gate; NULL when nothing was tested.", is_nullable=True),
+            "sequence": ColumnSpec("BIGINT", "Number of the decision, from 1; NULL in rows of older versions.", True),
+            "best_model_fingerprint": ColumnSpec("VARCHAR", "The best champion on dev up to this decision.", True),
+            "best_checkpoint_path": ColumnSpec("VARCHAR", "Folder of that champion.", True),
+            "refused_model_fingerprint": ColumnSpec("VARCHAR", "The model that a person rolled away.", True),
         },
         key_columns=("decided_at", "recipe"),
         mode="append",
@@ -254,14 +277,27 @@ TABLES: dict[str, TableSpec] = {
     "pair_scores": TableSpec(
         asset="teacher_scores",
         columns={
-            "teacher_fingerprint": _text("Content of the teacher."),
+            "scorer_id": _text(
+                "Who scored: weights, tokenizer, length, prompts and precision of one member of a teacher."
+            ),
             "query_hash": _text("Hash of the query's text."),
             "doc_hash": _text("Hash of the document's content."),
-            "teacher_logit": ColumnSpec("FLOAT", "Raw logit of the teacher."),
+            "teacher_logit": ColumnSpec("FLOAT", "Raw logit of a cross-encoder, or cosine of a bi-encoder."),
         },
-        key_columns=("teacher_fingerprint", "query_hash", "doc_hash"),
+        key_columns=("scorer_id", "query_hash", "doc_hash"),
         mode="append",
         # No primary key: its index makes a million pairs 107 MB instead of 24 and is held in memory; `commit` keeps them unique.
+    ),
+    "former_scores": TableSpec(
+        asset="teacher_scores",
+        columns={
+            "teacher_fingerprint": _text("Content of the teacher."),
+            "max_length": _integer("Tokens of a pair that the teacher read."),
+            "precision": _text("Precision of its matrix products."),
+            "scorer_id": _text("The key of the whole teacher's logits in `pair_scores` of schema 3."),
+        },
+        key_columns=("teacher_fingerprint", "max_length", "precision"),
+        mode="append",
     ),
     "quarantine": TableSpec(
         asset="corpus",
@@ -283,6 +319,9 @@ TABLES: dict[str, TableSpec] = {
             "input_fingerprint": _text("What the slice was made from."),
             "data_version": _text("Content of the slice."),
             "written_at": ColumnSpec("TIMESTAMP", "When it was committed, UTC."),
+            "inputs_json": ColumnSpec(
+                "VARCHAR", "Version of each input, by name; NULL in slices of older versions.", True
+            ),
         },
         key_columns=("table_name", "slice_key"),
         mode="internal",

@@ -5,13 +5,14 @@ closed again; who finds the file held waits with jittered back-off. Never keep a
 pass.
 """
 
+import json
 import random
-import tempfile
+import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import ipc
 
 from distill_assets.core.errors import (
     EmptyFrameError,
@@ -28,9 +28,10 @@ from distill_assets.core.errors import (
     WarehouseBusyError,
     WarehouseError,
 )
-from distill_assets.storage.tables import SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
+from distill_assets.core.records import fingerprint
+from distill_assets.storage.tables import RENAMED, SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "TableSpec", "Warehouse"]
+__all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "SliceWrite", "TableSpec", "Warehouse"]
 
 # DuckDB's wording on POSIX and on Windows; every other IOException (no permission, not a database) is final.
 _LOCK_MESSAGES = ("could not set lock", "being used by another process")
@@ -38,11 +39,15 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5
 _SETTLED_S = 0.1  # file times tick every few milliseconds: a younger file may change again under the same time stamp
 # Threads of one process share one DuckDB instance, where two transactions on the same slice would conflict, not wait.
 _WRITE_LOCKS: dict[Path, threading.RLock] = {}
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class SliceInfo:
-    """What is materialised: one slice of one table."""
+    """What is materialised: one slice of one table.
+
+    `input_fingerprint` is empty where a blocking check refused the slice. `inputs_json` is None where an older version wrote it.
+    """
 
     table_name: str
     slice_key: str
@@ -50,6 +55,32 @@ class SliceInfo:
     input_fingerprint: str
     data_version: str
     written_at: datetime
+    inputs_json: str | None = None
+
+    @property
+    def inputs(self) -> dict[str, str] | None:
+        """Version of each input by name; None where an older version wrote the slice."""
+        return None if self.inputs_json is None else json.loads(self.inputs_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceWrite:
+    """One slice to write: its rows, what they were made from, and the version of their content.
+
+    Attributes:
+        rows: the table's columns in any order; the slice column is added, or holds `slice_key` throughout.
+        inputs: version of each input by name.
+        is_accepted: False where a blocking check failed: the slice is kept to look at and never up to date.
+        is_empty_meant: no rows are an error unless this says that they are meant.
+    """
+
+    table: str
+    rows: pa.Table = field(repr=False)
+    slice_key: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    is_accepted: bool = True
+    data_version: str = ""
+    is_empty_meant: bool = False
 
 
 class Warehouse:
@@ -101,54 +132,64 @@ class Warehouse:
         with self._duckdb_errors(), self.connect() as connection:
             yield connection
 
-    def replace_slice(
+    def write(self, *slices: SliceWrite, require: Callable[[duckdb.DuckDBPyConnection], None] = lambda _: None) -> None:
+        """Replace slices in one transaction: all of them or none. A failure keeps the old ones.
+
+        `require` is called first, inside the transaction, and may refuse by raising.
+
+        Raises:
+            EmptyFrameError: a slice has no rows, and `is_empty_meant` does not say that this is meant.
+            NonFiniteError: a NaN or an infinity.
+            WarehouseError: wrong columns, wrong types, NULL where none may be, or a key that occurs twice.
+        """
+        prepared = [(each, _prepared(each)) for each in slices]
+        with self.transaction() as connection:
+            require(connection)
+            for each, rows in prepared:
+                spec = table_spec(each.table)
+                connection.register("incoming", rows)
+                _refuse_repeated_keys(connection, each.table, spec)
+                _delete_slice(connection, each.table, spec, each.slice_key)
+                connection.execute(f"INSERT INTO {each.table} BY NAME SELECT * FROM incoming")
+                _record_slice(connection, each, rows.num_rows)
+                connection.unregister("incoming")
+
+    def append(
         self,
         table: str,
         rows: pa.Table,
         *,
-        slice_key: str = "",
-        input_fingerprint: str = "",
+        inputs: Mapping[str, str] | None = None,
         data_version: str = "",
-        allow_empty: bool = False,
-    ) -> int:
-        """Replace one slice in one transaction and return its number of rows. A failure keeps the old slice.
+        require: Callable[[duckdb.DuckDBPyConnection], None] = lambda _: None,
+    ) -> None:
+        """Add rows to an append-only table in one transaction; a column `sequence` is numbered on from the rows that are there.
 
-        `rows` has the table's columns in any order; the slice column is added, or holds `slice_key` throughout.
-
-        Raises:
-            EmptyFrameError: no rows, and `allow_empty` does not say that this is meant.
-            NonFiniteError: a NaN or an infinity.
-            WarehouseError: wrong columns, wrong types, NULL where none may be, or a key that occurs twice.
-        """
-        spec = _require_mode(table, "slices")
-        rows = conform(table, _with_slice_column(table, spec, rows, slice_key))
-        if rows.num_rows == 0 and not allow_empty:
-            raise EmptyFrameError(
-                f"{table}[{slice_key}]: got no rows, expected at least one; the old slice is kept. "
-                "Check what the asset read, or pass allow_empty where empty is meant"
-            )
-        with self.transaction() as connection:
-            connection.register("incoming", rows)
-            _refuse_repeated_keys(connection, table, spec)
-            _delete_slice(connection, table, spec, slice_key)
-            connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
-            _record_slice(connection, table, slice_key, rows.num_rows, input_fingerprint, data_version)
-        return int(rows.num_rows)
-
-    def append(self, table: str, rows: pa.Table, *, input_fingerprint: str = "", data_version: str = "") -> int:
-        """Add rows to an append-only table in one transaction and return how many.
-
-        With an `input_fingerprint` the table counts as materialised from those inputs, as one slice.
+        With `inputs` the table counts as materialised from them, as one slice. `require` may refuse, as in `write`.
         """
         spec = _require_mode(table, "append")
+        is_numbered = "sequence" in spec.columns
+        if is_numbered:
+            rows = rows.append_column("sequence", pa.array(range(rows.num_rows), pa.int64()))
         rows = conform(table, rows)
         with self.transaction() as connection:
+            require(connection)
             connection.register("incoming", rows)
             _refuse_repeated_keys(connection, table, spec)
-            connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
-            if input_fingerprint:
-                _record_slice(connection, table, "", rows.num_rows, input_fingerprint, data_version)
-        return int(rows.num_rows)
+            first = f"(SELECT 1 + coalesce(greatest(max(sequence), count(*)), 0) FROM {table})"
+            chosen = f"* REPLACE (sequence + {first} AS sequence)" if is_numbered else "*"
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT {chosen} FROM incoming")
+            if inputs is not None:
+                told = SliceWrite(table=table, rows=rows, inputs=inputs, data_version=data_version)
+                _record_slice(connection, told, rows.num_rows)
+
+    def describe_slice(self, table: str, slice_key: str, inputs: Mapping[str, str]) -> None:
+        """Say what a slice was made from, in today's words, where an older version wrote it. The rows stay as they are."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE slices SET inputs_json = ?, input_fingerprint = ? WHERE table_name = ? AND slice_key = ?",
+                [_as_json(inputs), fingerprint(_as_json(inputs)), table, slice_key],
+            )
 
     def drop_slice(self, table: str, slice_key: str) -> None:
         """Delete one slice and the record that it was materialised. Nothing happens when it is not there."""
@@ -182,59 +223,41 @@ class Warehouse:
             sql = f"SELECT {chosen} FROM {table} {where} ORDER BY {order}"
             return connection.sql(sql, params=parameters).to_arrow_table()
 
-    def query(self, sql: str, parameters: Sequence[Any] = (), *, incoming: pa.Table | None = None) -> pa.Table:
-        """The result of one SELECT as one table; `iter_batches` is for results that may be large.
-
-        `incoming`, where given, can be selected from under that name.
-        """
+    def query(
+        self,
+        sql: str,
+        parameters: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        tables: Mapping[str, pa.Table] | None = None,
+    ) -> pa.Table:
+        """The result of one SELECT as one table. It may select from `tables` under their names."""
         with self._duckdb_errors(), self.connect() as connection:
-            if incoming is not None:
-                connection.register("incoming", incoming)
-            return connection.sql(sql, params=list(parameters)).to_arrow_table()
-
-    def iter_batches(
-        self, sql: str, parameters: Sequence[Any] = (), *, rows_per_batch: int = 50_000
-    ) -> Iterator[pa.RecordBatch]:
-        """The result of one SELECT in batches, in bounded memory.
-
-        The result is first spooled to a temporary file beside the warehouse: a slow consumer (a model, say) would
-        otherwise hold the file's lock, and every other process would run into its timeout.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self.path.parent) as spool:
-            with self._duckdb_errors(), self.connect() as connection:
-                result = connection.sql(sql, params=list(parameters))
-                reader: pa.RecordBatchReader = result.to_arrow_reader(rows_per_batch)
-                with ipc.new_stream(spool, reader.schema) as writer:
-                    for batch in reader:
-                        writer.write_batch(batch)
-            spool.seek(0)
-            yield from ipc.open_stream(spool)
+            return select(connection, sql, parameters, tables)
 
     def slice_info(self, table: str, slice_key: str = "") -> SliceInfo | None:
         """What is recorded about one slice, or None when it was never materialised."""
         table_spec(table)
-        return self._all_slices().get((table, slice_key))
+        return self.all_slices().get((table, slice_key))
 
     def slices(self, table: str) -> dict[str, SliceInfo]:
         """What is recorded about every materialised slice of a table, by slice key, sorted."""
         table_spec(table)
-        return {key: info for (name, key), info in self._all_slices().items() if name == table}
+        return {key: info for (name, key), info in self.all_slices().items() if name == table}
 
     def slice_keys(self, table: str) -> list[str]:
         """Keys of the materialised slices of a table, sorted."""
         return list(self.slices(table))
 
-    def _all_slices(self) -> dict[tuple[str, str], SliceInfo]:
-        """All records, read again only when the file has changed.
+    def all_slices(self) -> dict[tuple[str, str], SliceInfo]:
+        """What is recorded about every slice, by table and slice key; read again only when the file has changed.
 
         Whether a hundred batches are up to date takes some thousand of these look-ups; opening the file costs 10 ms.
         """
         stamp = self._stamp()
         if self._known_slices is not None and stamp is not None and self._known_slices[0] == stamp:
             return self._known_slices[1]
-        sql = f"SELECT {', '.join(TABLES['slices'].columns)} FROM slices ORDER BY table_name, slice_key"
-        found = {(r["table_name"], r["slice_key"]): SliceInfo(**r) for r in self.query(sql).to_pylist()}
+        with self.reading() as connection:
+            found = slices_in(connection)
         # Opening may have written (a first table, a log replayed): what counts is that nothing moved since before the read.
         if stamp is not None and stamp == self._stamp():
             self._known_slices = (stamp, found)
@@ -259,7 +282,9 @@ class Warehouse:
         wait_s, jitter = _FIRST_WAIT_S, random.SystemRandom()
         while True:
             try:
-                return duckdb.connect(str(self.path))
+                # A thread that opens a file which another one is opening gets a database without Arrow's functions (DuckDB 2.0).
+                with _OPENING:
+                    return duckdb.connect(str(self.path))
             except duckdb.Error as error:
                 if not any(message in str(error).lower() for message in _LOCK_MESSAGES):
                     raise WarehouseError(
@@ -274,12 +299,12 @@ class Warehouse:
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        if not _has_schema(connection):
+        found = _stored_version(connection)
+        if found is None:
             with self._write_lock:
-                if not _has_schema(connection):
+                if _stored_version(connection) is None:
                     self._create_tables(connection)
-        # fetchall, always: DuckDB 2 keeps a connection busy until a result is read to its end.
-        found = connection.execute("SELECT max(version) FROM schema_info").fetchall()[0][0]
+            found = _stored_version(connection)
         if found is not None and found > SCHEMA_VERSION:
             raise NewerWarehouseError(
                 f"{self.path} has schema version {found}, this package reads version {SCHEMA_VERSION}: "
@@ -307,13 +332,16 @@ class Warehouse:
         connection.commit()
 
     def _upgrade(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Add tables and columns that newer versions brought, drop keys that they gave up; rows that are there stay as they are."""
+        """Add tables and columns that newer versions brought, rename and drop what they gave up; all other values stay."""
         connection.begin()
         for table, spec in TABLES.items():
+            _rename_columns(connection, table)
             if not spec.has_primary_key and _has_primary_key(connection, table):
                 _rebuild(connection, table, spec)
             connection.execute(spec.ddl(table))
             _add_missing_columns(connection, table, spec)
+            for name in sorted(_stored_columns(connection, table) - set(spec.columns)):
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
         connection.execute("UPDATE schema_info SET version = ?", [SCHEMA_VERSION])
         connection.commit()
 
@@ -325,20 +353,48 @@ class Warehouse:
             raise WarehouseError(f"{self.path}: {error}; nothing was changed") from error
 
 
+def select(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: Sequence[Any] | Mapping[str, Any] = (),
+    tables: Mapping[str, pa.Table] | None = None,
+) -> pa.Table:
+    """The result of one SELECT on an open connection. `parameters` by name may hold more than the statement asks for."""
+    for name, table in (tables or {}).items():
+        connection.register(name, table)
+    return connection.sql(sql, params=bind(sql, parameters)).to_arrow_table()
+
+
+def bind(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[Any] | dict[str, Any]:
+    """The parameters that a statement names: DuckDB refuses any other."""
+    if isinstance(parameters, Mapping):
+        return {name: value for name, value in parameters.items() if re.search(rf"\${name}\b", sql)}
+    return list(parameters)
+
+
+def slices_in(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], SliceInfo]:
+    """What is recorded about every slice, by table and slice key, sorted."""
+    sql = f"SELECT {', '.join(TABLES['slices'].columns)} FROM slices ORDER BY table_name, slice_key"
+    return {(r["table_name"], r["slice_key"]): SliceInfo(**r) for r in select(connection, sql).to_pylist()}
+
+
 def utc_now() -> datetime:
     """The time for a TIMESTAMP column: UTC without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _has_schema(connection: duckdb.DuckDBPyConnection) -> bool:
-    sql = "SELECT table_name FROM duckdb_tables() WHERE table_name = 'schema_info'"
-    return bool(connection.execute(sql).fetchall())
+def _stored_version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """Schema version of the file; None where there is none. Asked at every opening: listing all tables takes 8 ms, this 0.3."""
+    try:
+        # fetchall, always: DuckDB 2 keeps a connection busy until a result is read to its end.
+        return connection.execute("SELECT max(version) FROM schema_info").fetchall()[0][0]
+    except duckdb.CatalogException:
+        return None
 
 
 def _add_missing_columns(connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec) -> None:
     """What is stored says which are missing, not its version: several changes may share one. Old rows get NULL there."""
-    sql = "SELECT column_name FROM duckdb_columns() WHERE table_name = ?"
-    stored = {row[0] for row in connection.execute(sql, [table]).fetchall()}
+    stored = _stored_columns(connection, table)
     for name, column in spec.columns.items():
         if name in stored:
             continue
@@ -348,6 +404,18 @@ def _add_missing_columns(connection: duckdb.DuckDBPyConnection, table: str, spec
                 "set another data_folder"
             )
         connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {column.sql_type}")
+
+
+def _stored_columns(connection: duckdb.DuckDBPyConnection, table: str) -> set[str]:
+    sql = "SELECT column_name FROM duckdb_columns() WHERE table_name = ?"
+    return {row[0] for row in connection.execute(sql, [table]).fetchall()}
+
+
+def _rename_columns(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    stored = _stored_columns(connection, table)
+    for old, new in RENAMED.get(table, {}).items():
+        if old in stored and new not in stored:
+            connection.execute(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}")
 
 
 def _has_primary_key(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
@@ -406,11 +474,31 @@ def _delete_slice(connection: duckdb.DuckDBPyConnection, table: str, spec: Table
         connection.execute(f"DELETE FROM {table} WHERE {spec.slice_column} = ?", [slice_key])
 
 
-def _record_slice(connection: duckdb.DuckDBPyConnection, table: str, slice_key: str, *values: int | str) -> None:
-    """Say that a slice is materialised: its number of rows, the fingerprint of its inputs, the version of its content."""
+def _prepared(each: SliceWrite) -> pa.Table:
+    spec = _require_mode(each.table, "slices")
+    rows = conform(each.table, _with_slice_column(each.table, spec, each.rows, each.slice_key))
+    if rows.num_rows == 0 and not each.is_empty_meant:
+        raise EmptyFrameError(
+            f"{each.table}[{each.slice_key}]: got no rows, expected at least one; the old slice is kept. "
+            "Check what the asset read, or pass is_empty_meant where empty is meant"
+        )
+    return rows
+
+
+def _record_slice(connection: duckdb.DuckDBPyConnection, each: SliceWrite, num_rows: int) -> None:
+    """Say that a slice is materialised: its number of rows, what it was made from, the version of its content."""
+    told = _as_json(each.inputs)
+    accepted = fingerprint(told) if each.is_accepted else ""
+    values = [each.table, each.slice_key, num_rows, accepted, each.data_version, utc_now(), told]
     connection.execute(
-        "INSERT OR REPLACE INTO slices VALUES (?, ?, ?, ?, ?, ?)", [table, slice_key, *values, utc_now()]
+        "INSERT OR REPLACE INTO slices BY NAME SELECT * FROM (VALUES (?, ?, ?, ?, ?, ?, ?)) AS "
+        f"told({', '.join(TABLES['slices'].columns)})",
+        values,
     )
+
+
+def _as_json(inputs: Mapping[str, str]) -> str:
+    return json.dumps(dict(inputs), sort_keys=True, ensure_ascii=False)
 
 
 def _require_slices(

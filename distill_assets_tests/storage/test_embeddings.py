@@ -29,11 +29,11 @@ def test_vectors_come_back_in_the_order_asked(store: EmbeddingStore) -> None:
     """Rows in the order of the file would give each document its neighbour's vector at plausible cosines."""
     store.append("f", [A, B], vectors((1, 2), (3, 4)))
     store.append("f", [C], vectors((5, 6)))
-    gathered = EmbeddingStore(store.root).gather("f", [C, A, B, A])
+    gathered = EmbeddingStore(store.root).view("f", [C, A, B, A])[:]
     assert gathered.dtype == np.float32
     assert gathered.tolist() == [[5, 6], [1, 2], [3, 4], [1, 2]]
     gathered[:] = 0  # a copy: writing to it must not reach the file
-    assert store.gather("f", [A]).tolist() == [[1, 2]]
+    assert store.view("f", [A])[:].tolist() == [[1, 2]]
 
 
 def test_a_view_reads_the_same_rows_in_any_slice(store: EmbeddingStore) -> None:
@@ -60,8 +60,8 @@ def test_two_encoders_share_nothing(store: EmbeddingStore) -> None:
     """Vectors of the untouched student under a trained one's name would evaluate the wrong model."""
     store.append("f", [A], vectors((1, 2)))
     store.append("g", [A], np.array([[7, 8, 9]], dtype=np.float32))
-    assert store.gather("f", [A]).tolist() == [[1, 2]]
-    assert store.gather("g", [A]).tolist() == [[7, 8, 9]]
+    assert store.view("f", [A])[:].tolist() == [[1, 2]]
+    assert store.view("g", [A])[:].tolist() == [[7, 8, 9]]
 
 
 @pytest.mark.parametrize(("name", "num_bytes"), [("vectors.f32", 8 + 3), ("vectors.f32", 16), ("hashes.bin", 5)])
@@ -73,7 +73,7 @@ def test_a_torn_tail_is_ignored_and_then_cut(store: EmbeddingStore, name: str, n
     after_crash = EmbeddingStore(store.root)
     assert after_crash.missing("f", [A, B]) == [B]
     after_crash.append("f", [B], vectors((3, 4)))
-    assert EmbeddingStore(store.root).gather("f", [B, A]).tolist() == [[3, 4], [1, 2]]
+    assert EmbeddingStore(store.root).view("f", [B, A])[:].tolist() == [[3, 4], [1, 2]]
     assert (store.root / "f" / "vectors.f32").stat().st_size == 2 * 2 * 4
     assert (store.root / "f" / "hashes.bin").stat().st_size == 2 * 16
 
@@ -86,14 +86,14 @@ def test_vectors_lost_behind_their_hashes_are_asked_for_again(store: EmbeddingSt
     reopened = EmbeddingStore(store.root)
     assert reopened.missing("f", [A, B]) == [B]
     reopened.append("f", [C, B], vectors((5, 6), (3, 4)))
-    assert reopened.gather("f", [A, B, C]).tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert reopened.view("f", [A, B, C])[:].tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
 def test_what_is_stored_is_not_stored_again(store: EmbeddingStore) -> None:
     """Two runs that encode the same text at once would let the files grow for ever."""
     store.append("f", [A, A], vectors((1, 2), (9, 9)))
     store.append("f", [A, B], vectors((8, 8), (3, 4)))
-    assert store.gather("f", [A, B]).tolist() == [[1, 2], [3, 4]]
+    assert store.view("f", [A, B])[:].tolist() == [[1, 2], [3, 4]]
     assert (store.root / "f" / "hashes.bin").stat().st_size == 2 * 16
 
 
@@ -102,7 +102,7 @@ def test_an_open_store_sees_what_another_appends(store: EmbeddingStore) -> None:
     store.append("f", [A], vectors((1, 2)))
     EmbeddingStore(store.root).append("f", [B], vectors((3, 4)))
     assert store.missing("f", [A, B]) == []
-    assert store.gather("f", [B]).tolist() == [[3, 4]]
+    assert store.view("f", [B])[:].tolist() == [[3, 4]]
 
 
 def test_bad_vectors_are_refused_and_nothing_is_stored(store: EmbeddingStore) -> None:
@@ -121,12 +121,12 @@ def test_missing_vectors_are_counted_and_bad_names_refused(store: EmbeddingStore
     """A row of zeros in place of a missing vector would rank as cosine 0."""
     store.append("f", [A], vectors((1, 2)))
     with pytest.raises(WarehouseError, match="2 of 3 texts have no vector"):
-        store.gather("f", [A, B, C])
+        store.view("f", [A, B, C])[:]
     with pytest.raises(WarehouseError, match="not a text hash"):
         store.missing("f", ["the text itself"])
     with pytest.raises(WarehouseError, match="cannot be the fingerprint"):
         store.missing("../elsewhere", [A])
-    assert store.gather("f", []).shape == (0, 2)
+    assert store.view("f", [])[:].shape == (0, 2)
 
 
 WRITER = """
@@ -157,5 +157,5 @@ def test_two_processes_do_not_interleave(store: EmbeddingStore) -> None:
         writer.communicate(timeout=60)
     assert [writer.returncode for writer in writers] == [0, 0]
     hashes = [hash_text(str(i)) for i in range(101)]
-    assert store.gather("f", hashes).tolist() == [[i, i] for i in range(101)]
+    assert store.view("f", hashes)[:].tolist() == [[i, i] for i in range(101)]
     assert (store.root / "f" / "hashes.bin").stat().st_size == 101 * 16

@@ -185,6 +185,9 @@ def test_a_damaged_index_is_built_again(cache: LexicalCache) -> None:
         path.write_bytes(path.read_bytes()[:40])
     assert [doc_id for doc_id, _ in build(cache, "f", DOCUMENTS).search(["csv"], 5)[0]] == ["d3"]
     assert [path.name for path in cache.root.iterdir()] == ["f"]
+    (cache.root / "f" / "meta.json").unlink()
+    (cache.root / "f" / "meta.json").mkdir()
+    assert [doc_id for doc_id, _ in build(cache, "f", DOCUMENTS).search(["csv"], 5)[0]] == ["d3"]
 
 
 def test_a_build_that_fails_leaves_no_index(cache: LexicalCache) -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from distill_assets.core.errors import WarehouseError
 from distill_assets.core.records import hash_text
-from distill_assets.storage.missing_pairs import WantedPairs, find_missing, sample_lists
+from distill_assets.storage.missing_pairs import WantedPairs, find_missing, read_query_texts
 from distill_assets.storage.pair_scores import PairScoreStore
-from distill_assets.storage.warehouse import Warehouse
+from distill_assets.storage.warehouse import SliceWrite, Warehouse
 
 DOCUMENTS = [(f"d{i}", "" if i % 2 else f"title {i}", f"text {i % 7} ünï") for i in range(10)]
 QUERIES = [(f"q{i}", f"query {i % 4}") for i in range(6)]
@@ -22,10 +22,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PairScoreStore:
     """Ten documents, some with the same text, and six queries in two batches."""
     warehouse = Warehouse(tmp_path_factory.mktemp("missing") / "w.duckdb")
     rows = [{"doc_id": d, "title": t, "text": x, "content_hash": hash_text(content(t, x))} for d, t, x in DOCUMENTS]
-    warehouse.replace_slice("corpus", pa.Table.from_pylist(rows[:6]), slice_key="a")
-    warehouse.replace_slice("corpus", pa.Table.from_pylist(rows[4:]), slice_key="b")
     queries = [{"query_id": q, "text": x, "split": "train"} for q, x in QUERIES]
-    warehouse.replace_slice("queries", pa.Table.from_pylist(queries), slice_key="a")
+    warehouse.write(
+        SliceWrite(table="corpus", rows=pa.Table.from_pylist(rows[:6]), slice_key="a"),
+        SliceWrite(table="corpus", rows=pa.Table.from_pylist(rows[4:]), slice_key="b"),
+        SliceWrite(table="queries", rows=pa.Table.from_pylist(queries), slice_key="a"),
+    )
     return PairScoreStore(warehouse)
 
 
@@ -36,8 +38,13 @@ def content(title: str, text: str) -> str:
 
 def wanted(pairs: list[tuple[str, str]]) -> WantedPairs:
     """Texts as the hashes that a caller has."""
+    return WantedPairs.of_table(hashed(pairs))
+
+
+def hashed(pairs: list[tuple[str, str]]) -> pa.Table:
+    """The hashes of pairs of texts."""
     hashes = {"query_hash": [hash_text(q) for q, _ in pairs], "doc_hash": [hash_text(d) for _, d in pairs]}
-    return WantedPairs.of_table(pa.table(hashes, schema=pa.schema([(name, pa.string()) for name in hashes])))
+    return pa.table(hashes, schema=pa.schema([(name, pa.string()) for name in hashes]))
 
 
 PAIRS = st.lists(
@@ -54,9 +61,11 @@ def test_what_is_missing_comes_once_with_its_own_texts(
     """A merge that slips by one row scores each query with its neighbour's document, and keeps that for ever."""
     key = hash_text(repr((pairs, known, size)))
     if known:
-        scored = wanted(known).incoming.append_column("teacher_logit", pa.array([1.0] * len(known), pa.float32()))
-        store.commit(key, scored)
-    with find_missing(store.warehouse, key, wanted(pairs)) as missing:
+        scored = hashed(known).append_column("teacher_logit", pa.array([1.0] * len(known), pa.float32()))
+        half = len(known) // 2  # as a member that goes on after what an older version stored
+        store.commit(f"former {key}", scored.slice(0, half))
+        store.commit(key, scored.slice(half))
+    with find_missing(store.warehouse, [key, f"former {key}"], wanted(pairs)) as missing:
         windows = list(missing.windows(size))
         again = [window.texts for window in missing.windows(size)]
     found = [text for window in windows for text in window.texts]
@@ -73,11 +82,11 @@ def test_what_is_missing_comes_once_with_its_own_texts(
 def test_what_is_left_after_a_kill_is_the_end_of_the_same_order(store: PairScoreStore) -> None:
     """Windows in another order after a kill hold other pairs together, and rounding then gives other logits."""
     pairs = [(q, content(t, x)) for _, q in QUERIES for _, t, x in DOCUMENTS]
-    with find_missing(store.warehouse, "killed", wanted(pairs)) as missing:
+    with find_missing(store.warehouse, ["killed"], wanted(pairs)) as missing:
         first, *rest = [(w.query_hashes, w.doc_hashes) for w in missing.windows(5)]
     hashes = {"query_hash": first[0], "doc_hash": first[1], "teacher_logit": [0.5] * 5}
     store.commit("killed", pa.table(hashes))
-    with find_missing(store.warehouse, "killed", wanted(pairs)) as missing:
+    with find_missing(store.warehouse, ["killed"], wanted(pairs)) as missing:
         assert [(w.query_hashes, w.doc_hashes) for w in missing.windows(5)] == rest
 
 
@@ -85,7 +94,7 @@ def test_a_pair_without_a_text_is_named(store: PairScoreStore) -> None:
     """A hash without a text would be scored as an empty text, plausibly."""
     for pair, table in ((("query 1", "unheard of"), "corpus"), (("unheard of", "text 1 ünï"), "queries")):
         with (
-            find_missing(store.warehouse, "t", wanted([pair])) as missing,
+            find_missing(store.warehouse, ["t"], wanted([pair])) as missing,
             pytest.raises(WarehouseError, match=f"{table}: no text with the hash"),
         ):
             list(missing.windows(4))
@@ -93,16 +102,27 @@ def test_a_pair_without_a_text_is_named(store: PairScoreStore) -> None:
 
 def test_the_warehouse_is_free_while_windows_are_read(store: PairScoreStore) -> None:
     """A teacher reads for hours: a connection held open that long locks every other process out."""
-    with find_missing(store.warehouse, "t", wanted([("query 1", "text 1 ünï")])):
+    with find_missing(store.warehouse, ["t"], wanted([("query 1", "text 1 ünï")])):
         files = [Path(f"/proc/self/fd/{fd.name}").resolve() for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
         assert store.warehouse.path.resolve() not in files
 
 
-def test_a_sample_holds_whole_lists_of_the_first_queries(store: PairScoreStore) -> None:
-    """Samples of one document a query agree on every order: a precision would be judged on nothing."""
-    documents = sorted({content(t, x) for _, t, x in DOCUMENTS}, key=hash_text)
-    queries = sorted({x for _, x in QUERIES}, key=hash_text)
-    pairs = [(q, d) for q in queries[1:] for d in documents] + [(queries[0], documents[0])] * 2
-    lists = sample_lists(store.warehouse, wanted(pairs), num_queries=2, num_documents=3)
-    assert lists == [[(q, d) for d in documents[:3]] for q in queries[1:3]]
-    assert sample_lists(store.warehouse, wanted([]), num_queries=2, num_documents=3) == []
+def test_pairs_of_chosen_queries_and_the_texts_of_queries(store: PairScoreStore) -> None:
+    """A fold that scores a query whose label it saw repeats that label; a text under another's hash chooses the wrong folds."""
+    pairs = [(q, content(t, x)) for q in ("query 1", "query 3") for _, t, x in DOCUMENTS[:3]]
+    chosen = wanted(pairs).of_queries(pa.table({"query_hash": [hash_text("query 3"), hash_text("query 0")]}))
+    with find_missing(store.warehouse, ["t"], chosen) as missing:
+        assert sorted(text for window in missing.windows(2) for text in window.texts) == sorted(pairs[3:])
+    assert read_query_texts(store.warehouse, wanted(pairs)) == {hash_text(q): q for q in ("query 1", "query 3")}
+    assert read_query_texts(store.warehouse, chosen) == {hash_text("query 3"): "query 3"}
+
+
+def test_a_select_of_the_caller_keeps_its_parameters(store: PairScoreStore) -> None:
+    """The batch's SELECT has parameters of its own: bound to nothing it fails only in a run, after the teacher was made."""
+    sql = "SELECT $query AS query_hash, content_hash AS doc_hash FROM corpus WHERE doc_id = $doc_id AND batch = 'a'"
+    asked = WantedPairs(sql, {"query": hash_text("query 2"), "doc_id": "d1", "unused": 1})
+    with find_missing(
+        store.warehouse, ["t"], asked.of_queries(pa.table({"query_hash": [hash_text("query 2")]}))
+    ) as missing:
+        assert [window.texts for window in missing.windows(9)] == [[("query 2", content(*DOCUMENTS[1][1:]))]]
+    assert read_query_texts(store.warehouse, asked) == {hash_text("query 2"): "query 2"}

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from distill_assets.assets.release import HISTORY_SCHEMA
 from distill_assets.core.errors import (
     EmptyFrameError,
+    InputsMovedError,
     MissingPartitionError,
     NewerWarehouseError,
     NonFiniteError,
     WarehouseError,
 )
 from distill_assets.storage.tables import SCHEMA_VERSION, TABLES, TableSpec
-from distill_assets.storage.warehouse import Warehouse
+from distill_assets.storage.warehouse import SliceWrite, Warehouse
 
 
 @pytest.fixture
@@ -34,21 +37,26 @@ def queries(*ids: str, split: str = "train") -> pa.Table:
     return pa.table({"query_id": list(ids), "text": [f"text of {i}" for i in ids], "split": [split] * len(ids)})
 
 
+def write(warehouse: Warehouse, table: str, rows: pa.Table, slice_key: str = "", **told: Any) -> None:
+    """Write one slice."""
+    warehouse.write(SliceWrite(table=table, rows=rows, slice_key=slice_key, **told))
+
+
 def test_a_failed_insert_keeps_the_old_slice(warehouse: Warehouse) -> None:
     """Delete and insert in two transactions would leave an empty partition behind a failed run."""
-    warehouse.replace_slice("queries", queries("q1", "q2"), slice_key="a", input_fingerprint="old")
+    write(warehouse, "queries", queries("q1", "q2"), "a", inputs={"source": "old"})
     bad = queries("q3", "q4").set_column(1, "text", pa.array(["fine", None]))
     with pytest.raises(WarehouseError, match="NOT NULL"):
-        warehouse.replace_slice("queries", bad, slice_key="a", input_fingerprint="new")
+        write(warehouse, "queries", bad, "a", inputs={"source": "new"})
     assert warehouse.read("queries")["query_id"].to_pylist() == ["q1", "q2"]
     info = warehouse.slice_info("queries", "a")
     assert info is not None
-    assert (info.input_fingerprint, info.num_rows) == ("old", 2)
+    assert (info.inputs, info.num_rows) == ({"source": "old"}, 2)
 
 
 def test_an_error_after_the_delete_rolls_it_back(warehouse: Warehouse) -> None:
     """A kill between delete and commit must not commit the delete."""
-    warehouse.replace_slice("queries", queries("q1"), slice_key="a")
+    write(warehouse, "queries", queries("q1"), "a")
     with pytest.raises(KeyboardInterrupt), warehouse.transaction() as connection:
         connection.execute("DELETE FROM queries")
         assert connection.execute("SELECT count(*) FROM queries").fetchall() == [(0,)]
@@ -58,9 +66,9 @@ def test_an_error_after_the_delete_rolls_it_back(warehouse: Warehouse) -> None:
 
 def test_replacing_a_slice_touches_no_other(warehouse: Warehouse) -> None:
     """A delete without the right WHERE would silently drop every other batch."""
-    warehouse.replace_slice("queries", queries("q1", "q2"), slice_key="a")
-    warehouse.replace_slice("queries", queries("q9"), slice_key="b")
-    assert warehouse.replace_slice("queries", queries("q3"), slice_key="a") == 1
+    write(warehouse, "queries", queries("q1", "q2"), "a")
+    write(warehouse, "queries", queries("q9"), "b")
+    write(warehouse, "queries", queries("q3"), "a")
     assert warehouse.read("queries").select(["batch", "query_id"]).to_pylist() == [
         {"batch": "a", "query_id": "q3"},
         {"batch": "b", "query_id": "q9"},
@@ -70,7 +78,7 @@ def test_replacing_a_slice_touches_no_other(warehouse: Warehouse) -> None:
 def test_columns_are_matched_by_name(warehouse: Warehouse) -> None:
     """An insert by position would swap query_id and text: both are text, so nothing would complain."""
     rows = pa.table({"split": ["dev"], "text": ["the text"], "batch": ["a"], "query_id": ["q1"]})
-    warehouse.replace_slice("queries", rows, slice_key="a")
+    write(warehouse, "queries", rows, "a")
     assert warehouse.read("queries").to_pylist() == [
         {"batch": "a", "query_id": "q1", "text": "the text", "split": "dev"}
     ]
@@ -80,24 +88,24 @@ def test_missing_and_extra_columns_are_both_named(warehouse: Warehouse) -> None:
     """A misspelt column would otherwise be filled with NULL."""
     rows = pa.table({"query_id": ["q1"], "txt": ["t"], "split": ["dev"]})
     with pytest.raises(WarehouseError, match=r"missing columns \['text'\], extra columns \['txt'\]"):
-        warehouse.replace_slice("queries", rows, slice_key="a")
+        write(warehouse, "queries", rows, "a")
 
 
 def test_an_empty_frame_is_refused_unless_meant(warehouse: Warehouse) -> None:
     """An upstream that broke and gave no rows would wipe a good partition."""
-    warehouse.replace_slice("queries", queries("q1"), slice_key="a")
+    write(warehouse, "queries", queries("q1"), "a")
     empty = queries("q1").slice(0, 0)
     with pytest.raises(EmptyFrameError, match="queries"):
-        warehouse.replace_slice("queries", empty, slice_key="a")
+        write(warehouse, "queries", empty, "a")
     assert warehouse.read("queries").num_rows == 1
-    assert warehouse.replace_slice("queries", empty, slice_key="a", allow_empty=True) == 0
+    write(warehouse, "queries", empty, "a", is_empty_meant=True)
     assert warehouse.read("queries", slice_keys=["a"]).num_rows == 0
     assert warehouse.slice_keys("queries") == ["a"]
 
 
 def test_every_missing_partition_is_named_with_its_asset(warehouse: Warehouse) -> None:
     """A fan-in that loads the partitions that happen to be there trains on part of the data."""
-    warehouse.replace_slice("teacher_scores", scores(0.5), slice_key="b")
+    write(warehouse, "teacher_scores", scores(0.5), "b")
     with pytest.raises(MissingPartitionError, match=r"2 of 3 .*'a', 'c'; materialise teacher_scores"):
         warehouse.read("teacher_scores", slice_keys=["a", "b", "c"])
     assert warehouse.read("teacher_scores", slice_keys=["b"])["teacher_logit"].to_pylist() == [0.5]
@@ -114,37 +122,37 @@ def scores(logit: float | None) -> pa.Table:
 def test_numbers_that_are_not_finite_are_refused(warehouse: Warehouse, logit: float) -> None:
     """One NaN makes every mean over the table NaN."""
     with pytest.raises(NonFiniteError, match=r"teacher_scores\.teacher_logit: 1 of 1"):
-        warehouse.replace_slice("teacher_scores", scores(logit), slice_key="b")
+        write(warehouse, "teacher_scores", scores(logit), "b")
 
 
 def test_a_value_that_does_not_fit_is_refused_and_not_rounded(warehouse: Warehouse) -> None:
     """DuckDB rounds 0.5 to 0 on insert: a graded judgement would become 'not relevant'."""
     rows = pa.table({"query_id": ["q"], "doc_id": ["d"], "relevance": [0.5]})
     with pytest.raises(WarehouseError, match="does not fit"):
-        warehouse.replace_slice("qrels", rows, slice_key="a")
+        write(warehouse, "qrels", rows, "a")
 
 
 def test_a_repeated_key_is_refused(warehouse: Warehouse) -> None:
     """A join that fans out would store a document twice, and a ranking would hold it twice."""
     with pytest.raises(WarehouseError, match=r"occur more than once.*'q1'"):
-        warehouse.replace_slice("queries", queries("q1", "q1"), slice_key="a")
+        write(warehouse, "queries", queries("q1", "q1"), "a")
 
 
 def test_rows_of_another_slice_are_refused(warehouse: Warehouse) -> None:
     """Rows of batch b written under key a would survive when a is replaced."""
     rows = queries("q1").append_column("batch", pa.array(["b"]))
     with pytest.raises(WarehouseError, match="other values of batch, first 'b'"):
-        warehouse.replace_slice("queries", rows, slice_key="a")
+        write(warehouse, "queries", rows, "a")
     with pytest.raises(WarehouseError, match="slice key is required"):
-        warehouse.replace_slice("queries", queries("q1"))
+        write(warehouse, "queries", queries("q1"))
     with pytest.raises(WarehouseError, match="not partitioned"):
-        warehouse.replace_slice("leaderboard", queries("q1"), slice_key="a")
+        write(warehouse, "leaderboard", queries("q1"), "a")
 
 
 def test_reads_are_ordered_by_key_and_quoting_cannot_be_steered(warehouse: Warehouse) -> None:
     """An order that follows the insert would make fingerprints and training differ between runs."""
-    warehouse.replace_slice("queries", queries("q2", "q10", "q1"), slice_key="b'; DROP TABLE queries; --")
-    warehouse.replace_slice("queries", queries("q3"), slice_key="a")
+    write(warehouse, "queries", queries("q2", "q10", "q1"), "b'; DROP TABLE queries; --")
+    write(warehouse, "queries", queries("q3"), "a")
     assert warehouse.read("queries", columns=["query_id"])["query_id"].to_pylist() == ["q3", "q1", "q10", "q2"]
     assert warehouse.read("queries", slice_keys=[]).num_rows == 0
     with pytest.raises(WarehouseError, match="no columns"):
@@ -154,35 +162,111 @@ def test_reads_are_ordered_by_key_and_quoting_cannot_be_steered(warehouse: Wareh
 
 
 def test_append_only_and_sliced_tables_are_not_mixed_up(warehouse: Warehouse) -> None:
-    """`replace_slice` on the champion's history would erase what a roll back needs."""
+    """A slice written over the champion's history would erase what a roll back needs."""
     with pytest.raises(WarehouseError, match="champion_history is written by append"):
-        warehouse.replace_slice("champion_history", queries("q1"))
+        write(warehouse, "champion_history", queries("q1"))
     with pytest.raises(WarehouseError, match="queries is written by slices"):
         warehouse.append("queries", queries("q1"))
     with pytest.raises(WarehouseError, match="internal"):
         warehouse.append("slices", queries("q1"))
 
 
+def decision(*days: int) -> pa.Table:
+    """Rows of champion_history, decided so many days after 1970-01-01."""
+    row = {"recipe": "r", "model_fingerprint": "f", "checkpoint_path": "p", "verdict": "promoted", "reason": "first"}
+    row |= {"dev_ndcg_at_10": 0.6, "p_value": None, "best_model_fingerprint": "f", "best_checkpoint_path": "p"}
+    rows = [{**row, "decided_at": datetime(1970, 1, 1) + timedelta(days=day)} for day in days]
+    return pa.Table.from_pylist(rows, schema=HISTORY_SCHEMA)
+
+
 def test_append_adds_and_keeps_nulls_where_they_mean_something(warehouse: Warehouse) -> None:
     """A p-value of NULL (nothing was tested) must not turn into 0, which reads as 'significant'."""
-    row: dict[str, Any] = {
-        "recipe": ["r"],
-        "model_fingerprint": ["f"],
-        "checkpoint_path": ["p"],
-        "verdict": ["promoted"],
-    }
-    row |= {"reason": ["first"], "dev_ndcg_at_10": [0.6], "p_value": pa.nulls(1)}
     for day in (2, 1):
-        at = pa.array([day * 86_400_000_000], pa.timestamp("us"))
-        assert warehouse.append("champion_history", pa.table({**row, "decided_at": at})) == 1
+        warehouse.append("champion_history", decision(day))
     history = warehouse.read("champion_history")
     assert [moment.day for moment in history["decided_at"].to_pylist()] == [2, 3]
     assert history["p_value"].to_pylist() == [None, None]
+    assert history["sequence"].to_pylist() == [2, 1]  # in the order in which they were appended
+
+
+def test_slices_of_several_tables_are_written_together_or_not_at_all(warehouse: Warehouse) -> None:
+    """A leaderboard beside the query results of the run before shows one run's means and another run's queries."""
+    write(warehouse, "queries", queries("q1"), "a")
+    new = SliceWrite(table="queries", rows=queries("q2"), slice_key="a")
+    with pytest.raises(WarehouseError, match="qrels: 1 keys"):
+        warehouse.write(new, SliceWrite(table="qrels", rows=judged(1, 1), slice_key="a"))
+    assert warehouse.read("queries")["query_id"].to_pylist() == ["q1"]
+    assert warehouse.slices("qrels") == {}
+    warehouse.write(new, SliceWrite(table="qrels", rows=judged(1), slice_key="a"))
+    assert warehouse.read("queries")["query_id"].to_pylist() == ["q2"]
+    assert warehouse.read("qrels")["relevance"].to_pylist() == [1]
+
+
+def judged(*relevances: int) -> pa.Table:
+    """Rows of the table qrels, all of the same query and document."""
+    count = len(relevances)
+    return pa.table({"query_id": ["q1"] * count, "doc_id": ["d1"] * count, "relevance": list(relevances)})
+
+
+@pytest.mark.parametrize("is_appended", [False, True])
+def test_require_sees_what_is_stored_and_can_refuse(warehouse: Warehouse, is_appended: bool) -> None:
+    """A result of inputs that moved while it was made would count as made from the new ones."""
+    write(warehouse, "queries", queries("q1"), "a")
+
+    def refuse(connection: duckdb.DuckDBPyConnection) -> None:
+        assert connection.execute("SELECT query_id FROM queries").fetchall() == [("q1",)]
+        raise InputsMovedError("moved")
+
+    with pytest.raises(InputsMovedError, match="moved"):
+        if is_appended:
+            warehouse.append("champion_history", decision(1), inputs={"metrics": "m"}, require=refuse)
+        else:
+            warehouse.write(SliceWrite(table="queries", rows=queries("q2"), slice_key="a"), require=refuse)
+    assert warehouse.read("queries")["query_id"].to_pylist() == ["q1"]
+    assert warehouse.read("champion_history").num_rows == 0
+    assert list(warehouse.all_slices()) == [("queries", "a")]
+
+
+def test_a_slice_tells_what_it_was_made_from(warehouse: Warehouse) -> None:
+    """A slice that a check refused, or one of an older version, would be taken for up to date, and `why` would have nothing to say."""
+    write(warehouse, "queries", queries("q1"), "a", inputs={"source": "s1", "code": "1"}, data_version="v")
+    write(warehouse, "queries", queries("q2"), "b", inputs={"source": "s1"}, is_accepted=False)
+    accepted, refused = warehouse.slice_info("queries", "a"), warehouse.slice_info("queries", "b")
+    assert accepted is not None and refused is not None
+    assert (accepted.inputs, accepted.data_version) == ({"code": "1", "source": "s1"}, "v")
+    assert accepted.input_fingerprint
+    assert (refused.inputs, refused.input_fingerprint, refused.num_rows) == ({"source": "s1"}, "", 1)
+    with warehouse.transaction() as connection:  # as an older version left it
+        connection.execute("UPDATE slices SET inputs_json = NULL, input_fingerprint = 'old' WHERE slice_key = 'a'")
+    before = warehouse.slice_info("queries", "a")
+    assert before is not None and before.inputs is None
+    warehouse.describe_slice("queries", "a", {"code": "1", "source": "s1"})
+    assert warehouse.slice_info("queries", "a") == accepted
+    assert warehouse.slice_info("queries", "b") == refused
+
+
+def test_an_appended_table_counts_as_made_from_its_inputs(warehouse: Warehouse) -> None:
+    """Without the record the gate would decide again on every run, over the same numbers."""
+    warehouse.append("champion_history", decision(1))
+    assert warehouse.slice_info("champion_history") is None
+    warehouse.append("champion_history", decision(2, 3), inputs={"metrics": "m"}, data_version="v")
+    info = warehouse.slice_info("champion_history")
+    assert info is not None and (info.inputs, info.data_version) == ({"metrics": "m"}, "v")
+    assert warehouse.read("champion_history")["sequence"].to_pylist() == [1, 2, 3]
+
+
+def test_a_query_reads_tables_at_hand_and_ignores_parameters_it_does_not_name(warehouse: Warehouse) -> None:
+    """One set of parameters serves several statements; `$a` must not be bound where only `$ab` is named."""
+    write(warehouse, "queries", queries("q1", "q2"), "a")
+    sql = "SELECT query_id, score + $ab AS score FROM queries JOIN mine USING (query_id) ORDER BY query_id"
+    mine = pa.table({"query_id": ["q2", "q1", "q9"], "score": [20, 10, 90]})
+    found = warehouse.query(sql, {"ab": 1, "a": 5, "other": 7}, tables={"mine": mine})
+    assert found.to_pydict() == {"query_id": ["q1", "q2"], "score": [11, 21]}
 
 
 def test_drop_slice_forgets_rows_and_record(warehouse: Warehouse) -> None:
     """A record left behind would make a reader take a dropped batch for an empty one."""
-    warehouse.replace_slice("queries", queries("q1"), slice_key="a", data_version="v")
+    write(warehouse, "queries", queries("q1"), "a", data_version="v")
     warehouse.drop_slice("queries", "a")
     warehouse.drop_slice("queries", "never there")
     assert warehouse.read("queries").num_rows == 0
@@ -203,7 +287,7 @@ def test_a_newer_warehouse_is_left_alone(warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
         connection.execute("UPDATE schema_info SET version = ?", [SCHEMA_VERSION + 1])
     with pytest.raises(NewerWarehouseError, match=rf"version {SCHEMA_VERSION + 1}.*version {SCHEMA_VERSION}: upgrade"):
-        warehouse.replace_slice("queries", queries("q1"), slice_key="a")
+        write(warehouse, "queries", queries("q1"), "a")
 
 
 def test_a_file_that_is_no_warehouse_is_left_alone(tmp_path: Path) -> None:
@@ -223,11 +307,11 @@ WRITER = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from distill_assets.storage.warehouse import Warehouse
+from distill_assets.storage.warehouse import SliceWrite, Warehouse
 name = sys.argv[2]
 for i in range(8):
     rows = pa.table({"query_id": [f"{name}-{i}"], "text": ["t"], "split": ["dev"]})
-    Warehouse(Path(sys.argv[1])).replace_slice("queries", rows, slice_key=f"{name}-{i}")
+    Warehouse(Path(sys.argv[1])).write(SliceWrite(table="queries", rows=rows, slice_key=f"{name}-{i}"))
 """
 
 
@@ -272,15 +356,15 @@ def test_threads_of_one_process_write_side_by_side(warehouse: Warehouse) -> None
     """Threads share one DuckDB instance: two writers of one slice would raise a conflict instead of waiting."""
     failures: list[BaseException] = []
 
-    def write(name: str) -> None:
+    def write_both(name: str) -> None:
         try:
             for i in range(5):
-                Warehouse(warehouse.path).replace_slice("queries", queries(f"{name}{i}"), slice_key="same")
-                warehouse.replace_slice("queries", queries(f"{name}{i}"), slice_key=name)
+                write(Warehouse(warehouse.path), "queries", queries(f"{name}{i}"), "same")
+                write(warehouse, "queries", queries(f"{name}{i}"), name)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b", "c")]
+    threads = [threading.Thread(target=write_both, args=(name,)) for name in ("a", "b", "c")]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -288,20 +372,6 @@ def test_threads_of_one_process_write_side_by_side(warehouse: Warehouse) -> None
     assert failures == []
     assert warehouse.slice_keys("queries") == ["a", "b", "c", "same"]
     assert warehouse.read("queries").num_rows == 4
-
-
-def test_batches_are_bounded_and_do_not_hold_the_file(warehouse: Warehouse) -> None:
-    """A consumer that runs a model between batches would keep every other process out until it times out."""
-    warehouse.replace_slice("queries", queries(*(f"q{i:05}" for i in range(5000))), slice_key="a")
-    sql = "SELECT query_id FROM queries WHERE batch = ? ORDER BY query_id"
-    batches = warehouse.iter_batches(sql, ["a"], rows_per_batch=2048)
-    first = next(batches)
-    probe = [sys.executable, "-c", f"import duckdb; duckdb.connect({str(warehouse.path)!r}).close()"]
-    assert subprocess.run(probe, capture_output=True, text=True, timeout=30).returncode == 0
-    sizes = [first.num_rows, *(batch.num_rows for batch in batches)]
-    assert max(sizes) <= 2048
-    assert sum(sizes) == 5000
-    assert first["query_id"][0].as_py() == "q00000"
 
 
 @pytest.mark.parametrize("spec", TABLES.values(), ids=TABLES.keys())
@@ -314,7 +384,7 @@ def test_keys_and_slices_are_columns_and_every_column_is_described(spec: TableSp
 
 def test_an_older_file_gets_the_new_tables_and_keeps_its_rows(warehouse: Warehouse) -> None:
     """Refusing a file of the version before would cost every score that it holds."""
-    warehouse.replace_slice("queries", queries("q1"), slice_key="a")
+    write(warehouse, "queries", queries("q1"), "a")
     with duckdb.connect(str(warehouse.path)) as connection:
         connection.execute("DROP TABLE quarantine")
         connection.execute("UPDATE schema_info SET version = 1")
@@ -331,7 +401,12 @@ NEW_COLUMNS = ("p_vs_hard_labels", "p_vs_untouched", "detectable_vs_hard_labels"
 def leaderboard_row(**values: float | None) -> pa.Table:
     """One row; the columns of the tests hold `values`, NULL by default."""
     row: dict[str, Any] = dict.fromkeys(TABLES["leaderboard"].columns, 0.5)
-    row |= {"split": "test", "system": "bm25", "num_queries": 10} | dict.fromkeys(NEW_COLUMNS) | values
+    row |= (
+        {"split": "test", "system": "bm25", "num_queries": 10}
+        | dict.fromkeys(NEW_COLUMNS)
+        | values
+        | {"model_fingerprint": None}
+    )
     schema = {
         name: {"VARCHAR": pa.string(), "INTEGER": pa.int32()}.get(c.sql_type, pa.float64())
         for name, c in TABLES["leaderboard"].columns.items()
@@ -341,7 +416,7 @@ def leaderboard_row(**values: float | None) -> pa.Table:
 
 def test_an_older_leaderboard_gets_the_columns_of_the_tests(warehouse: Warehouse) -> None:
     """A file of schema 2 has a narrower table: a read by name fails in every command, a fresh table loses its rows."""
-    warehouse.replace_slice("leaderboard", leaderboard_row())
+    write(warehouse, "leaderboard", leaderboard_row())
     with duckdb.connect(str(warehouse.path)) as connection:
         for column in NEW_COLUMNS:
             connection.execute(f"ALTER TABLE leaderboard DROP COLUMN {column}")
@@ -351,7 +426,7 @@ def test_an_older_leaderboard_gets_the_columns_of_the_tests(warehouse: Warehouse
     (row,) = again.read("leaderboard").to_pylist()
     assert row["ndcg_at_10"] == 0.5 and all(row[column] is None for column in NEW_COLUMNS)
     assert again.read("scoring_costs").num_rows == 0
-    again.replace_slice("leaderboard", leaderboard_row(p_vs_untouched=0.04))
+    write(again, "leaderboard", leaderboard_row(p_vs_untouched=0.04))
     assert again.read("leaderboard").to_pylist()[0]["p_vs_untouched"] == 0.04
 
 
@@ -380,7 +455,7 @@ def test_a_file_with_the_old_key_on_pair_scores_loses_the_key_and_no_score(wareh
         connection.execute("UPDATE schema_info SET version = 2")
     again = Warehouse(warehouse.path)
     assert again.read("pair_scores").to_pylist() == [
-        {"teacher_fingerprint": "t", "query_hash": "q1", "doc_hash": "d1", "teacher_logit": 1.5}
+        {"scorer_id": "t", "query_hash": "q1", "doc_hash": "d1", "teacher_logit": 1.5}
     ]
     keys = "SELECT count(*) AS n FROM duckdb_constraints() WHERE table_name = 'pair_scores' AND constraint_type = 'PRIMARY KEY'"
     assert again.query(keys)["n"].to_pylist() == [0]
@@ -388,11 +463,11 @@ def test_a_file_with_the_old_key_on_pair_scores_loses_the_key_and_no_score(wareh
 
 def test_known_slices_follow_other_writers(warehouse: Warehouse) -> None:
     """A remembered list of slices that misses another process's write would train on last week's data and call it fresh."""
-    warehouse.replace_slice("queries", queries("q1"), slice_key="a", input_fingerprint="old")
+    write(warehouse, "queries", queries("q1"), "a")
     time.sleep(0.15)  # old enough to be remembered
     assert list(warehouse.slices("queries")) == ["a"]
     assert warehouse._known_slices is not None
-    Warehouse(warehouse.path).replace_slice("queries", queries("q2"), slice_key="b", input_fingerprint="new")
+    write(Warehouse(warehouse.path), "queries", queries("q2"), "b")
     assert list(warehouse.slices("queries")) == ["a", "b"]
     time.sleep(0.15)
     assert list(warehouse.slices("queries")) == ["a", "b"]

@@ -1,0 +1,192 @@
+"""The collection: which batches make it up, what version each of its parts has, and one snapshot of what they say together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from distill_assets.core.errors import MissingPartitionError, SourceError
+from distill_assets.core.records import SPLITS, fingerprint
+from distill_assets.core.splits import leaked_queries
+from distill_assets.settings import INBOX, Settings
+from distill_assets.sources.base import Source
+from distill_assets.sources.beir import BeirSource
+from distill_assets.sources.python_api import PythonApiSource
+from distill_assets.storage.collection import Collection
+from distill_assets.storage.tables import TABLES
+from distill_assets.storage.warehouse import SliceInfo, Warehouse, slices_in
+
+COLLECTION_TABLES = ("corpus", "queries", "qrels")
+Slices = Mapping[tuple[str, str], SliceInfo]
+
+
+@dataclass(frozen=True)
+class CollectionHandle:
+    """A source and what was read from it into the warehouse."""
+
+    source: Source
+    warehouse: Warehouse
+    near_identical: float
+
+    def batches(self) -> list[str]:
+        """The batches that make up the collection, sorted: those the source has and that were read into the warehouse.
+
+        A batch that has only just landed, could not be read, or did not pass a blocking check is not among them, so it holds up
+        nobody. One that was read before and is broken now stays as it was read.
+        """
+        return self._whole(self._slices())
+
+    def refused_by_checks(self) -> set[str]:
+        """Batches that were read and did not pass a blocking check: their slice has no fingerprint of its inputs."""
+        refused = {
+            key
+            for (table, key), info in self._slices().items()
+            if not info.input_fingerprint and table in COLLECTION_TABLES
+        }
+        return refused & set(self.source.batches())
+
+    def quarantined(self) -> dict[str, dict[str, Any]]:
+        """Rows of the quarantine table by batch: what could not be read, and why; folders that are gone included."""
+        if not self.warehouse.exists():
+            return {}
+        return {row["batch"]: row for row in self.warehouse.read("quarantine").to_pylist()}
+
+    def unreadable(self) -> dict[str, str]:
+        """Batches in quarantine that are still there, and folders that can never be a batch, each with the reason."""
+        try:
+            there = set(self.source.batches())
+        except SourceError:  # nothing is there
+            there = set()
+        rows = {batch: row["reason"] for batch, row in self.quarantined().items() if batch in there}
+        return rows | self.source.refused()
+
+    def state(self) -> "State":
+        """The versions of everything that is stored now."""
+        slices = self._slices()
+        return State(self, slices, tuple(self._whole(slices)))
+
+    def state_on(self, connection: duckdb.DuckDBPyConnection) -> "State":
+        """The same as a transaction sees it that the caller has open."""
+        slices = slices_in(connection)
+        return State(self, slices, tuple(self._whole(slices)), connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Collection]:
+        """The collection as it is now, in one read transaction."""
+        with self.warehouse.reading() as connection:
+            connection.begin()
+            yield self.on(connection, self._whole(slices_in(connection)))
+
+    def on(self, connection: duckdb.DuckDBPyConnection, batches: Sequence[str]) -> Collection:
+        """These batches as one collection, on a connection that the caller has, inside its transaction."""
+        slices = slices_in(connection)
+        key = ("left out", self.near_identical, *_content(slices, ("queries",), batches))
+        if key not in _known:
+            queries = Collection(connection, tuple(batches), ()).queries(SPLITS)
+            _remember(key, tuple(sorted(leaked_queries(queries, jaccard=self.near_identical))))
+        return Collection(connection, tuple(batches), _known[key])
+
+    def _slices(self) -> Slices:
+        return self.warehouse.all_slices() if self.warehouse.exists() else {}
+
+    def _whole(self, slices: Slices) -> list[str]:
+        """Of the source's batches those whose three tables are there and accepted."""
+
+        def is_whole(batch: str) -> bool:
+            infos = [slices.get((table, batch)) for table in COLLECTION_TABLES]
+            return all(info is not None and info.input_fingerprint for info in infos)
+
+        return [batch for batch in self.source.batches() if is_whole(batch)]
+
+
+@dataclass(frozen=True)
+class State:
+    """The version of every slice, and of every view of the collection, at one moment."""
+
+    handle: CollectionHandle
+    slices: Slices
+    batches: tuple[str, ...]
+    connection: duckdb.DuckDBPyConnection | None = None
+
+    def version(self, table: str, key: str = "") -> str:
+        """Content version of one slice.
+
+        Raises:
+            MissingPartitionError: it is not there, or a blocking check refused it.
+        """
+        info = self.slices.get((table, key))
+        where = f"{TABLES[table].asset}{f'[{key}]' if key else ''}"
+        if info is None:
+            raise MissingPartitionError(f"{where} is not materialised: materialise it first, or run distill-assets run")
+        if not info.input_fingerprint:
+            raise MissingPartitionError(
+                f"{where} did not pass a blocking check: its checks in the Dagster UI say what was found and what to do; "
+                "then materialise it again"
+            )
+        return info.data_version
+
+    def versions(self, table: str, keys: Sequence[str]) -> str:
+        """Content version of several slices; one without rows adds nothing. Raises `MissingPartitionError` for the first missing one.
+
+        So a batch of judgements alone makes no other batch's negatives old.
+        """
+        found = [(key, self.version(table, key)) for key in keys]
+        return fingerprint(*(pair for pair in found if self.slices[table, pair[0]].num_rows))
+
+    def view(self, view: str, batch: str | None = None) -> str:
+        """Version of a view of `storage/collection.py`: of the batch's own rows, or of all.
+
+        Computed once per process and content: whether a hundred batches are up to date must not take a hundred statements.
+
+        Raises:
+            MissingPartitionError: the batch is not in the collection: not read yet, refused by a check, or gone.
+        """
+        if batch is not None:
+            self._require_batch(batch)
+        tables = ("corpus", "queries", "qrels", "hard_negatives")
+        key = (view, self.handle.near_identical, *_content(self.slices, tables, self.batches))
+        if key not in _known:
+            if self.connection is None:
+                with self.handle.warehouse.reading() as connection:
+                    connection.begin()
+                    return self.handle.state_on(connection).view(view, batch)
+            _remember(key, self.handle.on(self.connection, self.batches).view_versions(view))
+        by_batch: dict[str, str] = _known[key]
+        return by_batch.get(batch, "") if batch is not None else fingerprint(*sorted(by_batch.items()))
+
+    def _require_batch(self, batch: str) -> None:
+        """Without this, what follows a batch that is not there would be made of nothing, and succeed."""
+        for table in COLLECTION_TABLES:
+            self.version(table, batch)
+        if batch not in self.batches:
+            raise MissingPartitionError(
+                f"{self.handle.source.name} has no batch {batch!r} any more: bring it back, or leave it"
+            )
+
+
+_known: dict[tuple[Any, ...], Any] = {}
+_MAX_KNOWN = 256
+
+
+def _remember(key: tuple[Any, ...], value: Any) -> None:
+    if len(_known) >= _MAX_KNOWN:
+        _known.clear()
+    _known[key] = value
+
+
+def _content(slices: Slices, tables: Sequence[str], batches: Sequence[str]) -> tuple[str, ...]:
+    """What these batches' slices of these tables hold: equal content gives equal views."""
+    found = ((table, batch, slices.get((table, batch))) for table in tables for batch in batches)
+    return tuple(f"{table} {batch} {'' if info is None else info.data_version}" for table, batch, info in found)
+
+
+def open_source(settings: Settings) -> Source:
+    """The source that `settings.collection` names. The inbox in the data folder is made where it is missing."""
+    path = settings.collection_path
+    if path is None:
+        return PythonApiSource(settings.packages, body_words=settings.body_words)
+    if settings.collection == INBOX:
+        path.mkdir(parents=True, exist_ok=True)
+    return BeirSource(path, max_unknown_qrels=settings.max_unknown_qrels)

@@ -1,0 +1,273 @@
+"""Pairs to teacher logits: each member scores what it has not scored yet, chunk by chunk; the members are joined on reading.
+
+one teacher            cross-encoder, bi_encoder/ where it brings one, ensemble.json where a cosine joins it
+a cross-fitted one     fold-0/, fold-1/, ... of these, each with trained_on.txt; folds.json
+"""
+
+import fcntl
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from distill_assets.core.cross_fitting import shares_of
+from distill_assets.core.model_folders import read_json
+from distill_assets.core.records import fingerprint, hash_text
+from distill_assets.core.scoring import PairScorer, ScoringProgress, score_in_chunks, window_of
+from distill_assets.handles.models import Models
+from distill_assets.handles.places import Places
+from distill_assets.handles.vectors import Vectors
+from distill_assets.settings import Settings
+from distill_assets.storage.folders import read_json_object
+from distill_assets.storage.missing_pairs import MissingPairs, WantedPairs, find_missing, read_query_texts
+from distill_assets.storage.models import BI_ENCODER_FOLDER, fingerprint_model, fold_folders, read_trained_on
+from distill_assets.storage.pair_scores import JoinRule, Part
+from distill_assets.storage.warehouse import utc_now
+
+if TYPE_CHECKING:
+    from distill_assets.core.packed_encoder import Precision
+
+ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
+FOLDS_FILE = "folds.json"  # in a cross-fitted teacher's folder: what each fold's scores are multiplied by
+# What lies in a teacher's folder beside the cross-encoder and is no part of what the cross-encoder says of a pair.
+_NOT_THE_CROSS_ENCODER = frozenset({BI_ENCODER_FOLDER, ENSEMBLE_FILE, FOLDS_FILE, "trained_on.txt"})
+logger = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a teacher: who it is, what its logit weighs, and how it is opened."""
+
+    scorer_id: str
+    weight: float
+    fold: int
+    open: Callable[[], PairScorer] = field(repr=False)
+    is_cross_encoder: bool = True
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The members of a teacher and, per fold, the keys of the queries whose labels it saw (`core/cross_fitting.py`)."""
+
+    fingerprint: str
+    members: tuple[Member, ...]
+    trained_on: tuple[frozenset[str], ...] = (frozenset(),)
+    former_id: str | None = None
+
+    def rule(self, text_of: dict[str, str]) -> JoinRule:
+        """How the members are joined for these queries (query_hash -> text)."""
+        parts = tuple(Part(member.scorer_id, member.weight, member.fold) for member in self.members)
+        if len(self.trained_on) == 1:
+            return JoinRule(parts, None, self.former_id)
+        shares = shares_of(list(text_of.values()), self.trained_on)
+        columns = {f"share_{fold}": pa.array(shares[:, fold]) for fold in range(len(self.trained_on))}
+        return JoinRule(
+            parts, pa.table({"query_hash": pa.array(list(text_of), pa.string()), **columns}), self.former_id
+        )
+
+    def wanted_of(self, member: Member, wanted: WantedPairs, rule: JoinRule) -> WantedPairs:
+        """The pairs that a member has to score: those of the queries that its fold may score."""
+        if rule.shares is None:
+            return wanted
+        may_score = pc.greater(rule.shares[f"share_{member.fold}"], 0.0)
+        return wanted.of_queries(rule.shares.filter(may_score).select(["query_hash"]))
+
+
+@dataclass(frozen=True)
+class Logits:
+    """The teacher's folder as something that scores pairs of the collection."""
+
+    settings: Settings
+    places: Places
+    models: Models
+    vectors: Vectors
+    show_progress: bool = False
+    payer: tuple[str, str] = ("other", "")  # asset and partition that the cost of scoring is written down for
+
+    def teacher(self, path: Path) -> Teacher:
+        """The members of the teacher at `path`. Opens a model only where its folder does not say how it scores."""
+        folders, content = fold_folders(path), fingerprint_model(path)
+        former = self._former_id(content)
+        if not folders:
+            return Teacher(content, tuple(self._members(path, 0, 1.0)), former_id=former)
+        scales = read_json(path / FOLDS_FILE)["scales"]
+        members = [
+            member
+            for fold, (folder, scale) in enumerate(zip(folders, scales, strict=True))
+            for member in self._members(folder, fold, scale)
+        ]
+        return Teacher(content, tuple(members), tuple(read_trained_on(folder) for folder in folders), former)
+
+    def score(self, teacher: Teacher, wanted: WantedPairs, say: Say = logger.info) -> tuple[pa.Table, int]:
+        """The rows of `wanted` with `teacher_logit`, and how many forward passes of a cross-encoder that took.
+
+        The texts of pairs are read from the tables `queries` and `corpus` by hash. A kill costs at most one chunk. Another run that
+        scores with the same member is waited for, and what it scored is not scored again.
+        """
+        text_of = read_query_texts(self.places.warehouse, wanted) if len(teacher.trained_on) > 1 else {}
+        rule, num_scored = teacher.rule(text_of), 0
+        for member in teacher.members:
+            known = [member.scorer_id, *([teacher.former_id] if teacher.former_id else [])]
+            with (
+                _alone(self.places.folder / f".scoring-{member.scorer_id}.lock", say),
+                find_missing(self.places.warehouse, known, teacher.wanted_of(member, wanted, rule)) as missing,
+            ):
+                if missing.num_pairs:
+                    self._score_missing(teacher, member, missing, say)
+                    num_scored += missing.num_pairs if member.is_cross_encoder else 0
+        return self.places.pair_scores.join(rule, wanted), num_scored
+
+    def score_texts(
+        self, teacher: Teacher, texts: Sequence[tuple[str, str]], say: Say = logger.info
+    ) -> tuple[list[float], int]:
+        """Teacher logits of (query, document) texts of the collection, in order, and how many forward passes that took."""
+        pairs = {
+            "position": pa.array(range(len(texts)), pa.int64()),
+            "query_hash": pa.array([hash_text(query) for query, _ in texts], pa.string()),
+            "doc_hash": pa.array([hash_text(document) for _, document in texts], pa.string()),
+        }
+        rows, num_scored = self.score(teacher, WantedPairs.of_table(pa.table(pairs)), say)
+        return rows["teacher_logit"].to_pylist(), num_scored
+
+    def score_alone(self, path: Path, texts: Sequence[tuple[str, str]], say: Say = logger.info) -> np.ndarray:
+        """Logits of the cross-encoder at `path` alone, float32 (len(texts),), kept in the store like any other's."""
+        member = next(self._members(path, 0, 1.0))
+        logits, _ = self.score_texts(Teacher(fingerprint_model(path), (member,)), texts, say)
+        return np.asarray(logits, dtype=np.float32)
+
+    def open(self, path: Path) -> PairScorer:
+        """The whole teacher as one scorer that keeps nothing: for timing, and for texts that are not of the collection."""
+        teacher = self.teacher(path)
+        scorers = [member.open() for member in teacher.members]
+
+        def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+            shares = shares_of([query for query, _ in pairs], teacher.trained_on)
+            total = np.zeros(len(pairs))
+            for member, scorer in zip(teacher.members, scorers, strict=True):
+                rows = np.flatnonzero(shares[:, member.fold])
+                logits = scorer([pairs[row] for row in rows.tolist()]) if len(rows) else np.empty(0)
+                total[rows] += shares[rows, member.fold] * member.weight * logits
+            return total.astype(np.float32)
+
+        return score
+
+    def open_cross_encoder(self, path: Path) -> PairScorer:
+        """The cross-encoder at `path` alone, in the precision of this machine where it can have it."""
+        from distill_assets.core.fast_scoring import open_scorer
+
+        return open_scorer(
+            self.models.load_teacher(path), self.models.scoring_precision, batch_tokens=self.settings.batch_tokens
+        )
+
+    def cross_encoder_id(self, path: Path) -> str:
+        """What decides the logits of the cross-encoder at `path`: content, length, and the precision that it really runs in."""
+        content = fingerprint_model(path, _NOT_THE_CROSS_ENCODER)
+        return fingerprint("cross_encoder", content, self.settings.teacher_max_length, self._precision(path))
+
+    def cosine_id(self, path: Path) -> str:
+        """The same for the cosine of a bi-encoder."""
+        return fingerprint("cosine", self.models.encoder_id(path), self.models.student_precision)
+
+    def way(self, path: Path) -> str:
+        """Which way through `core/fast_scoring.py` the cross-encoder at `path` takes: as its checkpoint says, else it is opened."""
+        is_fold = path.name.startswith("fold-")
+        manifest = read_json_object((path.parent if is_fold else path) / "manifest.json") or {}
+        told = manifest.get("ways", {}).get(path.name if is_fold else "")
+        key = (path, fingerprint_model(path))
+        if told is None and key not in _ways:
+            from distill_assets.core.fast_scoring import open_scorer
+
+            _ways[key] = open_scorer(self.models.load_teacher(path), "fp32").way
+        return told or _ways[key]
+
+    def _members(self, path: Path, fold: int, scale: float) -> Iterator[Member]:
+        yield Member(self.cross_encoder_id(path), scale, fold, lambda: self.open_cross_encoder(path))
+        if (path / ENSEMBLE_FILE).is_file():
+            weight = scale * read_json(path / ENSEMBLE_FILE)["cosine_weight"]
+            encoder = self.models.teacher_bi_encoder(path)
+            yield Member(
+                self.cosine_id(encoder), weight, fold, lambda: self._open_cosine(encoder), is_cross_encoder=False
+            )
+
+    def _open_cosine(self, path: Path) -> PairScorer:
+        load = cache(lambda: self.models.load_student(path, self.models.student_precision))  # once, not per window
+        return lambda pairs: self.vectors.cosines(path, pairs, load)
+
+    def _precision(self, path: Path) -> "Precision":
+        """The precision in which the cross-encoder really computes on this machine."""
+        from distill_assets.core.fast_scoring import used_precision
+
+        if self.models.scoring_precision == "fp32":
+            return "fp32"
+        return used_precision(self.way(path), self.models.scoring_precision)
+
+    def _former_id(self, teacher_fingerprint: str) -> str | None:
+        """Key of what an older version stored of this teacher, at today's length and precision."""
+        rows = self.places.warehouse.read("former_scores").to_pylist()
+        wanted = (teacher_fingerprint, self.settings.teacher_max_length, self.models.scoring_precision)
+        found = [r["scorer_id"] for r in rows if (r["teacher_fingerprint"], r["max_length"], r["precision"]) == wanted]
+        return found[0] if found else None
+
+    def _score_missing(self, teacher: Teacher, member: Member, missing: MissingPairs, say: Say) -> None:
+        settings, started, scorer = self.settings, time.perf_counter(), member.open()
+        windows = missing.windows(min(settings.chunk_size, window_of(scorer)))
+        with tqdm(total=missing.num_pairs, desc="teacher", unit="pair", disable=not self.show_progress) as bar:
+            chunks = score_in_chunks(
+                windows,
+                scorer,
+                chunk_size=settings.chunk_size,
+                chunk_seconds=settings.chunk_seconds,
+                texts_of=lambda w: w.texts,
+            )
+            num_done = 0
+            try:
+                for part, logits in chunks:
+                    hashes = {
+                        "query_hash": [h for window in part for h in window.query_hashes],
+                        "doc_hash": [h for window in part for h in window.doc_hashes],
+                    }
+                    rows = pa.table({**hashes, "teacher_logit": pa.array(logits, pa.float32())})
+                    self.places.pair_scores.commit(member.scorer_id, rows)
+                    num_done += len(logits)
+                    bar.update(len(logits))
+                    say(str(ScoringProgress(num_done, missing.num_pairs, num_done / (time.perf_counter() - started))))
+            finally:  # what was committed before a kill has been paid for
+                if member.is_cross_encoder and num_done:
+                    self._record_cost(teacher, num_done, time.perf_counter() - started)
+
+    def _record_cost(self, teacher: Teacher, num_pairs: int, seconds: float) -> None:
+        asset, partition = self.payer
+        row = {
+            "scored_at": [utc_now()],
+            "asset": [asset],
+            "partition_key": [partition],
+            "teacher_fingerprint": [teacher.fingerprint],
+            "num_pairs": [num_pairs],
+            "seconds": [seconds],
+        }
+        self.places.warehouse.append("scoring_costs", pa.table(row))
+
+
+_ways: dict[tuple[Path, str], str] = {}  # opening a teacher to ask takes seconds: once per process and content
+
+
+@contextmanager
+def _alone(path: Path, say: Say) -> Iterator[None]:
+    """Hold `path` as a lock that ends with this process, so that two runs never pay for the same pairs at the same time."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another run is scoring with this teacher: waiting for it, to use what it scores")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

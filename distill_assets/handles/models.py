@@ -1,0 +1,138 @@
+"""Which models: where they lie, what identifies them, how they are loaded. No model is opened before it is asked for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill_assets.core.errors import ModelError
+from distill_assets.core.model_folders import is_cross_encoder
+from distill_assets.core.records import fingerprint
+from distill_assets.settings import BUNDLED, Settings
+from distill_assets.storage.models import (
+    BI_ENCODER_FOLDER,
+    BUNDLED_TEACHER,
+    fingerprint_model,
+    fold_folders,
+    resolve_model,
+)
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    from distill_assets.core.encoders import EncoderPrecision
+    from distill_assets.core.packed_encoder import Precision
+
+
+@dataclass(frozen=True)
+class Models:
+    """The student and the teacher that the settings name."""
+
+    settings: Settings
+
+    @cached_property
+    def device(self) -> str:
+        """The torch device, picked once."""
+        from distill_assets.core.encoders import pick_device
+
+        return pick_device(self.settings.device)
+
+    @cached_property
+    def student_precision(self) -> "EncoderPrecision":
+        """What bi-encoders encode in: as set, else bf16 where the hardware multiplies in it."""
+        if self.settings.student_precision != "auto":
+            return self.settings.student_precision
+        from distill_assets.core.encoders import has_fast_bf16
+
+        return "bf16" if has_fast_bf16(self.device) else "fp32"
+
+    @cached_property
+    def scoring_precision(self) -> "Precision":
+        """Precision of the teacher's matrix products on this machine."""
+        from distill_assets.core.fast_scoring import resolve_precision
+
+        return resolve_precision(self.settings.precision, self.device)
+
+    @cached_property
+    def student_path(self) -> Path:
+        """Folder of the untouched student."""
+        return resolve_model(self.settings.student)
+
+    @property
+    def student_id(self) -> str:
+        """`encoder_id` of the untouched student."""
+        return self.encoder_id(self.student_path)
+
+    def encoder_id(self, path: Path) -> str:
+        """Content of a bi-encoder folder (weights, tokenizer, prompts), how many tokens of a text it reads, precision if set.
+
+        If the precision is `auto`, it is not part of this id. So nothing becomes stale when you change machines. The embedding store
+        has the precision in its key, so vectors of two precisions are never mixed.
+        """
+        precision = self.settings.student_precision
+        chosen = () if precision == "auto" else (precision,)
+        return fingerprint(fingerprint_model(path), self.settings.student_max_length, *chosen)
+
+    @property
+    def teacher_choice(self) -> str:
+        """`bundled`, a folder or a hub name; `auto` resolved."""
+        if self.settings.teacher != "auto":
+            return self.settings.teacher
+        return BUNDLED if self.settings.collection == "python_api" else self.settings.student
+
+    @property
+    def teacher_source_path(self) -> Path:
+        """Folder that the teacher is made from: the bundled adapters, or the chosen model."""
+        if self.teacher_choice == BUNDLED:
+            if not fold_folders(BUNDLED_TEACHER):
+                raise ModelError(
+                    f"the bundled teacher is missing at {BUNDLED_TEACHER}: reinstall the package or set teacher to a model"
+                )
+            return BUNDLED_TEACHER
+        return resolve_model(self.teacher_choice)
+
+    @property
+    def is_teacher_joined(self) -> bool:
+        """Whether the teacher is joined with a bi-encoder's cosine: by setting, else where it was grown from an encoder."""
+        if self.settings.teacher_with_cosine is not None:
+            return self.settings.teacher_with_cosine
+        return self.teacher_choice == BUNDLED or not is_cross_encoder(self.teacher_source_path)
+
+    @property
+    def is_teacher_trained(self) -> bool:
+        """Whether the teacher is fine-tuned on this collection's labels: by setting, or because it has no scoring head yet."""
+        if self.teacher_choice == BUNDLED:
+            return self.settings.teacher_finetune
+        return self.settings.teacher_finetune or not is_cross_encoder(self.teacher_source_path)
+
+    @property
+    def is_teacher_of_collection(self) -> bool:
+        """Whether the teacher is made from this collection: trained on its labels, or its members weighed on its dev candidates.
+
+        The bundled teacher brings its weights along.
+        """
+        return self.is_teacher_trained or (self.is_teacher_joined and self.teacher_choice != BUNDLED)
+
+    @property
+    def num_teacher_folds(self) -> int:
+        """How many times the teacher is there, each trained without the labels of one fold: 1 for one that is taken as it is."""
+        if self.teacher_choice == BUNDLED:
+            return len(fold_folders(self.teacher_source_path))
+        return self.settings.teacher_folds if self.is_teacher_trained else 1
+
+    def teacher_bi_encoder(self, folder: Path) -> Path:
+        """The bi-encoder beside the cross-encoder in `folder`, else the untouched student."""
+        own = folder / BI_ENCODER_FOLDER
+        return own if own.is_dir() else self.student_path
+
+    def load_student(self, path: Path, precision: "EncoderPrecision" = "fp32") -> "SentenceTransformer":
+        """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
+        from distill_assets.core.encoders import load_student
+
+        return load_student(path, device=self.device, max_length=self.settings.student_max_length, precision=precision)
+
+    def load_teacher(self, path: Path) -> "CrossEncoder":
+        """Load a cross-encoder at the length that the settings allow."""
+        from distill_assets.core.encoders import load_teacher
+
+        return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)

@@ -1,0 +1,152 @@
+"""The collection as it is now, made from what its batches brought. The rules stand here once.
+
+Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named
+after its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document
+exists. A train or dev query that repeats a query of a later split is left out (`core/splits.py`).
+
+Every read of one `Collection` sees the same snapshot, because it happens on one connection.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from distill_assets.core.records import Query, Split
+from distill_assets.storage.warehouse import select
+
+Qrels = dict[str, dict[str, int]]
+
+# What encoders read of a document, as `Document.content`.
+CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
+# `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
+TEXT_HASH = "sha256(text)[1:32]"
+# Parameters: $batches are those of the collection, $left_out are ids of repeated queries.
+VIEWS = f"""
+    current AS (SELECT unnest($batches::VARCHAR[]) AS batch),
+    documents AS (
+        SELECT doc_id, arg_max(content_hash, batch) AS content_hash, arg_max({CONTENT}, batch) AS content
+        FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id
+    ),
+    asked AS (
+        SELECT query_id, max(batch) AS batch, arg_max(text, batch) AS text, arg_max(split, batch) AS split
+        FROM queries SEMI JOIN current USING (batch) GROUP BY query_id
+    ),
+    kept AS (SELECT * FROM asked WHERE query_id NOT IN (SELECT unnest($left_out::VARCHAR[]))),
+    judgements AS (
+        SELECT query_id, doc_id, arg_max(relevance, batch) AS relevance FROM qrels SEMI JOIN current USING (batch)
+        WHERE doc_id IN (SELECT doc_id FROM documents)
+        GROUP BY query_id, doc_id HAVING arg_max(relevance, batch) > 0
+    ),
+    mined AS (
+        SELECT query_id, batch, doc_id, rank FROM hard_negatives SEMI JOIN kept USING (query_id, batch)
+        SEMI JOIN documents USING (doc_id)
+    ),
+    used AS (
+        SELECT batch, doc_id FROM hard_negatives SEMI JOIN kept USING (query_id, batch)
+        UNION SELECT batch, doc_id FROM judgements JOIN kept USING (query_id) WHERE split <> 'test'
+    )
+"""
+# One value per batch that changes with any row, whatever the order in which rows are read; every part has a fixed length.
+_VERSIONS = "SELECT batch, sha256(string_agg({row}, '' ORDER BY {row}))[1:32] AS version FROM ({rows}) GROUP BY batch"
+_QUERIES = "SELECT batch, query_id, text, split FROM kept WHERE split IN {splits} AND {own}"
+_JUDGEMENTS = """
+    SELECT batch, query_id, doc_id, relevance FROM judgements JOIN kept USING (query_id) WHERE split IN {splits} AND {own}
+"""
+# The texts by which a view may have changed: their ids may stay while another batch replaces or removes them.
+_USED_TEXTS = """
+    SELECT used.batch, used.doc_id, coalesce(content_hash, '') AS content_hash FROM used LEFT JOIN documents USING (doc_id)
+"""
+_HASHED_QUERY = "sha256(query_id) || sha256(text) || sha256(split)"
+_HASHED_JUDGEMENT = "sha256(query_id) || sha256(doc_id) || sha256(relevance::VARCHAR)"
+TRAINING: tuple[Split, ...] = ("train", "dev")  # the splits that training reads
+EVALUATION: tuple[Split, ...] = ("dev", "test")  # those that are measured
+# view -> its rows, what hashes a row, its splits
+VERSIONED: dict[str, tuple[str, str, tuple[Split, ...]]] = {
+    "training_queries": (_QUERIES, _HASHED_QUERY, TRAINING),
+    "training_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, TRAINING),
+    "texts": (_USED_TEXTS, "sha256(doc_id) || sha256(content_hash)", TRAINING),
+    "evaluation_queries": (_QUERIES, _HASHED_QUERY, EVALUATION),
+    "evaluation_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, EVALUATION),
+}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One snapshot of the collection. `batch` narrows a read to the queries whose last batch it is."""
+
+    connection: duckdb.DuckDBPyConnection
+    batches: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def view_versions(self, view: str) -> dict[str, str]:
+        """Version of one of `VERSIONED` by batch; a batch without a row has none."""
+        rows, row, splits = VERSIONED[view]
+        found = self._select(_VERSIONS.format(rows=rows, row=row), splits)
+        return dict(zip(found["batch"].to_pylist(), found["version"].to_pylist(), strict=True))
+
+    def queries(self, splits: Sequence[Split], batch: str = "") -> list[Query]:
+        """Queries of these splits, sorted by id."""
+        rows = self._select(f"SELECT query_id, text, split FROM ({_QUERIES}) ORDER BY query_id", splits, batch)
+        return [Query(**row) for row in rows.to_pylist()]
+
+    def judgements(self, splits: Sequence[Split], batch: str = "") -> Qrels:
+        """Judgements above 0 of the queries of these splits, of documents that exist: query_id -> doc_id -> relevance."""
+        found: Qrels = {}
+        for row in self._select(f"{_JUDGEMENTS} ORDER BY query_id, doc_id", splits, batch).to_pylist():
+            found.setdefault(row["query_id"], {})[row["doc_id"]] = row["relevance"]
+        return found
+
+    def candidates(self, batch: str = "") -> dict[str, list[str]]:
+        """Mined documents that exist, best first: query_id -> doc_ids."""
+        found: dict[str, list[str]] = {}
+        sql = "SELECT query_id, doc_id FROM mined WHERE {own} ORDER BY query_id, rank, doc_id"
+        for row in self._select(sql, batch=batch).to_pylist():
+            found.setdefault(row["query_id"], []).append(row["doc_id"])
+        return found
+
+    def texts(self, batch: str = "") -> dict[str, str]:
+        """What encoders read of the judged and mined documents of train and dev queries: doc_id -> content."""
+        sql = "SELECT doc_id, content FROM documents WHERE doc_id IN (SELECT doc_id FROM used WHERE {own}) ORDER BY doc_id"
+        rows = self._select(sql, batch=batch)
+        return dict(zip(rows["doc_id"].to_pylist(), rows["content"].to_pylist(), strict=True))
+
+    def documents(self) -> tuple[list[str], list[str]]:
+        """Ids, sorted, and contents of all documents."""
+        rows = self._select("SELECT doc_id, content FROM documents ORDER BY doc_id")
+        return rows["doc_id"].to_pylist(), rows["content"].to_pylist()
+
+    def contents(self, doc_ids: Sequence[str]) -> dict[str, str]:
+        """What encoders read of these documents; those that are not in the collection are left out."""
+        sql = (
+            "SELECT doc_id, content FROM documents WHERE doc_id IN (SELECT unnest($chosen::VARCHAR[])) ORDER BY doc_id"
+        )
+        rows = self._select(sql, doc_ids)
+        return dict(zip(rows["doc_id"].to_pylist(), rows["content"].to_pylist(), strict=True))
+
+    def logits(self) -> dict[tuple[str, str], float]:
+        """Raw teacher logits of the train queries' pairs: (query_id, doc_id) -> logit."""
+        rows = self._select(
+            "SELECT query_id, doc_id, teacher_logit FROM teacher_scores SEMI JOIN kept USING (query_id, batch)"
+        )
+        keys = zip(rows["query_id"].to_pylist(), rows["doc_id"].to_pylist(), strict=True)
+        return dict(zip(keys, rows["teacher_logit"].to_pylist(), strict=True))
+
+    def _select(self, sql: str, chosen: Sequence[str] = (), batch: str = "") -> pa.Table:
+        """Rows of a statement on `VIEWS`; it may name `$chosen`, which most take for the splits."""
+        own = "batch = $batch" if batch else "true"
+        sql = sql.format(own=own, splits="(SELECT unnest($chosen::VARCHAR[]))")
+        values = {
+            "batches": list(self.batches),
+            "left_out": list(self.left_out),
+            "batch": batch,
+            "chosen": list(chosen),
+        }
+        return select(self.connection, f"WITH {VIEWS} {sql}", values)
+
+
+def view_parameters(batches: Sequence[str], left_out: Sequence[str]) -> dict[str, Any]:
+    """The parameters of `VIEWS`, for statements that are built on it elsewhere."""
+    return {"batches": list(batches), "left_out": list(left_out)}

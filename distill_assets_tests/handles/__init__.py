@@ -1,0 +1,1 @@
+"""Tests of the handles: models, vectors, logits."""

@@ -1,0 +1,306 @@
+"""The collection of several batches: whose row counts, and when a view has another version."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from distill_assets.core.records import SPLITS, Document, Query, Split, hash_text
+from distill_assets.storage.collection import VERSIONED, Collection
+from distill_assets.storage.tables import TABLES, conform
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch brings, and what was mined and scored for it."""
+
+    documents: Mapping[str, str] = field(default_factory=dict)  # doc_id -> text
+    queries: Mapping[str, tuple[str, Split]] = field(default_factory=dict)  # query_id -> text, split
+    judgements: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    mined: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (query_id, doc_id) -> rank
+    logits: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    def tables(self, batch: str) -> dict[str, list[dict[str, Any]]]:
+        """The same as rows of the warehouse. Documents with an even number of letters have a title."""
+        mined = {"source": "both", "bm25_rank": 1, "dense_rank": 1, "rrf_score": 0.5}
+        documents = [document(d, text) for d, text in self.documents.items()]
+        return {
+            "corpus": [
+                {
+                    "batch": batch,
+                    "doc_id": d.doc_id,
+                    "title": d.title,
+                    "text": d.text,
+                    "content_hash": hash_text(d.content),
+                }
+                for d in documents
+            ],
+            "queries": [{"batch": batch, "query_id": q, "text": t, "split": s} for q, (t, s) in self.queries.items()],
+            "qrels": [
+                {"batch": batch, "query_id": q, "doc_id": d, "relevance": r} for (q, d), r in self.judgements.items()
+            ],
+            "hard_negatives": [
+                {"batch": batch, "query_id": q, "doc_id": d, "rank": r, **mined} for (q, d), r in self.mined.items()
+            ],
+            "teacher_scores": [
+                {"batch": batch, "query_id": q, "doc_id": d, "label": 0, "teacher_logit": x}
+                for (q, d), x in self.logits.items()
+            ],
+        }
+
+
+def document(doc_id: str, text: str) -> Document:
+    """A document; some have a title."""
+    return Document(doc_id, "" if len(text) % 2 else "title", text)
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory with today's tables."""
+    with duckdb.connect(config={"threads": 1}) as found:
+        for table, spec in TABLES.items():
+            found.execute(spec.ddl(table))
+        yield found
+
+
+def collect(
+    connection: duckdb.DuckDBPyConnection,
+    batches: Mapping[str, Batch],
+    current: tuple[str, ...] | None = None,
+    left_out: tuple[str, ...] = (),
+) -> Collection:
+    """These batches as one collection; `current` are those that make it up, all by default."""
+    for table in Batch().tables(""):
+        rows = [row for name, batch in batches.items() for row in batch.tables(name)[table]]
+        connection.execute(f"DELETE FROM {table}")
+        if rows:
+            connection.register("incoming", conform(table, pa.Table.from_pylist(rows)))
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+    return Collection(connection, tuple(batches) if current is None else current, left_out)
+
+
+def test_the_row_of_the_last_batch_counts(connection: duckdb.DuckDBPyConnection) -> None:
+    """With the first row, or the one that was read last, a correction changes nothing, or changes it until the next read."""
+    early = Batch({"d1": "old", "d2": "kept"}, {"q1": ("old", "test"), "q2": ("kept", "dev")}, {("q1", "d1"): 1})
+    late = Batch({"d1": "newer"}, {"q1": ("new", "train")}, {("q1", "d1"): 2})
+    found = collect(connection, {"2026-02": late, "2026-01": early})  # read in another order than they are named
+    assert found.documents() == (["d1", "d2"], ["newer", "title kept"])
+    assert found.contents(["d2", "unheard of", "d1"]) == {"d1": "newer", "d2": "title kept"}
+    assert found.queries(SPLITS) == [Query("q1", "new", "train"), Query("q2", "kept", "dev")]
+    assert found.queries(["train", "dev"], "2026-01") == [Query("q2", "kept", "dev")]
+    assert found.queries(["test"]) == []
+    assert found.judgements(SPLITS) == found.judgements(["train"], "2026-02") == {"q1": {"d1": 2}}
+    assert found.judgements(["train"], "2026-01") == found.judgements(["dev", "test"]) == {}
+
+
+def test_a_later_0_takes_a_judgement_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """A judgement that nobody can take back is learned and measured for ever; one that is given again must count again."""
+    first = Batch({"d1": "text"}, {"q1": ("text", "dev")}, {("q1", "d1"): 1})
+    batches = {"a": first, "b": Batch(judgements={("q1", "d1"): 0}), "c": Batch(judgements={("q1", "d1"): 3})}
+    assert collect(connection, batches, ("a",)).judgements(SPLITS) == {"q1": {"d1": 1}}
+    assert collect(connection, batches, ("a", "b")).judgements(SPLITS) == {}
+    assert collect(connection, batches, ("a", "b", "c")).judgements(SPLITS) == {"q1": {"d1": 3}}
+    assert collect(connection, batches, ("b", "a")).judgements(SPLITS) == {}
+
+
+def test_a_judgement_counts_where_its_document_exists(connection: duckdb.DuckDBPyConnection) -> None:
+    """A judgement of a document that nobody has lowers every system's recall; one whose document comes later must count then."""
+    judged = Batch({"d1": "text"}, {"q1": ("text", "test")}, {("q1", "d1"): 1, ("q1", "later"): 1, ("nobody", "d1"): 1})
+    batches = {"a": judged, "b": Batch({"later": "text"})}
+    assert collect(connection, batches, ("a",)).judgements(SPLITS) == {"q1": {"d1": 1}}
+    assert collect(connection, batches).judgements(SPLITS) == {"q1": {"d1": 1, "later": 1}}
+
+
+def test_queries_that_are_left_out_appear_nowhere(connection: duckdb.DuckDBPyConnection) -> None:
+    """A train query that repeats a test query trains on the answer, by whichever of these ways it comes in."""
+    pairs = {("q1", "d1"): 1, ("q2", "d2"): 1}
+    logits = {("q1", "d1"): 1.5, ("q2", "d2"): 2.5}
+    queries: dict[str, tuple[str, Split]] = {"q1": ("twin", "train"), "q2": ("other", "train")}
+    batch = Batch({"d1": "text", "d2": "text"}, queries, pairs, pairs, logits)
+    found = collect(connection, {"a": batch}, left_out=("q1",))
+    assert [query.query_id for query in found.queries(SPLITS)] == ["q2"]
+    assert found.judgements(SPLITS) == {"q2": {"d2": 1}}
+    assert found.candidates() == {"q2": ["d2"]}
+    assert list(found.texts()) == ["d2"]
+    assert found.logits() == {("q2", "d2"): 2.5}
+    without = collect(
+        connection, {"a": Batch({"d2": "text"}, {"q2": ("other", "train")}, {("q2", "d2"): 1}, {("q2", "d2"): 1})}
+    )
+    versions = {view: without.view_versions(view) for view in VERSIONED}
+    found = collect(connection, {"a": batch}, left_out=("q1",))
+    assert {view: found.view_versions(view) for view in VERSIONED} == versions
+
+
+def test_what_was_mined_and_scored_for_a_former_text_does_not_count(connection: duckdb.DuckDBPyConnection) -> None:
+    """Batch a was mined and scored before batch b brought the query with another text: those are another question's."""
+    pairs = {("q1", "d2"): 1, ("q1", "d1"): 1, ("q1", "gone"): 2}
+    early = Batch({"d1": "text", "d2": "text"}, {"q1": ("old", "train")}, {}, pairs, {("q1", "d1"): 1.5})
+    late = Batch({}, {"q1": ("new", "train")}, {}, {("q1", "d2"): 2}, {("q1", "d2"): 2.5})
+    found = collect(connection, {"a": early}, ("a",))
+    assert (found.candidates(), found.logits()) == ({"q1": ["d1", "d2"]}, {("q1", "d1"): 1.5})
+    found = collect(connection, {"a": early, "b": late})
+    assert (found.candidates(), found.logits()) == ({"q1": ["d2"]}, {("q1", "d2"): 2.5})
+    assert (found.candidates("a"), found.candidates("b")) == ({}, {"q1": ["d2"]})
+
+
+@dataclass(frozen=True)
+class World:
+    """Batches, which of them make up the collection, and the left-out queries; the rules once more, in plain Python."""
+
+    batches: Mapping[str, Batch]
+    current: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def last(self, what: str) -> dict[Any, tuple[str, Any]]:
+        """Key -> (batch, value) of the last batch that brings it."""
+        return {
+            key: (name, value)
+            for name in sorted(self.current)
+            for key, value in getattr(self.batches[name], what).items()
+        }
+
+    def kept(self) -> dict[str, tuple[str, tuple[str, Split]]]:
+        """The queries that are not left out."""
+        return {q: found for q, found in self.last("queries").items() if q not in self.left_out}
+
+    def judged(self) -> dict[tuple[str, str], int]:
+        """The judgements that count."""
+        found, documents, kept = self.last("judgements"), self.last("documents"), self.kept()
+        return {(q, d): r for (q, d), (_, r) in found.items() if r > 0 and d in documents and q in kept}
+
+    def mined(self) -> list[tuple[str, str, int, str]]:
+        """(batch, query_id, rank, doc_id) of queries whose batch it is, sorted; of documents that are gone too."""
+        kept = self.kept()
+        return sorted(
+            (name, q, rank, d)
+            for name in self.current
+            for (q, d), rank in self.batches[name].mined.items()
+            if q in kept and kept[q][0] == name
+        )
+
+    def used(self) -> set[tuple[str, str]]:
+        """(batch, doc_id) of the texts that training may read."""
+        kept = self.kept()
+        judged = {(kept[q][0], d) for q, d in self.judged() if kept[q][1][1] != "test"}
+        return judged | {(name, d) for name, _, _, d in self.mined()}
+
+    def rows(self, view: str) -> dict[str, set[Any]]:
+        """Rows of one of `VERSIONED` by batch; a batch without one is not there."""
+        kept, documents = self.kept(), self.last("documents")
+        splits = ("train", "dev") if view.startswith("training") else ("dev", "test")
+        found: dict[str, set[Any]] = {}
+        if view == "texts":
+            for name, d in self.used():
+                found.setdefault(name, set()).add((d, documents[d][1] if d in documents else None))
+        elif view.endswith("queries"):
+            for q, (name, (text, split)) in kept.items():
+                if split in splits:
+                    found.setdefault(name, set()).add((q, text, split))
+        else:
+            for (q, d), relevance in self.judged().items():
+                if kept[q][1][1] in splits:
+                    found.setdefault(kept[q][0], set()).add((q, d, relevance))
+        return found
+
+
+QUERY_IDS, DOC_IDS = st.sampled_from(["q1", "q2", "q3"]), st.sampled_from(["d1", "d2", "d3"])
+PAIRS = st.tuples(QUERY_IDS, DOC_IDS)
+TEXTS = st.sampled_from(["x", "xx", "x q1", "dev"])
+BATCHES = st.builds(
+    Batch,
+    st.dictionaries(DOC_IDS, TEXTS),
+    st.dictionaries(QUERY_IDS, st.tuples(TEXTS, st.sampled_from(SPLITS))),
+    st.dictionaries(PAIRS, st.integers(0, 2)),
+    st.dictionaries(PAIRS, st.integers(1, 2)),
+    st.dictionaries(PAIRS, st.integers(-2, 2).map(float)),
+)
+WORLDS = st.builds(
+    World,
+    st.fixed_dictionaries({"a": BATCHES, "b": BATCHES, "c": BATCHES}),
+    st.permutations(["a", "b", "c"]).map(tuple) | st.sampled_from([("a", "c"), ("b",)]),
+    st.sampled_from([(), (), ("q1",), ("q1", "q3")]),
+)
+
+
+@given(world=WORLDS)
+@settings(max_examples=25, deadline=None)
+def test_every_read_follows_the_rules(connection: duckdb.DuckDBPyConnection, world: World) -> None:
+    """Two reads that follow two rules pair a query with judgements or texts of another state of the collection."""
+    found = collect(connection, world.batches, world.current, world.left_out)
+    kept, documents = world.kept(), world.last("documents")
+    contents = {d: document(d, text).content for d, (_, text) in sorted(documents.items())}
+    assert found.documents() == (list(contents), list(contents.values()))
+    assert {(q, d): r for q, own in found.judgements(SPLITS).items() for d, r in own.items()} == world.judged()
+    for batch in ("", "a", "b", "c"):
+        own = {q: text_and_split for q, (name, text_and_split) in sorted(kept.items()) if batch in ("", name)}
+        assert found.queries(["train", "dev"], batch) == [Query(q, t, s) for q, (t, s) in own.items() if s != "test"]
+        ranked = sorted((q, rank, d) for name, q, rank, d in world.mined() if d in documents and batch in ("", name))
+        assert found.candidates(batch) == {q: [d for own_q, _, d in ranked if own_q == q] for q, _, _ in ranked}
+        used = {d for name, d in world.used() if d in documents and batch in ("", name)}
+        assert found.texts(batch) == {d: content for d, content in contents.items() if d in used}
+    logits = {
+        (q, d): x
+        for name in world.current
+        for (q, d), x in world.batches[name].logits.items()
+        if q in kept and kept[q][0] == name
+    }
+    assert found.logits() == logits
+
+
+EDITS = st.one_of(
+    st.tuples(st.just("documents"), DOC_IDS, st.none() | TEXTS),
+    st.tuples(st.just("queries"), QUERY_IDS, st.none() | st.tuples(TEXTS, st.sampled_from(SPLITS))),
+    st.tuples(st.just("judgements"), PAIRS, st.none() | st.integers(0, 2)),
+    st.tuples(st.just("mined"), PAIRS, st.none() | st.integers(1, 2)),
+    st.tuples(st.just("current"), st.none(), st.sampled_from([("a", "b"), ("c", "b")])),
+    st.tuples(st.just("left_out"), st.none(), st.sampled_from([(), ("q2",)])),
+)
+
+
+def edited(world: World, name: str, what: str, key: Any, value: Any) -> World:
+    """The same world with another value in one place; None takes a row away."""
+    if key is None:
+        return replace(world, **{what: value})
+    rows = {k: v for k, v in getattr(world.batches[name], what).items() if k != key}
+    batch = replace(world.batches[name], **{what: rows if value is None else {**rows, key: value}})
+    return replace(world, batches={**world.batches, name: batch})
+
+
+SMALL = World(
+    {
+        "a": Batch({"d1": "x", "d2": "x"}, {"q1": ("x", "train")}, {("q1", "d2"): 1}, {("q1", "d1"): 1}),
+        "b": Batch(queries={"q2": ("x", "train")}),
+    },
+    ("a", "b"),
+    (),
+)
+
+
+@given(world=WORLDS, name=st.sampled_from(["a", "b", "c"]), edit=EDITS)
+@example(SMALL, "a", ("documents", "d1", "xx"))
+@example(SMALL, "a", ("documents", "d1", None))
+@example(SMALL, "a", ("documents", "d3", "x"))
+@example(SMALL, "a", ("queries", "q1", ("x", "dev")))
+@example(SMALL, "a", ("queries", "q1", ("xx", "train")))
+@example(SMALL, "a", ("judgements", ("q1", "d2"), 2))
+@example(SMALL, "b", ("judgements", ("q1", "d2"), 0))
+@settings(max_examples=30, deadline=None)
+def test_a_version_changes_exactly_when_rows_change(
+    connection: duckdb.DuckDBPyConnection, world: World, name: str, edit: tuple[str, Any, Any]
+) -> None:
+    """A version that stays hides new labels from every run; one that moves for nothing trains every student again."""
+    other, versions = edited(world, name, *edit), []
+    for each in (world, other):
+        found = collect(connection, each.batches, each.current, each.left_out)
+        versions.append({view: found.view_versions(view) for view in VERSIONED})
+    for view in VERSIONED:
+        before, after = world.rows(view), other.rows(view)
+        assert (set(versions[0][view]), set(versions[1][view])) == (set(before), set(after))
+        for batch in {*before, *after}:
+            is_same = before.get(batch) == after.get(batch)
+            assert (versions[0][view].get(batch) == versions[1][view].get(batch)) is is_same
