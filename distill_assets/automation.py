@@ -6,6 +6,7 @@ schedule, or for somebody who starts the job `retraining`.
 
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,13 +17,14 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from distill_assets.alerts import send_alert
-from distill_assets.core.errors import DistillError
+from distill_assets.assets import ASSETS
+from distill_assets.core.errors import DistillError, SourceError, UnknownBatchError
 from distill_assets.core.records import fingerprint
 from distill_assets.partitions import batches
 from distill_assets.provenance import git_tags
 from distill_assets.resources import Project
 from distill_assets.settings import BUNDLED
-from distill_assets.stages import INGEST, STAGES, Stage, due_for_retraining, is_stale, next_work
+from distill_assets.stages import INGEST, STAGES, Stage, due, due_by_itself, due_for_retraining, next_work
 
 RETRAINING = "retraining"
 RETRAINING_TAG = "distill/retraining"
@@ -32,57 +34,56 @@ _WARN_AFTER, _FAIL_AFTER = timedelta(days=10), timedelta(days=30)  # retraining 
 
 def with_automation(assets: Sequence[dg.AssetsDefinition], project: Project) -> list[dg.AssetsDefinition]:
     """The assets with their automation conditions, and a freshness policy for what users read."""
-    conditions = {
-        # Other batches' corpora may be missing; its own comes with its queries, in one run. A teacher may not.
-        "hard_negatives": _follows_own_batch(ignored="corpus", may_be_missing=True),
-        "teacher_scores": _follows_own_batch(ignored="teacher_checkpoint", may_be_missing=False),
-    }
-    if is_teacher_free(project):
-        conditions["teacher_checkpoint"] = _when_missing()
+    followed = ["hard_negatives", "teacher_scores", *(["teacher_checkpoint"] if is_teacher_free(project) else [])]
     policy = dg.FreshnessPolicy.time_window(fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER)
 
     def complete(spec: dg.AssetSpec) -> dg.AssetSpec:
         name = spec.key.to_user_string()
         if name in ("leaderboard", "champion"):
             return spec.replace_attributes(freshness_policy=policy)
-        condition = conditions.get(name)
-        return spec if condition is None else spec.replace_attributes(automation_condition=condition)
+        return spec.replace_attributes(automation_condition=_when_due(project, name)) if name in followed else spec
 
     return [asset.map_asset_specs(complete) for asset in assets]
 
 
-def _follows_own_batch(*, ignored: str, may_be_missing: bool) -> dg.AutomationCondition:
-    """Requested once when the batch's own inputs are new, complete and checked; updates of `ignored` request nothing.
+class _IsDue(dg.AutomationCondition):
+    """True for the partitions that `stages.due_by_itself` names. Dagster's own conditions look at events, not at what was read."""
 
-    Plain `eager()` would mine every older batch again whenever the corpus of a new one arrives, and would hold all batches up
-    for one that cannot be read: every batch's corpus is an input of every batch's negatives.
-    """
+    def __init__(self, project: Project, asset: str) -> None:
+        self.project, self.asset = project, asset
+
+    @property
+    def name(self) -> str:
+        """What the UI shows."""
+        return "is_due"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """Ask of each candidate partition."""
+        candidates = context.candidate_subset
+        try:
+            if ASSETS[self.asset].by == "none":
+                is_due = not candidates.is_empty and due_by_itself(self.project, self.asset, "")
+                return dg.AutomationResult(context, candidates if is_due else context.get_empty_subset())
+            keys = {key for key in candidates.expensively_compute_partition_keys() if self._is_due(key)}
+        except DistillError:  # an empty inbox, a disk that is not mounted
+            return dg.AutomationResult(context, context.get_empty_subset())
+        return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(keys))
+
+    def _is_due(self, partition: str) -> bool:
+        return partition in self.project.collection.batches() and due_by_itself(self.project, self.asset, partition)
+
+
+def _when_due(project: Project, asset: str) -> dg.AutomationCondition:
+    """Requested once for each event upstream that left it due; a failed run is not asked for again before something moves."""
     condition = dg.AutomationCondition
-    other = dg.AssetSelection.assets(ignored)
     is_first = condition.initial_evaluation() & condition.missing()
-    missing = condition.any_deps_missing()
-    if may_be_missing:
-        missing = missing.ignore(other)
+    moved = is_first | condition.newly_missing() | condition.any_deps_updated()
     return (
-        (is_first | condition.newly_missing() | condition.any_deps_updated().ignore(other)).since_last_handled()
-        & ~missing
+        moved.since_last_handled()
+        & _IsDue(project, asset)
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
-        & condition.all_deps_blocking_checks_passed().ignore(other)
-    ).with_label("follows_own_batch")
-
-
-def _when_missing() -> dg.AutomationCondition:
-    """Requested while there is no teacher, each time that a batch was mined: the first may have no dev queries to judge on."""
-    condition = dg.AutomationCondition
-    mined = dg.AssetSelection.assets("hard_negatives")
-    return (
-        condition.missing()
-        & (condition.initial_evaluation() | condition.any_deps_updated().allow(mined)).since_last_handled()
-        & condition.any_deps_match(~condition.missing()).allow(mined)
-        & ~condition.any_deps_in_progress()
-        & ~condition.in_progress()
-    ).with_label("when_missing")
+    ).with_label("when_due")
 
 
 def is_teacher_free(project: Project) -> bool:
@@ -90,10 +91,10 @@ def is_teacher_free(project: Project) -> bool:
 
     A hub name is not looked up while definitions load: such a teacher is made by the first `run`, `retrain` or click.
     """
-    if project.teacher_choice != BUNDLED and not Path(project.teacher_choice).expanduser().is_dir():
+    if project.models.teacher_choice != BUNDLED and not Path(project.models.teacher_choice).expanduser().is_dir():
         return False
     try:
-        return not project.is_teacher_trained
+        return not project.models.is_teacher_trained
     except DistillError:  # a broken folder is the asset's to report
         return False
 
@@ -153,11 +154,11 @@ def reason_not_to_retrain(project: Project) -> str | None:
     Raises:
         DistillError: the collection cannot be read.
     """
-    if not project.batches():
+    if not project.collection.batches():
         return "no batch has been read yet"
     if next_work(project, due_for_retraining) is not None:
         return None
-    trained = max(project.warehouse.slices("checkpoints")[n].written_at for n in project.settings.all_recipes)
+    trained = max(project.places.warehouse.slices("checkpoints")[n].written_at for n in project.settings.all_recipes)
     return f"no new scores, labels or documents since the last training ({trained:%Y-%m-%d %H:%M} UTC)"
 
 
@@ -173,13 +174,16 @@ def make_sensors(project: Project, jobs: Mapping[str, Any]) -> list[dg.SensorDef
 
 def make_automation_sensor() -> dg.AutomationConditionSensorDefinition:
     """Evaluates the conditions; on by default, for nothing that it starts trains a model."""
-    return dg.AutomationConditionSensorDefinition(
-        "automation",
-        target=dg.AssetSelection.all(),
-        run_tags=git_tags(),
-        minimum_interval_seconds=5,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=dg.BetaWarning)  # of use_user_code_server
+        return dg.AutomationConditionSensorDefinition(
+            "automation",
+            target=dg.AssetSelection.all(),
+            use_user_code_server=True,  # a condition of this package's own looks into the warehouse
+            run_tags=git_tags(),
+            minimum_interval_seconds=5,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        )
 
 
 def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDefinition:
@@ -192,11 +196,13 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
     )
     def new_batches(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            found = project.source.batches()
+            found = project.collection.source.batches()
         except DistillError as error:  # an empty inbox, a disk that is not mounted
             return dg.SkipReason(str(error))
-        cursor: dict[str, str] = json.loads(context.cursor or "{}")
-        plan = plan_ingestion(project, found, cursor, now=time.time())
+        cursor = json.loads(context.cursor or "{}")
+        if not isinstance(cursor.get("looks"), dict):  # none yet, or one of an older version
+            cursor = {"told": "", "requested": {}, "looks": {}}
+        plan = plan_ingestion(project, found, cursor["requested"], cursor["looks"], now=time.time())
         known = set(context.instance.get_dynamic_partitions("batches"))
         registered = {*plan.requests, *plan.current}
         # A batch that never was readable leaves the partitions again: a fan-in over all of them would wait for it for ever.
@@ -208,21 +214,24 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
             changes.append(batches.build_delete_request(dropped))
         judged = next(iter(context.instance.fetch_materializations(dg.AssetKey("corpus"), limit=1).records), None)
         told = fingerprint(*sorted(plan.quarantined.items()), judged.storage_id if judged else "")
-        events = [] if cursor.get("") == told else [quarantine_evaluation(plan.quarantined, judged)]
+        events = [] if cursor["told"] == told else [quarantine_evaluation(plan.quarantined, judged)]
         requests = [
             dg.RunRequest(partition_key=batch, tags={"distill/batch": batch, "distill/source": key[:12]})
             for batch, key in plan.requests.items()
         ]
-        new_cursor = {batch: key for batch, key in cursor.items() if batch in found} | plan.requests | {"": told}
+        requested = {batch: key for batch, key in cursor["requested"].items() if batch in found} | plan.requests
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else plan.describe(),
             dynamic_partitions_requests=changes,
             asset_events=events,
-            cursor=json.dumps(new_cursor, sort_keys=True),
+            cursor=json.dumps({"told": told, "requested": requested, "looks": plan.looks}, sort_keys=True),
         )
 
     return new_batches
+
+
+Look = tuple[str, float]  # what a batch looked like, and since when: seconds since 1970 by the clock of this machine
 
 
 @dataclass
@@ -234,12 +243,14 @@ class IngestionPlan:
         current: batches whose stored slices are those of today.
         waiting: batches that are still being copied, or whose run has been asked for.
         quarantined: batches and folders that cannot be read, with the reason.
+        looks: what each batch looks like that is not known to be complete, and since when.
     """
 
     requests: dict[str, str] = field(default_factory=dict)
     current: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
     quarantined: dict[str, str] = field(default_factory=dict)
+    looks: dict[str, Look] = field(default_factory=dict)
 
     def describe(self) -> str:
         """One line for the tick."""
@@ -250,39 +261,68 @@ class IngestionPlan:
 
 
 def plan_ingestion(
-    project: Project, found: Sequence[str], requested: Mapping[str, str], *, now: float
+    project: Project,
+    found: Sequence[str],
+    requested: Mapping[str, str],
+    looks: Mapping[str, Look] | None = None,
+    *,
+    now: float,
 ) -> IngestionPlan:
     """Decide for each batch of the source whether it is to be read now.
+
+    A batch is complete when the source says so, or when it looks the same in two plans that are `inbox_settle_s` apart. The
+    clock of this machine measures that: the times of the files may come from another one.
 
     Args:
         project: where the batches come from and what has been read.
         found: batches that the source has.
         requested: batch -> content that a run was asked for before; asked for once only, whatever became of the run.
+        looks: those of the plan before.
         now: seconds since 1970.
     """
-    plan, settle_s = IngestionPlan(), project.settings.inbox_settle_s
-    plan.quarantined.update(project.source.refused())
-    quarantined, read = project.quarantined(), set(project.batches())
+    plan = IngestionPlan(quarantined=dict(project.collection.source.refused()))
+    refusals, read = project.collection.quarantined(), set(project.collection.batches())
     for batch in found:
-        age_s = now - project.source.last_change(batch)
-        if 0 <= age_s < settle_s:
-            plan.waiting[batch] = (
-                f"changed {age_s:.0f} s ago, read after {settle_s:g} s without a change or with a _READY file"
-            )
-            continue
-        key = project.source.fingerprint(batch)
-        refused = quarantined.get(batch)
-        if refused is not None and refused["source_fingerprint"] == key:
-            plan.quarantined[batch] = refused["reason"]
-            if batch in read:
-                plan.current.append(batch)  # as it was read before it broke
-        elif not any(is_stale(project, asset, batch) for asset in INGEST.assets):
-            plan.current.append(batch)
-        elif requested.get(batch) == key:
-            plan.waiting[batch] = "its run has been asked for; if it failed, start it again or change the batch"
-        else:
-            plan.requests[batch] = key
+        try:
+            waits = _wait_until_settled(project, plan, batch, (looks or {}).get(batch), now)
+            if waits:
+                plan.waiting[batch] = waits
+            else:
+                _plan_batch(project, plan, batch, requested.get(batch), refusals.get(batch))
+        except (SourceError, UnknownBatchError) as error:  # the other batches go on
+            plan.quarantined[batch] = str(error)
+        if batch in plan.quarantined and batch in read:
+            plan.current.append(batch)  # as it was read before it broke
     return plan
+
+
+def _wait_until_settled(
+    project: Project, plan: IngestionPlan, batch: str, before: Look | None, now: float
+) -> str | None:
+    """Note what the batch looks like, and say why it waits; None when it is complete."""
+    look, settle_s = project.collection.source.look(batch), project.settings.inbox_settle_s
+    if look is None:
+        return None
+    # A look from the future is one from before this machine's clock was set back.
+    since = before[1] if before and before[0] == look and before[1] <= now else now
+    plan.looks[batch] = (look, since)
+    if now - since >= settle_s:
+        return None
+    return f"the same for {now - since:.0f} s, read after {settle_s:g} s without a change or with a _READY file"
+
+
+def _plan_batch(
+    project: Project, plan: IngestionPlan, batch: str, requested: str | None, refused: Mapping[str, Any] | None
+) -> None:
+    key = project.collection.source.fingerprint(batch)
+    if refused is not None and refused["source_fingerprint"] == key:
+        plan.quarantined[batch] = refused["reason"]
+    elif not any(due(project, asset, batch) for asset in INGEST.assets):
+        plan.current.append(batch)
+    elif requested == key:
+        plan.waiting[batch] = "its run has been asked for; if it failed, start it again or change the batch"
+    else:
+        plan.requests[batch] = key
 
 
 def quarantine_evaluation(
@@ -319,7 +359,7 @@ def make_quarantine_check(project: Project) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset="corpus", name=QUARANTINE_CHECK, description="No batch is in quarantine.")
     def batches_readable() -> dg.AssetCheckResult:
-        found = project.unreadable()
+        found = project.collection.unreadable()
         return dg.AssetCheckResult(
             passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata=quarantine_metadata(found)
         )

@@ -7,7 +7,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,6 @@ import typer
 
 from distill_assets.core.errors import DistillError
 from distill_assets.settings import FULL, QUICK, load_settings
-from distill_assets.study.commands import app as study_commands
 
 if TYPE_CHECKING:
     from distill_assets.resources import Project
@@ -31,9 +30,9 @@ app = typer.Typer(
         "`DISTILL_COLLECTION=beir:PATH distill-assets run` trains on a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv)."
     ),
 )
-app.add_typer(study_commands, name="study")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 _LEADERBOARD_FIELDS = (
+    "model_fingerprint",
     "ndcg_at_10",
     "ndcg_at_10_low",
     "ndcg_at_10_high",
@@ -42,6 +41,8 @@ _LEADERBOARD_FIELDS = (
     "query_ms_p50",
     "query_ms_p95",
     "gap_closed",
+    "gap_closed_low",
+    "gap_closed_high",
     "p_vs_hard_labels",
     "p_vs_untouched",
     "detectable_vs_hard_labels",
@@ -79,21 +80,30 @@ def run(
 
 
 @app.command()
-def retrain() -> None:
+def retrain(
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Make the teacher anew first; every pair is then scored by it.")
+    ] = False,
+) -> None:
     """Retrain every recipe on all scores to date, compare, and let the gate decide on the champion.
 
     What the schedule `retraining` does, now and in this process. Reads no new batch; does nothing, and says why, when no
     scores, labels or documents have come since the last training.
     """
     from distill_assets.automation import reason_not_to_retrain
-    from distill_assets.stages import due_for_retraining
+    from distill_assets.stages import due_for_retraining, status_of
 
     project = _open_project(show_progress=sys.stderr.isatty())
-    reason = reason_not_to_retrain(project)
+
+    def todo(project: "Project", asset: str, partition: str) -> bool:
+        is_asked_for = teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
+        return is_asked_for or due_for_retraining(project, asset, partition)
+
+    reason = None if teacher else reason_not_to_retrain(project)
     if reason:
         typer.echo(f"nothing to retrain: {reason}")
         return
-    steps = _run_steps(project, "champion", due_for_retraining)
+    steps = _run_steps(project, "champion", todo)
     _print_results(project, steps)
 
 
@@ -125,7 +135,7 @@ def leaderboard(as_json: Json = False) -> None:
     rows = _leaderboard_rows(project)
     if as_json:
         systems = [{"name": row["system"], **{name: row[name] for name in _LEADERBOARD_FIELDS}} for row in rows]
-        document = {"collection": project.source.name, "split": rows[0]["split"], "systems": systems}
+        document = {"collection": project.collection.source.name, "split": rows[0]["split"], "systems": systems}
         _print_json({**document, "teacher_fitness": _fitness(project)})
         return
     _print_leaderboard(project)
@@ -150,17 +160,22 @@ def report(
 def batches(as_json: Json = False) -> None:
     """The batches of the collection and what each brought."""
     project = _open_project()
-    refusals, held = project.unreadable(), sorted(project.refused_by_checks())
+    refusals, held = project.collection.unreadable(), sorted(project.collection.refused_by_checks())
     found = []
-    for batch in project.source.batches():
+    for batch in project.collection.source.batches():
         row: dict[str, Any] = {"batch": batch}
         for table in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores"):
-            info = project.warehouse.slice_info(table, batch) if project.warehouse.exists() else None
+            info = project.places.warehouse.slice_info(table, batch) if project.places.warehouse.exists() else None
             row[table] = None if info is None else info.num_rows
         found.append(row)
     if as_json:
         _print_json(
-            {"collection": project.source.name, "batches": found, "quarantined": refusals, "refused_by_checks": held}
+            {
+                "collection": project.collection.source.name,
+                "batches": found,
+                "quarantined": refusals,
+                "refused_by_checks": held,
+            }
         )
         return
     for row in found:
@@ -179,9 +194,14 @@ def batches(as_json: Json = False) -> None:
 @app.command()
 def rollback() -> None:
     """Make the champion before the present one champion again."""
-    from distill_assets.assets.release import roll_back
+    from distill_assets.assets.publishing import write_project_report
+    from distill_assets.assets.release import roll_back, roll_back_event
 
-    row = roll_back(_open_project())
+    project = _open_project()
+    row = roll_back(project)
+    with _instance(project) as instance:
+        instance.report_runless_asset_event(roll_back_event(project, row))
+    write_project_report(project)
     typer.echo(f"champion is {row['recipe']} ({row['model_fingerprint'][:8]}) again: {row['reason']}")
 
 
@@ -195,27 +215,69 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
     os.execv(arguments[0], arguments)
 
 
-@app.command(name="grow-teacher")
-def grow_teacher(
-    out: Annotated[Path, typer.Argument(help="Folder of the teacher: per fold two adapters with their provenance.")],
-    folds: Annotated[int, typer.Option(min=1, help="A query is scored by the folds that never saw its label.")] = 2,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the low-rank adapters.")] = 12,
-    queries: Annotated[int | None, typer.Option(help="Train queries; all by default.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 2,
-    learning_rate: Annotated[float, typer.Option()] = 7e-4,
+@app.command()
+def why(
+    asset: Annotated[str | None, typer.Argument(help="An asset, or asset[partition]; all by default.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Train the bundled teacher as small adapters on the train split (how it was made); members that are there are kept.
+    """Say of each asset's partition whether it is up to date, and which inputs have changed since it was made."""
+    project = _open_project()
+    found = _find_statuses(project, asset)
+    if as_json:
+        _print_json({"assets": found})
+        return
+    for row in found:
+        reasons = "".join(f"\n          {reason}" for reason in row["reasons"])
+        typer.echo(f"{row['condition']:8}  {_name(row['asset'], row['partition'])}{reasons}")
+    made = _teacher_labels(project) if any(row["asset"] == "teacher_checkpoint" for row in found) else None
+    if made:
+        typer.echo(made)
 
-    Reads the train labels and mined negatives of the present collection, materialising them first where needed. Dev and
-    test queries are never trained on.
-    """
-    from distill_assets.bundling import Growth
-    from distill_assets.bundling import grow_teacher as grow
 
-    project = _open_project(show_progress=True)
-    _run_steps(project, until="hard_negatives")
-    growth = Growth(folds=folds, rank=rank, num_queries=queries, epochs=epochs, learning_rate=learning_rate)
-    grow(project, out, growth, say=typer.echo)
+def _find_statuses(project: "Project", wanted: str | None) -> list[dict[str, Any]]:
+    """Condition and reasons of each partition of an asset, of one `asset[partition]`, or of all."""
+    from distill_assets.stages import STAGES, partitions_of, status_of
+
+    every = [(name, key) for stage in STAGES for name in stage.assets for key in partitions_of(project, stage)]
+    chosen = [(name, key) for name, key in every if wanted in (None, name, _name(name, key))]
+    if not chosen:
+        known = ", ".join(name for stage in STAGES for name in stage.assets)
+        raise DistillError(f"no asset or partition {wanted!r}: there are {known}; batches and recipes are partitions")
+    return [{"asset": name, "partition": key, **asdict(status_of(project, name, key))} for name, key in chosen]
+
+
+def _name(asset: str, partition: str) -> str:
+    return f"{asset}[{partition}]" if partition else asset
+
+
+@app.command(name="export-ranking")
+def export_ranking(
+    system: Annotated[
+        str, typer.Argument(help="A system of the leaderboard: bm25, untouched_student, teacher or a recipe.")
+    ],
+    split: Annotated[str, typer.Option(help="test or dev.")] = "test",
+) -> None:
+    """Print a system's ranking as a TREC run: query, Q0, document, rank, score, system."""
+    project = _open_project()
+    sql = "SELECT query_id, doc_id, rank, score FROM rankings WHERE system = ? AND split = ? ORDER BY query_id, rank"
+    rows = project.places.warehouse.query(sql, [system, split]).to_pylist() if project.places.warehouse.exists() else []
+    if not rows:
+        raise DistillError(
+            f"no ranking of {system!r} on {split}: run distill-assets run first, or name a system of the leaderboard"
+        )
+    for row in rows:
+        typer.echo(f"{row['query_id']} Q0 {row['doc_id']} {row['rank']} {row['score']!r} {system}")
+
+
+def _teacher_labels(project: "Project") -> str | None:
+    """From the labels of which time the teacher was made, where it was made from the collection's."""
+    info = project.places.warehouse.slice_info("checkpoints", "teacher") if project.places.warehouse.exists() else None
+    if info is None or not project.models.is_teacher_of_collection:
+        return None
+    return (
+        f"the teacher was made {info.written_at:%Y-%m-%d %H:%M} UTC from the labels of that time; "
+        "distill-assets retrain --teacher makes it anew"
+    )
 
 
 def main() -> None:
@@ -240,12 +302,12 @@ def _open_project(overrides: dict[str, Any] | None = None, *, show_progress: boo
 def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
     from distill_assets.definitions import build_definitions
     from distill_assets.running import run_line
-    from distill_assets.stages import is_stale
+    from distill_assets.stages import due
 
     steps = []
     with _instance(project) as instance:
         definitions = build_definitions(project)
-        for step in run_line(definitions, project, instance, until=until, todo=todo or is_stale, on_start=_announce):
+        for step in run_line(definitions, project, instance, until=until, todo=todo or due, on_start=_announce):
             typer.echo(f"{'up to date' if step.was_fresh else f'{step.seconds:8.1f} s'}  {_label(step)}")
             if step.refusal:
                 typer.echo(f"refused: {step.refusal}", err=True)
@@ -279,15 +341,23 @@ def _label(step: Any) -> str:
     return f"{', '.join(step.assets)}{f' [{step.partition}]' if step.partition else ''}"
 
 
-def _dagster_home(project: "Project") -> Path:
-    """DAGSTER_HOME: the user's, or a folder beside the warehouse with the shipped dagster.yaml."""
-    home = Path(os.environ.get("DAGSTER_HOME") or project.folder / "dagster_home").resolve()
+@contextmanager
+def _dagster_home(project: "Project") -> Iterator[None]:
+    """DAGSTER_HOME, the user's or a folder beside the warehouse with the shipped dagster.yaml, for this process alone.
+
+    Dagster makes its databases where they are missing. Two processes that do so at once fail, so the second one waits here.
+    """
+    import fcntl
+
+    home = Path(os.environ.get("DAGSTER_HOME") or project.places.folder / "dagster_home").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    shipped = Path(__file__).parents[1] / "dagster.yaml"
-    if not (home / "dagster.yaml").exists() and shipped.exists():
-        shutil.copyfile(shipped, home / "dagster.yaml")
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
+    with (home / ".creation.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system takes it back from a process that dies
+        shipped = Path(__file__).parents[1] / "dagster.yaml"
+        if not (home / "dagster.yaml").exists() and shipped.exists():
+            shutil.copyfile(shipped, home / "dagster.yaml")
+        os.environ["DAGSTER_HOME"] = str(home)
+        yield
 
 
 @contextmanager
@@ -297,30 +367,31 @@ def _instance(project: "Project") -> Iterator[Any]:
 
     from distill_assets.lost_runs import end_lost_runs
 
-    _dagster_home(project)
-    with dg.DagsterInstance.get() as instance:
-        instance.all_instigator_state()
+    with ExitStack() as stack:
+        with _dagster_home(project):
+            instance = stack.enter_context(dg.DagsterInstance.get())
+            instance.all_instigator_state()
         for run in end_lost_runs(instance):
             typer.echo(f"marked as failed, its process is gone: {run.job_name} {run.run_id[:8]}", err=True)
         yield instance
 
 
 def _leaderboard_rows(project: "Project") -> list[dict[str, Any]]:
-    if not project.warehouse.exists() or project.warehouse.slice_info("leaderboard") is None:
+    if not project.places.warehouse.exists() or project.places.warehouse.slice_info("leaderboard") is None:
         raise DistillError("there is no leaderboard yet: run distill-assets run first")
-    rows = project.warehouse.read("leaderboard").to_pylist()
+    rows = project.places.warehouse.read("leaderboard").to_pylist()
     return sorted(rows, key=lambda row: (-row["ndcg_at_10"], row["system"]))
 
 
 def _print_leaderboard(project: "Project") -> None:
-    from distill_assets.assets.publishing import current_champion
-    from distill_assets.core.leaderboard import LeaderboardRow, format_table, teacher_finding
+    from distill_assets.assets.publishing import read_champion
+    from distill_assets.core.leaderboard import LeaderboardRow, champion_note, format_table, teacher_finding
 
     rows = [LeaderboardRow.from_mapping(row) for row in _leaderboard_rows(project)]
-    champion = current_champion(project)
-    typer.echo(f"\n{project.source.name}, test split, {rows[0].num_queries} queries")
-    typer.echo(format_table(rows, None if champion is None else champion["recipe"]))
-    for finding in (_fitness(project), teacher_finding(rows)):
+    champion = read_champion(project)
+    typer.echo(f"\n{project.collection.source.name}, test split, {rows[0].num_queries} queries")
+    typer.echo(format_table(rows, champion))
+    for finding in (champion_note(rows, champion), _fitness(project), teacher_finding(rows)):
         if finding:
             typer.echo(f"\n{finding}")
 

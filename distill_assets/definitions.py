@@ -1,9 +1,9 @@
 """The map of distill_assets: assets in data-flow order.
 
 by batch                                              by recipe                               not partitioned
-corpus ---+
-queries --+-> hard_negatives -> teacher_scores -----> student_checkpoint -> eval_metrics ---> leaderboard -> champion
-qrels ----+                          ^
+corpus ---+                                                                              +-> leaderboard
+queries --+-> hard_negatives -> teacher_scores -----> student_checkpoint -> eval_metrics +
+qrels ----+                          ^                                                   +-> champion
                                      +--- teacher_checkpoint
 
 A recipe (core/recipes.py) is one way to train; champion moves only if the paired test in core/promotion.py says so.
@@ -11,12 +11,7 @@ A recipe (core/recipes.py) is one way to train; champion moves only if the paire
 
 import dagster as dg
 
-from distill_assets.assets.collection import corpus, qrels, queries
-from distill_assets.assets.evaluation import leaderboard, make_eval_metrics
-from distill_assets.assets.negatives import hard_negatives
-from distill_assets.assets.release import champion
-from distill_assets.assets.student import make_student_checkpoint
-from distill_assets.assets.teacher import teacher_checkpoint, teacher_scores
+from distill_assets.assets import ASSETS
 from distill_assets.automation import (
     make_automation_sensor,
     make_jobs,
@@ -34,19 +29,7 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
     """The graph for one project; tests pass a project with its own folder and models."""
     project = project or Project()
     recipes = recipe_partitions(sorted(project.settings.all_recipes))
-    student_checkpoint, eval_metrics = make_student_checkpoint(recipes), make_eval_metrics(recipes)
-    assets = [
-        corpus,
-        queries,
-        qrels,
-        hard_negatives,
-        teacher_checkpoint,
-        teacher_scores,
-        student_checkpoint,
-        eval_metrics,
-        leaderboard,
-        champion,
-    ]
+    assets = [asset.to_dagster(recipes) for asset in ASSETS.values()]
     jobs = make_jobs(recipes)
     return dg.Definitions(
         assets=with_automation(assets, project),

@@ -1,7 +1,7 @@
 """Materialising what is missing or stale, in order, in one process, recorded in the Dagster instance.
 
 The command line's `run` and `retrain`: what Dagster's UI does click by click. A step runs only if its stored inputs differ
-from today's (`assets/inputs.py`), so a second run with nothing changed does no forward pass and no training.
+from today's (`stages.py`), so a second run with nothing changed does no forward pass and no training.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from distill_assets.core.errors import CheckFailedError, DistillError
 from distill_assets.lost_runs import command_tags
 from distill_assets.provenance import git_tags
 from distill_assets.resources import Project
-from distill_assets.stages import INGEST, STAGES, Stage, Todo, is_stale, partitions_of
+from distill_assets.stages import INGEST, STAGES, Stage, Todo, due, partitions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def run_line(
     instance: dg.DagsterInstance,
     *,
     until: str = "champion",
-    todo: Todo = is_stale,
+    todo: Todo = due,
     on_start: Callable[[tuple[str, ...], str], None] = lambda assets, partition: None,
 ) -> Iterator[Step]:
     """Yield each step as it is done, up to and with the asset `until`.
@@ -57,16 +57,16 @@ def run_line(
         DistillError: a step failed; the error is the step's own.
     """
     groups = _groups(until)
-    batches = project.source.batches()
+    batches = project.collection.source.batches()
     if not batches:
-        raise DistillError(f"{project.source.name} has no batch: add packages, or folders to the inbox")
+        raise DistillError(f"{project.collection.source.name} has no batch: add packages, or folders to the inbox")
     instance.add_dynamic_partitions("batches", batches)
     for stage, group in groups:
         for partition in partitions_of(project, stage):
-            due = tuple(asset for asset in group if todo(project, asset, partition))
-            if due:
-                on_start(due, partition)
-                yield _make(definitions, project, instance, stage, due, partition)
+            wanted = tuple(asset for asset in group if todo(project, asset, partition))
+            if wanted:
+                on_start(wanted, partition)
+                yield _make(definitions, project, instance, stage, wanted, partition)
             else:
                 yield Step(group, partition, 0.0, was_fresh=True)
         if stage is INGEST:
@@ -74,8 +74,8 @@ def run_line(
 
 
 def _require_batches(project: Project) -> None:
-    if not project.batches():
-        raise DistillError(f"no batch of {project.source.name} could be read: mend the folders named above")
+    if not project.collection.batches():
+        raise DistillError(f"no batch of {project.collection.source.name} could be read: mend the folders named above")
 
 
 def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
@@ -102,7 +102,7 @@ def _make(
     try:
         _materialise(definitions, instance, assets, partition)
     except DistillError as error:
-        if stage is not INGEST or not project.source.is_inbox:
+        if stage is not INGEST or not project.collection.source.is_inbox:
             raise
         refusal = str(error)
     _give_memory_back()

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_assets.assets.publishing import current_champion
-from distill_assets.assets.reading import read_corpus, search_vectors
 from distill_assets.core.errors import PromotionError
-from distill_assets.core.records import Query
+from distill_assets.handles.collection import COLLECTION_TABLES
+from distill_assets.handles.retrieval import Corpus, search_vectors
 from distill_assets.resources import Project
+from distill_assets.storage.collection import Collection
+from distill_assets.storage.warehouse import slices_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +32,27 @@ class Found:
 
 
 def search(project: Project, text: str, k: int) -> Found:
-    """The champion's top `k` documents for a query, among all batches that are materialised now.
+    """The champion's top `k` documents for a query, among all batches that are materialised now. Writes nothing.
 
     Raises:
         PromotionError: there is no champion yet.
         SourceError: no batch is materialised.
     """
-    row = current_champion(project) if project.warehouse.exists() else None
+    row = current_champion(project) if project.places.warehouse.exists() else None
     if row is None:
         raise PromotionError("there is no champion to search with: run distill-assets run first")
     # Search serves what is there: a batch that has only just landed, or that a check refused, must not take the others down.
     # Queries that a check refused say nothing about the batch's documents.
-    wanted = project.source.batches()
-    corpus_of, *others = (project.warehouse.slices(table) for table in ("corpus", "queries", "qrels"))
-    whole = {b for b, info in corpus_of.items() if info.input_fingerprint and all(b in found for found in others)}
-    batches = [batch for batch in wanted if batch in whole]
-    corpus, path = read_corpus(project, batches), Path(row["checkpoint_path"])
-    documents, _ = project.embedded(path, corpus.contents, "document")
-    run = search_vectors(project, path, [Query("", text, "test")], corpus.doc_ids, documents, k)
-    content_of = corpus.content_of
-    hits = [Hit(i, doc_id, score, content_of[doc_id]) for i, (doc_id, score) in enumerate(run[""], start=1)]
+    wanted = project.collection.source.batches()
+    with project.places.warehouse.reading() as connection:
+        connection.begin()
+        slices = slices_in(connection)
+        there = {batch for batch in wanted if all((table, batch) in slices for table in COLLECTION_TABLES)}
+        batches = [batch for batch in wanted if batch in there and slices["corpus", batch].input_fingerprint]
+        corpus = Corpus(*Collection(connection, tuple(batches), ()).documents(), version="search")
+    path, vectors = Path(row["checkpoint_path"]), project.vectors
+    documents = vectors.look_up(path, corpus.contents, "document")
+    found = search_vectors(vectors, vectors.look_up(path, [text], "query"), documents, corpus.doc_ids, k)
+    content_of, [ranking] = corpus.content_of, found.rankings(corpus.doc_ids)
+    hits = [Hit(i, doc_id, score, content_of[doc_id]) for i, (doc_id, score) in enumerate(ranking, start=1)]
     return Found(row["recipe"], hits, [batch for batch in wanted if batch not in batches])

@@ -1,6 +1,7 @@
 """What happens without a click: batches that arrive, what follows them, and retraining."""
 
 import json
+import os
 import shutil
 import time
 from datetime import UTC, datetime
@@ -10,11 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets.assets.inputs import input_fingerprint
+from distill_assets.assets import ASSETS
+from distill_assets.assets.reads import Moment
 from distill_assets.automation import advance_retraining, plan_ingestion, reason_not_to_retrain
+from distill_assets.core.errors import SourceError
 from distill_assets.definitions import build_definitions
 from distill_assets.running import run_line
-from distill_assets.stages import is_stale
+from distill_assets.sources.beir import BeirSource
+from distill_assets.stages import status_of
 from distill_assets_tests.conftest import make_project, write_beir
 
 
@@ -37,11 +41,13 @@ def instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.ephemeral()
 
 
-def materialise(project: Any, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str | None) -> None:
-    """One run, as the daemon would launch it."""
+def materialise(project: Any, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str | None) -> bool:
+    """One run, as the daemon would launch it; whether it ended well."""
     job = build_definitions(project).resolve_implicit_global_asset_job_def()
     keys = [dg.AssetKey(asset) for asset in assets]
-    job.execute_in_process(instance=instance, asset_selection=keys, partition_key=partition, raise_on_error=False)
+    return job.execute_in_process(
+        instance=instance, asset_selection=keys, partition_key=partition, raise_on_error=False
+    ).success
 
 
 def tick(project: Any, instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult:
@@ -84,12 +90,45 @@ def test_a_batch_is_registered_read_once_and_read_again_when_it_changes(
 def test_a_folder_that_is_still_being_copied_waits(inbox: Path, inbox_project: Any) -> None:
     """Half a corpus reads like a small corpus: everything that follows would succeed on half of the documents."""
     project = make_project(inbox, *_models(inbox_project), inbox_project.settings.data_folder, inbox_settle_s=60)
-    now = max(_changed_at(path) for path in (inbox / "first").rglob("*") if path.is_file())
-    assert list(plan_ingestion(project, ["first"], {}, now=now + 59).waiting) == ["first"]
-    assert list(plan_ingestion(project, ["first"], {}, now=now + 61).requests) == ["first"]
-    time.sleep(0.01)
+    looks: dict[str, Any] = {}
+
+    def plan_at(now: float) -> Any:
+        plan = plan_ingestion(project, ["first"], {}, looks, now=now)
+        looks.clear()
+        looks.update(json.loads(json.dumps(plan.looks)))  # as the cursor keeps them
+        return plan
+
+    assert list(plan_at(1000).waiting) == ["first"]
+    assert plan_at(1059).waiting == {
+        "first": "the same for 59 s, read after 60 s without a change or with a _READY file"
+    }
+    assert list(plan_at(1060).requests) == ["first"]
+
+    corpus = inbox / "first" / "corpus.jsonl"
+    for now, times in ((1100, (4e9, 4e9)), (1150, (1e9, 1e9))):  # stamps of another clock: the years 2096 and 2001
+        with corpus.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"_id": f"more-{now}", "text": "more"}) + "\n")
+        os.utime(corpus, times)
+        assert list(plan_at(now).waiting) == ["first"], "it has just changed"
+    assert list(plan_at(1209).waiting) == ["first"]
+    assert list(plan_at(1210).requests) == ["first"]
+    assert list(plan_at(500).waiting) == ["first"], "this machine's clock was set back: counted from there on"
+    assert list(plan_at(560).requests) == ["first"]
+
+    corpus.write_bytes(corpus.read_bytes() + b"\n")
     (inbox / "first" / "_READY").touch()
-    assert list(plan_ingestion(project, ["first"], {}, now=now + 1).requests) == ["first"]
+    assert list(plan_at(561).requests) == ["first"]
+    assert looks == {}, "nothing to wait for"
+
+
+def test_the_sensor_remembers_its_looks(inbox: Path, inbox_project: Any, instance: dg.DagsterInstance) -> None:
+    """Looks that are forgotten between two ticks make every batch wait for ever."""
+    project = make_project(inbox, *_models(inbox_project), inbox_project.settings.data_folder, inbox_settle_s=0.2)
+    first = tick(project, instance, '{"": "told by an older version", "first": "asked for by it"}')
+    assert not first.run_requests and "first: the same for 0 s" in str(first.skip_reason)
+    time.sleep(0.3)
+    second = tick(project, instance, first.cursor)
+    assert [request.partition_key for request in second.run_requests] == ["first"]
 
 
 def test_a_broken_batch_is_quarantined_and_holds_up_nobody(
@@ -115,13 +154,57 @@ def test_a_broken_batch_is_quarantined_and_holds_up_nobody(
     assert "corpus.jsonl" in evaluation.metadata["second"].value
     assert not tick(inbox_project, instance, second.cursor).asset_events, "told once"
     materialise(inbox_project, instance, ("hard_negatives",), "first")
-    assert inbox_project.warehouse.slice_info("hard_negatives", "first").num_rows > 0
+    assert inbox_project.places.warehouse.slice_info("hard_negatives", "first").num_rows > 0
 
     broken.write_text(whole, encoding="utf-8")
     third = tick(inbox_project, instance, second.cursor)
     assert [request.partition_key for request in third.run_requests] == ["second"]
     materialise(inbox_project, instance, INGESTED, "second")
-    assert inbox_project.quarantined() == {}
+    assert inbox_project.collection.quarantined() == {}
+
+
+@pytest.mark.parametrize("odd", ["folder", "dangling link", "pipe"])
+def test_an_entry_that_cannot_be_opened_stops_its_own_batch_alone(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance, odd: str
+) -> None:
+    """The tick failed for all batches, every ten seconds, and `run` with it; nothing named the folder to blame."""
+    bad = write_beir(inbox / "bad", topics=("graph",)) / "qrels" / "old.tsv"
+    make = {"folder": bad.mkdir, "dangling link": lambda: bad.symlink_to("gone"), "pipe": lambda: os.mkfifo(bad)}
+    make[odd]()
+    first = tick(inbox_project, instance, None)
+    assert {request.partition_key for request in first.run_requests} == {"bad", "first"}
+    steps = list(run_line(build_definitions(inbox_project), inbox_project, instance, until="qrels"))
+    assert {step.partition for step in steps if step.was_made} == {"first"}
+    second = tick(inbox_project, instance, first.cursor)
+    assert not second.run_requests, "asked for once"
+    [evaluation] = second.asset_events
+    assert "old.tsv" in evaluation.metadata["bad"].value and "remove the entry" in evaluation.metadata["bad"].value
+    assert instance.get_dynamic_partitions("batches") == ["first"]
+    bad.rmdir() if odd == "folder" else bad.unlink()
+    third = tick(inbox_project, instance, second.cursor)
+    assert [request.partition_key for request in third.run_requests] == ["bad"]
+
+
+@pytest.mark.parametrize("question", ["look", "fingerprint"])
+def test_a_batch_that_the_source_cannot_even_look_at_is_quarantined(
+    inbox: Path, inbox_project: Any, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """A package that is uninstalled, or a folder that is moved away during the tick, must not fail it for all others."""
+    write_beir(inbox / "bad", topics=("graph",))
+    ask = getattr(BeirSource, question)
+
+    def refuse(source: BeirSource, batch: str) -> Any:
+        if batch == "bad":
+            raise SourceError("the disk is gone")
+        return ask(source, batch)
+
+    monkeypatch.setattr(BeirSource, question, refuse)
+    plan = plan_ingestion(inbox_project, ["bad", "first", "moved-away"], {}, now=1000)
+    assert list(plan.requests) == ["first"] and plan.current == []
+    assert plan.quarantined == {
+        "bad": "the disk is gone",
+        "moved-away": "no batch 'moved-away': the source has bad, first",
+    }
 
 
 def test_the_failed_check_stays_in_sight_when_another_batch_is_read(
@@ -147,62 +230,144 @@ def test_an_inbox_that_was_emptied_alarms_nobody(inbox: Path, inbox_project: Any
     corpus.write_text(corpus.read_text(encoding="utf-8")[:-30], encoding="utf-8")
     instance.add_dynamic_partitions("batches", ["first"])
     materialise(inbox_project, instance, INGESTED, "first")
-    assert set(inbox_project.unreadable()) == {"first"}
+    assert set(inbox_project.collection.unreadable()) == {"first"}
     shutil.move(inbox / "first", inbox.parent / "elsewhere")
-    assert inbox_project.unreadable() == {}
+    assert inbox_project.collection.unreadable() == {}
     definitions = build_definitions(inbox_project)
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2026, 11, 24, tzinfo=UTC))
     found = definitions.get_schedule_def("retraining").evaluate_tick(context)
     assert not found.run_requests and "nothing to read" in str(found.skip_message)
     shutil.move(inbox.parent / "elsewhere", inbox / "first")
-    assert set(inbox_project.unreadable()) == {"first"}, "the same folder came back"
+    assert set(inbox_project.collection.unreadable()) == {"first"}, "the same folder came back"
+
+
+class Daemon:
+    """The automation sensor, tick by tick, with what it asks for carried out as runs."""
+
+    def __init__(self, project: Any, instance: dg.DagsterInstance) -> None:
+        self.project, self.instance, self._cursor = project, instance, None
+        self._definitions = build_definitions(project)
+        self.tick()
+
+    def tick(self) -> dict[str, set[str]]:
+        """Asset -> partitions that one tick asks for; one empty key where it has none."""
+        found = dg.evaluate_automation_conditions(self._definitions, self.instance, cursor=self._cursor)
+        self._cursor = found.cursor
+        asked: dict[str, set[str]] = {}
+        for name, asset in ASSETS.items():
+            key = dg.AssetKey(name)
+            if found.get_num_requested(key):
+                asked[name] = found.get_requested_partitions(key) if asset.by != "none" else {""}
+        return asked
+
+    def follow(self) -> list[tuple[str, str]]:
+        """Carry out what is asked for until nothing is; (asset, partition) in order."""
+        done: list[tuple[str, str]] = []
+        for _ in range(10):
+            asked = self.tick()
+            if not asked:
+                return done
+            for partition in sorted({key for keys in asked.values() for key in keys}):  # one run per partition
+                assets = tuple(name for name, keys in asked.items() if partition in keys)
+                materialise(self.project, self.instance, assets, partition or None)
+                done += [(name, partition) for name in assets]
+        raise AssertionError(f"asks without end: {done}")
+
+
+def ingest(project: Any, instance: dg.DagsterInstance, batch: str) -> None:
+    """The batch sensor's run."""
+    instance.add_dynamic_partitions("batches", [batch])
+    materialise(project, instance, INGESTED, batch)
 
 
 def test_a_new_batch_is_mined_and_scored_and_older_ones_are_left_alone(
     inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
 ) -> None:
     """Plain `eager()` mines every older batch again whenever the corpus grows: the bill of the whole collection each time."""
-    definitions = build_definitions(inbox_project)
-    instance.add_dynamic_partitions("batches", ["first"])
-    result = dg.evaluate_automation_conditions(definitions, instance)
-    assert result.total_requested == 0
-    materialise(inbox_project, instance, INGESTED, "first")
-    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
-    assert result.get_requested_partitions(dg.AssetKey("hard_negatives")) == {"first"}
+    daemon = Daemon(inbox_project, instance)
+    assert daemon.tick() == {}, "no batch has been read"
+    ingest(inbox_project, instance, "first")
+    assert daemon.tick() == {"hard_negatives": {"first"}, "teacher_checkpoint": {""}}
     materialise(inbox_project, instance, ("hard_negatives",), "first")
-    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
-    assert result.total_requested == 1, "without a teacher nothing is scored"
-    assert result.get_num_requested(dg.AssetKey("teacher_checkpoint")) == 1
+    assert daemon.tick() == {}, "without a teacher nothing is scored"
     materialise(inbox_project, instance, ("teacher_checkpoint",), None)
-    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
-    assert result.get_requested_partitions(dg.AssetKey("teacher_scores")) == {"first"}
-    materialise(inbox_project, instance, ("teacher_scores",), "first")
+    assert daemon.follow() == [("teacher_scores", "first")]
 
     write_beir(inbox / "second", topics=("graph", "window"))
-    instance.add_dynamic_partitions("batches", ["second"])
-    materialise(inbox_project, instance, INGESTED, "second")
-    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
-    for asset in ("hard_negatives", "teacher_scores"):  # one run for both: they have the same partitions
-        assert result.get_requested_partitions(dg.AssetKey(asset)) == {"second"}
-    assert result.total_requested == 2
-    materialise(inbox_project, instance, ("hard_negatives", "teacher_scores"), "second")
-    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
-    assert result.total_requested == 0, "training never starts by itself"
-    assert inbox_project.warehouse.slice_info("teacher_scores", "second").num_rows > 0
+    ingest(inbox_project, instance, "second")
+    assert status_of(inbox_project, "hard_negatives", "first").condition == "aged"
+    assert daemon.follow() == [("hard_negatives", "second"), ("teacher_scores", "second")]
+    assert inbox_project.places.warehouse.slice_info("teacher_scores", "second").num_rows > 0
+    assert daemon.tick() == {}, "training never starts by itself"
+
+
+def judge(folder: Path, rows: list[tuple[str, str, int]], split: str = "train") -> None:
+    """A batch of judgements alone."""
+    (folder / "qrels").mkdir(parents=True)
+    lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in rows)]
+    (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_judgements_of_an_older_batch_are_followed_by_that_batch_alone(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """The partition that moved is not the one that has to be made: an automation by partitions would train on the old labels."""
+    write_beir(inbox / "second", topics=("graph", "window"))
+    daemon = Daemon(inbox_project, instance)
+    for batch in ("first", "second"):
+        ingest(inbox_project, instance, batch)
+    daemon.follow()
+    judge(inbox / "third", [("q-array-sum", "matrix-sum", 1)])
+    ingest(inbox_project, instance, "third")
+    assert status_of(inbox_project, "hard_negatives", "first").reasons == ("own_judgements changed",)
+    assert status_of(inbox_project, "hard_negatives", "second").condition == "fresh", "it brings no document"
+    done = daemon.follow()
+    assert {pair for pair in done if pair[1] == "second"} == set()
+    assert {pair for pair in done if pair[1] == "first"} == {("hard_negatives", "first"), ("teacher_scores", "first")}
+    assert len(done) == len(set(done))
+    rows = inbox_project.places.warehouse.read("teacher_scores", slice_keys=["first"]).to_pylist()
+    assert {row["doc_id"] for row in rows if row["query_id"] == "q-array-sum" and row["label"] > 0} == {
+        "array-sum",
+        "matrix-sum",
+    }
+    assert daemon.tick() == {}
+
+
+def test_a_failed_run_is_asked_for_again_only_when_something_moves(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A condition of what is due alone asks every five seconds for a run that fails, until somebody looks."""
+    from distill_assets.handles.retrieval import Retrieval
+
+    daemon = Daemon(inbox_project, instance)
+    ingest(inbox_project, instance, "first")
+    with monkeypatch.context() as broken:
+        broken.setattr(Retrieval, "bm25_rows", lambda *_: (_ for _ in ()).throw(SourceError("the disk is gone")))
+        assert set(daemon.follow()) == {("hard_negatives", "first"), ("teacher_checkpoint", "")}
+        assert inbox_project.places.warehouse.slice_info("hard_negatives", "first") is None
+        for _ in range(3):
+            assert daemon.tick() == {}
+    corpus = inbox / "first" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace("sum every", "sum up every"), encoding="utf-8")
+    materialise(inbox_project, instance, INGESTED, "first")
+    assert daemon.follow() == [("hard_negatives", "first"), ("teacher_scores", "first")]
 
 
 def test_a_teacher_that_has_to_be_trained_is_not_made_unasked(
     inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
 ) -> None:
-    """Fine-tuning takes hours of a machine: a folder that lands must not start it."""
+    """Fine-tuning takes hours of a machine: a folder that lands must not start it.
+
+    What waits for it is asked for once it is there.
+    """
     student, _ = _models(inbox_project)
-    project = make_project(inbox, student, student, inbox_project.settings.data_folder)
-    definitions = build_definitions(project)
-    instance.add_dynamic_partitions("batches", ["first"])
-    result = dg.evaluate_automation_conditions(definitions, instance)
-    materialise(project, instance, (*INGESTED, "hard_negatives"), "first")
-    result = dg.evaluate_automation_conditions(definitions, instance, cursor=result.cursor)
-    assert result.total_requested == 0
+    project = make_project(inbox, student, student, inbox_project.settings.data_folder, inbox_settle_s=0)
+    daemon = Daemon(project, instance)
+    ingest(project, instance, "first")
+    assert daemon.follow() == [("hard_negatives", "first")]
+    assert status_of(project, "teacher_scores", "first").condition == "missing"
+    materialise(project, instance, ("teacher_checkpoint",), None)
+    assert daemon.follow() == [("teacher_scores", "first")]
 
 
 def test_a_retraining_goes_stage_by_stage_and_then_has_nothing_to_do(
@@ -226,7 +391,8 @@ def test_a_retraining_goes_stage_by_stage_and_then_has_nothing_to_do(
                 "train": ("student_checkpoint", "eval_metrics"),
                 "release": ("leaderboard", "champion"),
             }[request.job_name]
-            materialise(inbox_project, instance, stage, request.partition_key)
+            assert materialise(inbox_project, instance, stage, request.partition_key), stage
+    assert (inbox_project.places.report / "index.html").is_file()
     assert stages == ["mine", "teacher", "score", "train", "release"]
     assert result.cursor == "request"
     assert "since the last training" in str(reason_not_to_retrain(inbox_project))
@@ -247,22 +413,19 @@ def test_a_retraining_stops_where_a_stage_fails(inbox_project: Any, instance: dg
 
 def test_a_document_that_is_replaced_or_removed(inbox: Path, inbox_project: Any, instance: dg.DagsterInstance) -> None:
     """Negatives of an older batch may name a document that is gone: training would die on it, or read the old text."""
-    from distill_assets.assets.inputs import is_fresh
-    from distill_assets.assets.reading import read_corpus, read_labels
-
     write_beir(inbox / "second", topics=("graph", "window"))
     definitions = build_definitions(inbox_project)
     list(run_line(definitions, inbox_project, instance, until="teacher_scores"))
-    victim = inbox_project.warehouse.read("hard_negatives", slice_keys=["first"]).column("doc_id")[0].as_py()
+    victim = inbox_project.places.warehouse.read("hard_negatives", slice_keys=["first"]).column("doc_id")[0].as_py()
     owner = "second" if victim.split("-")[0] in ("graph", "window") else "first"
     other = inbox / "zz-later"
     other.mkdir()
     (other / "corpus.jsonl").write_text(json.dumps({"_id": victim, "text": "another text"}) + "\n", encoding="utf-8")
-    instance.add_dynamic_partitions("batches", ["zz-later"])
-    materialise(inbox_project, instance, INGESTED, "zz-later")
-    assert read_corpus(inbox_project).content_of[victim] == "another text"
-    assert not is_fresh(inbox_project, "teacher_scores", "first")
-    (other / "corpus.jsonl").unlink()
+    ingest(inbox_project, instance, "zz-later")
+    with inbox_project.collection.snapshot() as collection:
+        assert collection.contents([victim]) == {victim: "another text"}
+    assert "own_texts changed" in status_of(inbox_project, "teacher_scores", "first").reasons
+    shutil.rmtree(other)
 
     corpus = inbox / owner / "corpus.jsonl"
     kept = [line for line in corpus.read_text(encoding="utf-8").splitlines() if json.loads(line)["_id"] != victim]
@@ -272,18 +435,13 @@ def test_a_document_that_is_replaced_or_removed(inbox: Path, inbox_project: Any,
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if victim not in line.split("\t")]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     materialise(inbox_project, instance, INGESTED, owner)
-    assert victim not in read_corpus(inbox_project).content_of
-    labels = read_labels(inbox_project)
-    assert all(victim not in ids for ids in labels.negatives.values())
+    with inbox_project.collection.snapshot() as collection:
+        assert collection.contents([victim]) == {}
+        assert all(victim not in ids for ids in collection.candidates().values())
 
 
 def _models(project: Any) -> tuple[Path, Path]:
     return Path(project.settings.student), Path(project.settings.teacher)
-
-
-def _changed_at(path: Path) -> float:
-    stat = path.stat()
-    return max(stat.st_mtime, stat.st_ctime)
 
 
 def _job_named(project: Any, name: str) -> Any:
@@ -310,8 +468,10 @@ def test_one_by_one_gives_the_same_tables_as_all_in_one(
         for partition in order:
             materialise(other, clicks, assets, partition)
     for table in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores"):
-        assert other.warehouse.read(table).equals(inbox_project.warehouse.read(table)), table
-        versions = [{k: v.data_version for k, v in p.warehouse.slices(table).items()} for p in (inbox_project, other)]
+        assert other.places.warehouse.read(table).equals(inbox_project.places.warehouse.read(table)), table
+        versions = [
+            {k: v.data_version for k, v in p.places.warehouse.slices(table).items()} for p in (inbox_project, other)
+        ]
         assert versions[0] == versions[1] and len(versions[0]) == 3
 
 
@@ -329,23 +489,26 @@ def test_more_than_a_hundred_batches_are_still_told_apart(
     _record_as_read(inbox_project, [f"day-{i:03}" for i in range(101)])
     assert not tick(inbox_project, instance, first.cursor).run_requests
     materialise(inbox_project, instance, ("hard_negatives",), "first")
-    assert not is_stale(inbox_project, "hard_negatives", "first")
+    assert status_of(inbox_project, "hard_negatives", "first").condition == "fresh"
 
     changed = inbox / "day-077" / "corpus.jsonl"
     changed.write_text(json.dumps({"_id": "d77", "text": "another text"}) + "\n", encoding="utf-8")
     assert [r.partition_key for r in tick(inbox_project, instance, first.cursor).run_requests] == ["day-077"]
     materialise(inbox_project, instance, INGESTED, "day-077")
-    assert is_stale(inbox_project, "hard_negatives", "first"), "one of 102 corpora moved"
+    found = status_of(inbox_project, "hard_negatives", "first")
+    assert (found.condition, found.reasons) == ("aged", ("documents changed",)), "one of 102 corpora moved"
 
 
 def _record_as_read(project: Any, batches: list[str]) -> None:
     """What reading them leaves in the warehouse, in one transaction instead of a run for each."""
-    rows = [
-        (table, batch, 1, input_fingerprint(project, table, batch), f"v-{batch}", datetime(2026, 11, 24))
-        for batch in batches
-        for table in INGESTED
-    ]
-    with project.warehouse.transaction() as connection:
-        connection.executemany("INSERT INTO slices VALUES (?, ?, ?, ?, ?, ?)", rows)
+    state = project.collection.state()
+    rows = []
+    for table in INGESTED:
+        for batch in batches:
+            inputs = ASSETS[table].versions(ASSETS[table].reads.versions(Moment(project, state, batch)))
+            told = json.dumps(inputs)
+            rows.append((table, batch, 1, "read", f"v-{batch}", datetime(2026, 11, 24), told))
+    with project.places.warehouse.transaction() as connection:
+        connection.executemany("INSERT INTO slices VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         texts = [(batch, f"d{int(batch[4:])}", "", f"text {batch}", batch) for batch in batches]
         connection.executemany("INSERT INTO corpus VALUES (?, ?, ?, ?, ?)", texts)

@@ -36,6 +36,27 @@ assert "torch" not in sys.modules, "a model library was loaded"
 """
 
 
+OPEN_INSTANCES = """
+import os, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import dagster
+import distill_assets.lost_runs
+from distill_assets.cli import _instance
+root, me, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+for turn in range(3):
+    (root / f"{turn}-{me}").touch()
+    deadline = time.monotonic() + 60
+    while not (root / f"{turn}-{other}").exists():
+        if time.monotonic() > deadline:
+            sys.exit("the other process has failed")
+    os.environ.pop("DAGSTER_HOME", None)
+    with _instance(SimpleNamespace(places=SimpleNamespace(folder=root / str(turn)))) as instance:
+        assert instance.get_runs() == [] and instance.all_instigator_state() == []
+        assert instance.event_log_storage.get_concurrency_keys() == set()
+"""
+
+
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run the command line in this process and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["distill-assets", *arguments])
@@ -63,6 +84,7 @@ def test_run_search_leaderboard_and_a_second_run(
     }
     expected = {
         "name",
+        "model_fingerprint",
         "ndcg_at_10",
         "ndcg_at_10_low",
         "ndcg_at_10_high",
@@ -73,6 +95,8 @@ def test_run_search_leaderboard_and_a_second_run(
     }
     expected |= {
         "gap_closed",
+        "gap_closed_low",
+        "gap_closed_high",
         "p_vs_hard_labels",
         "p_vs_untouched",
         "detectable_vs_hard_labels",
@@ -107,6 +131,36 @@ def test_run_search_leaderboard_and_a_second_run(
     assert call(monkeypatch, "rollback") == 1
     assert "first champion" in capsys.readouterr().err
 
+    assert call(monkeypatch, "why", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["assets"]
+    assert {(row["asset"], row["partition"]): row["condition"] for row in told} == {
+        **{(name, "tiny"): "fresh" for name in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")},
+        **{
+            (name, r): "fresh" for name in ("student_checkpoint", "eval_metrics") for r in ("hard_labels", "margin_mse")
+        },
+        **{(name, ""): "fresh" for name in ("teacher_checkpoint", "leaderboard", "champion")},
+    }
+    monkeypatch.setenv("DISTILL_MINING_DEPTH", "10")
+    assert call(monkeypatch, "why", "hard_negatives[tiny]") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "stale     hard_negatives[tiny]",
+        "          settings.mining_depth: 20 -> 10",
+    ]
+    assert call(monkeypatch, "why", "no_such_asset") == 1
+    assert "no asset or partition 'no_such_asset': there are corpus" in capsys.readouterr().err
+
+    assert call(monkeypatch, "export-ranking", "teacher") == 0
+    rows = [line.split(" ") for line in capsys.readouterr().out.splitlines()]
+    assert {len(row) for row in rows} == {6} and {(row[1], row[5]) for row in rows} == {("Q0", "teacher")}
+    first = [row for row in rows if row[0] == rows[0][0]]
+    assert [int(row[3]) for row in first] == list(range(1, len(first) + 1))
+    assert [float(row[4]) for row in first] == sorted((float(row[4]) for row in first), reverse=True)
+    assert len({row[0] for row in rows}) == 12, "every test query"
+    assert call(monkeypatch, "export-ranking", "bm25", "--split", "dev") == 0
+    assert len({line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}) == 20
+    assert call(monkeypatch, "export-ranking", "bm26") == 1
+    assert "no ranking of 'bm26' on test" in capsys.readouterr().err
+
 
 def test_commands_before_the_first_run_say_what_to_do(
     tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -118,6 +172,17 @@ def test_commands_before_the_first_run_say_what_to_do(
         assert captured.out == ""
         assert "run distill-assets run first" in captured.err
     assert not (tiny_environment.parent / "data").exists()
+
+
+def test_two_first_runs_at_once_make_the_databases_once(tmp_path: Path) -> None:
+    """Two terminals, or a schedule and a person: one died with the traceback of a database that the other was making."""
+    command = [sys.executable, "-c", OPEN_INSTANCES, str(tmp_path)]
+    started = [
+        subprocess.Popen([*command, *names], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for names in (("a", "b"), ("b", "a"))
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +225,7 @@ def test_broken_line_is_named_and_the_stored_batch_stays(
     assert call(monkeypatch, "run", "--until", "qrels") == 1
     error = capsys.readouterr().err
     assert "corpus.jsonl" in error and "120" in error
-    assert project.warehouse.slice_info("corpus", "tiny").num_rows == 120
+    assert project.places.warehouse.slice_info("corpus", "tiny").num_rows == 120
 
 
 def test_a_broken_batch_of_an_inbox_is_left_out_and_said(
@@ -184,8 +249,42 @@ def test_a_broken_batch_of_an_inbox_is_left_out_and_said(
     assert "line 1" in found["quarantined"]["bad"]
 
 
+def test_retrain_makes_a_grown_teacher_anew_where_it_is_told_to(
+    tiny_environment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    project: Any,
+    beir_folder: Path,
+) -> None:
+    """A teacher that is as old as its first labels and cannot be made anew, or is made anew by every run, unasked."""
+    monkeypatch.setenv("DISTILL_TEACHER", project.overrides["student"])
+    monkeypatch.setenv("DISTILL_SKIP_RECIPES", '["kl", "hard_labels"]')
+    monkeypatch.setenv("DISTILL_RECIPES", '{"margin_mse": {"batch_size": 8, "num_negatives": 2, "sampling": "top"}}')
+    assert call(monkeypatch, "run") == 0
+    first = project.places.checkpoint_path("teacher")
+    train = beir_folder / "qrels" / "train.tsv"
+    text = train.read_text(encoding="utf-8")
+    train.write_text(text.replace("q-array-sum\tarray-sum\t", "q-array-sum\tmatrix-sum\t"), encoding="utf-8")
+    assert call(monkeypatch, "run", "--until", "teacher_scores") == 0
+    capsys.readouterr()
+    assert project.places.checkpoint_path("teacher") == first
+    assert call(monkeypatch, "why", "teacher_checkpoint") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("aged      teacher_checkpoint\n") and "training_judgements changed" in told
+    assert "distill-assets retrain --teacher makes it anew" in told
+
+    assert call(monkeypatch, "retrain", "--teacher") == 0
+    assert project.places.checkpoint_path("teacher") != first, "the folder is named after what it was made from"
+    assert "teacher_checkpoint" in capsys.readouterr().out
+    assert call(monkeypatch, "why", "teacher_checkpoint", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["assets"][0]["condition"] == "fresh"
+
+
 def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """--help is the only page that many users read."""
     assert call(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("run", "search", "leaderboard", "batches", "rollback", "ui"))
+    assert all(
+        command in shown
+        for command in ("run", "search", "leaderboard", "batches", "rollback", "ui", "why", "export-ranking")
+    )

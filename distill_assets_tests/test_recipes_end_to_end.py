@@ -38,13 +38,13 @@ def grown(beir_folder: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_p
 
 def manifest_of(project: Any, name: str) -> dict[str, Any]:
     """The manifest of a recipe's student."""
-    path = project.warehouse.read("checkpoints", slice_keys=[name]).column("path")[0].as_py()
-    return project.checkpoints.read_manifest(Path(path))
+    path = project.places.warehouse.read("checkpoints", slice_keys=[name]).column("path")[0].as_py()
+    return project.places.checkpoints.read_manifest(Path(path))
 
 
 def count(project: Any, statement: str) -> int:
     """One number from the warehouse."""
-    return int(project.warehouse.query(statement).column(0)[0].as_py())
+    return int(project.places.warehouse.query(statement).column(0)[0].as_py())
 
 
 def test_rounds_towers_and_unjudged_queries(grown: Any) -> None:
@@ -52,7 +52,7 @@ def test_rounds_towers_and_unjudged_queries(grown: Any) -> None:
     instance = dg.DagsterInstance.ephemeral()
     list(run_line(build_definitions(grown), grown, instance, until="teacher_scores"))
     before = count(grown, "SELECT count(*) FROM pair_scores")
-    scored = set(grown.warehouse.read("teacher_scores").column("query_id").to_pylist())
+    scored = set(grown.places.warehouse.read("teacher_scores").column("query_id").to_pylist())
     assert set(FREE_IDS) <= scored
     list(run_line(build_definitions(grown), grown, instance, until="eval_metrics"))
 
@@ -67,13 +67,17 @@ def test_rounds_towers_and_unjudged_queries(grown: Any) -> None:
     # Those that nobody judged are trained on by `free` alone.
     assert manifest_of(grown, "free")["training"]["num_groups"] == rounds["training"]["num_groups"] + 4
 
-    tower = Path(grown.warehouse.read("checkpoints", slice_keys=["tower"]).column("path")[0].as_py())
-    contents = grown.warehouse.read("corpus").column("text").to_pylist()
-    documents, _ = grown.embed(tower, contents, "document")
-    untouched, num_encoded = grown.embed(grown.student_path, contents, "document")
-    assert num_encoded == 0 and (documents == untouched).all()  # one set of vectors serves both
-    queries, _ = grown.embed(tower, NOT_JUDGED, "query")
-    assert abs(queries - grown.embed(grown.student_path, NOT_JUDGED, "query")[0]).max() > 1e-4
+    tower = Path(grown.places.warehouse.read("checkpoints", slice_keys=["tower"]).column("path")[0].as_py())
+    contents = grown.places.warehouse.read("corpus").column("text").to_pylist()
+    untouched = grown.models.student_path
+    documents = grown.vectors.embed(tower, contents, "document")[:]
+    assert (documents == grown.vectors.embed(untouched, contents, "document", _refuse)[:]).all()  # one set serves both
+    queries = grown.vectors.embed(tower, NOT_JUDGED, "query")[:]
+    assert abs(queries - grown.vectors.embed(untouched, NOT_JUDGED, "query")[:]).max() > 1e-4
 
     steps = list(run_line(build_definitions(grown), grown, instance, until="eval_metrics"))
     assert all(step.was_fresh for step in steps)
+
+
+def _refuse() -> Any:
+    raise AssertionError("a model was opened for vectors that are stored")

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from distill_assets.assets.publishing import current_champion
-from distill_assets.assets.release import _HISTORY_SCHEMA, roll_back
+from distill_assets.assets.publishing import current_champion, read_history
+from distill_assets.assets.release import HISTORY_SCHEMA, refused_models, roll_back
 from distill_assets.core.errors import PromotionError
 
 
@@ -25,7 +25,7 @@ def add(project: Any, hour: int, recipe: str, verdict: str, folder: Path) -> Non
         "dev_ndcg_at_10": 0.5,
         "p_value": None,
     }
-    project.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=_HISTORY_SCHEMA))
+    project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
 
 
 def test_roll_back_walks_back_one_champion_at_a_time(project: Any, tmp_path: Path) -> None:
@@ -48,6 +48,17 @@ def test_promotion_after_a_roll_back_can_be_rolled_back_again(project: Any, tmp_
     roll_back(project)  # decided now, after every other row
     champion = current_champion(project)
     assert champion["recipe"] == "first" and champion["verdict"] == "rolled_back"
+
+
+def test_the_history_is_in_the_order_of_decisions(project: Any, tmp_path: Path) -> None:
+    """A clock that is set back would make last year's model champion: its decision seems to be the newest."""
+    add(project, 9, "first", "promoted", tmp_path / "a")
+    add(project, 1, "second", "promoted", tmp_path / "b")
+    assert [(row["recipe"], row["sequence"]) for row in read_history(project)] == [("first", 1), ("second", 2)]
+    assert current_champion(project)["recipe"] == "second"
+    assert roll_back(project)["recipe"] == "first"
+    assert refused_models(read_history(project)) == {"fingerprint-second"}
+    assert [row["sequence"] for row in read_history(project)] == [1, 2, 3]
 
 
 def test_roll_back_refuses_a_folder_that_is_gone(project: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from distill_assets.assets.release import _HISTORY_SCHEMA
+from distill_assets.assets.release import HISTORY_SCHEMA
 from distill_assets.core.errors import PromotionError, SourceError
 from distill_assets.definitions import build_definitions
 from distill_assets.search import search
@@ -33,7 +33,7 @@ def inbox_project(tmp_path: Path, tiny_encoder: Path, tiny_cross_encoder: Path) 
         "dev_ndcg_at_10": 0.5,
         "p_value": None,
     }
-    project.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=_HISTORY_SCHEMA))
+    project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
     return project
 
 
@@ -61,7 +61,7 @@ def test_nothing_to_search_says_so(inbox_project: Any, project: Any) -> None:
 
 def test_a_batch_that_a_check_refused_is_named_and_the_others_are_searched(inbox_project: Any) -> None:
     """One update with broken documents must not take search over all the others down."""
-    corpus = inbox_project.source.root / "second" / "corpus.jsonl"
+    corpus = inbox_project.collection.source.root / "second" / "corpus.jsonl"
     lines = [json.dumps({"_id": f"signs-{number}", "text": "---"}) for number in range(3)]
     corpus.write_text(corpus.read_text(encoding="utf-8") + "\n".join(lines) + "\n", encoding="utf-8")
     instance = dg.DagsterInstance.ephemeral()
@@ -70,6 +70,26 @@ def test_a_batch_that_a_check_refused_is_named_and_the_others_are_searched(inbox
     tables = [dg.AssetKey(name) for name in ("corpus", "queries", "qrels")]
     for batch in ("first", "second"):
         job.execute_in_process(instance=instance, asset_selection=tables, partition_key=batch, raise_on_error=False)
-    assert inbox_project.warehouse.slice_info("corpus", "second").num_rows == 27
+    assert inbox_project.places.warehouse.slice_info("corpus", "second").num_rows == 27
     found = search(inbox_project, "how to sum a matrix", 5)
     assert found.missing_batches == ["second"] and len(found.hits) == 5
+
+
+def test_search_writes_nothing(inbox_project: Any) -> None:
+    """Queries of users that are kept fill the disk, are a secret in a file, and take the warehouse's lock from a training."""
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("batches", ["first", "second"])
+    job = build_definitions(inbox_project).resolve_implicit_global_asset_job_def()
+    for batch in ("first", "second"):
+        tables = [dg.AssetKey(name) for name in ("corpus", "queries", "qrels")]
+        job.execute_in_process(instance=instance, asset_selection=tables, partition_key=batch)
+
+    def listing() -> dict[str, tuple[int, int]]:
+        found = sorted(path for path in inbox_project.places.folder.rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+
+    before = listing()
+    assert before
+    for number in range(5):
+        assert len(search(inbox_project, f"how to sum a matrix {number}", 3).hits) == 3
+    assert listing() == before

@@ -1,5 +1,25 @@
-"""The ten assets, thin: read, call core, write, report. One module per group of the graph, checks beside their asset.
+"""The assets of the line, in data-flow order."""
 
-`inputs` says for each slice what it is made from; `reporting` turns rows into metadata. No asset picks "the newest file",
-none swallows an error, none imports torch before it runs.
-"""
+from distill_assets.assets.collection import CORPUS, QRELS, QUERIES
+from distill_assets.assets.evaluation import EVAL_METRICS, LEADERBOARD
+from distill_assets.assets.line import Asset
+from distill_assets.assets.negatives import HARD_NEGATIVES
+from distill_assets.assets.release import CHAMPION
+from distill_assets.assets.student import STUDENT_CHECKPOINT
+from distill_assets.assets.teacher import TEACHER_CHECKPOINT, TEACHER_SCORES
+
+ASSETS: dict[str, Asset] = {
+    asset.name: asset
+    for asset in (
+        CORPUS,
+        QUERIES,
+        QRELS,
+        HARD_NEGATIVES,
+        TEACHER_CHECKPOINT,
+        TEACHER_SCORES,
+        STUDENT_CHECKPOINT,
+        EVAL_METRICS,
+        LEADERBOARD,
+        CHAMPION,
+    )
+}

@@ -2,11 +2,11 @@
 
 A check is judged before its slice is written. A slice whose blocking check failed is written all the same, so that a person can
 look at it, but without the fingerprint of its inputs: the next run makes it again, and nothing is made from it
-(`assets/inputs.py`, `data_version`).
+(`State.version` in `handles/collection.py`).
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,18 +43,12 @@ CHECKS: tuple[Check, ...] = (
         next_step="Remove the copies: a copy of a relevant document that nobody judged counts as a mistake of every system.",
     ),
     Check(
-        name="test_queries_unseen",
-        asset="queries",
-        is_blocking=False,
-        meaning="No test query stands in train, equal or nearly so, over all batches.",
-        next_step="Remove the twins of the sample from train or test; test numbers are a little too good until then.",
-    ),
-    Check(
         name="leakage_within_limit",
         asset="queries",
         is_blocking=True,
-        meaning="The share of test queries that stand in train is at most `max_leaked_queries`.",
-        next_step="Remove the twins from train or test, or split by the query's text; if they are meant, raise max_leaked_queries.",
+        meaning="Few queries of the batch stand in two splits, equal or nearly so: at most `max_leaked_queries`.",
+        next_step="Split by the query's text, or remove the twins; if they are meant, raise max_leaked_queries. "
+        "Twins are left out of the earlier split in any case.",
     ),
     Check(
         name="queries_judged",
@@ -107,20 +101,6 @@ CHECKS: tuple[Check, ...] = (
         next_step="Lower the recipe's learning_rate, or train it longer; a changed recipe is trained anew.",
     ),
     Check(
-        name="agrees_with_teacher",
-        asset="student_checkpoint",
-        is_blocking=False,
-        meaning="Training moved the student's order of each query's documents towards the teacher's.",
-        next_step="Train longer, raise the learning rate, or score more negatives: the student has not learned from the teacher.",
-    ),
-    Check(
-        name="metrics_agree",
-        asset="eval_metrics",
-        is_blocking=True,
-        meaning="A second tool counts the same metrics, to 1e-6.",
-        next_step="Believe no metric: reinstall the pinned ir-measures and pytrec-eval-terrier, and report it if it stays.",
-    ),
-    Check(
         name="gate",
         asset="champion",
         is_blocking=False,
@@ -165,12 +145,6 @@ def check_results(asset: str, verdicts: Mapping[str, Verdict]) -> list[dg.AssetC
 def find_check(asset: str, name: str) -> Check:
     """The check of that name on that asset."""
     return next(check for check in CHECKS if (check.asset, check.name) == (asset, name))
-
-
-def accepted(input_fingerprint: str, results: Sequence[dg.AssetCheckResult]) -> str:
-    """The fingerprint to store with a slice: empty, so that the slice is never up to date, when a blocking check failed."""
-    refused = any(not result.passed and result.severity is dg.AssetCheckSeverity.ERROR for result in results)
-    return "" if refused else input_fingerprint
 
 
 def _metadata(asset: str, name: str, verdict: Verdict) -> dict[str, Any]:

@@ -1,52 +1,34 @@
 """Group `collection`: what a batch brings, as three tables."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 
-from distill_assets.assets.checks import accepted, check_results, check_specs
-from distill_assets.assets.failures import retrying
-from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
-from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
-from distill_assets.core.errors import SourceError
+from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.line import Asset, Made
+from distill_assets.assets.reads import Reads
+from distill_assets.assets.reporting import markdown_table
+from distill_assets.core.errors import InputsMovedError, SourceError
 from distill_assets.core.quality import (
     Verdict,
-    find_twins,
     judge_coverage,
     judge_duplicates,
     judge_empty_documents,
     judge_leakage,
     judge_missing_positives,
-    judge_unseen,
 )
 from distill_assets.core.records import Collection, Document, Qrel, Query, hash_text
-from distill_assets.partitions import batches
-from distill_assets.resources import Project
-from distill_assets.sources.base import Source
-from distill_assets.storage.warehouse import utc_now
-
-_COMMON: dict[str, Any] = {
-    "partitions_def": batches,
-    "group_name": "collection",
-    "kinds": {"python", "duckdb"},
-    "owners": OWNERS,
-    "pool": "warehouse",
-}
+from distill_assets.core.splits import find_twins
+from distill_assets.sources.base import Source, read_settled
+from distill_assets.storage.warehouse import SliceWrite, utc_now
 
 
-@dg.asset(
-    code_version=CODE_VERSIONS["corpus"],
-    metadata={"dagster/column_schema": table_schema("corpus")},
-    check_specs=check_specs("corpus", batches),
-    **_COMMON,
-)
-@retrying
-def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def corpus(inputs: Inputs) -> Made:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
-    documents = _read(project, context.partition_key).documents
+    documents = _read(inputs).documents
     rows = pa.table(
         {
             "doc_id": pa.array([d.doc_id for d in documents], pa.string()),
@@ -55,19 +37,12 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "content_hash": pa.array([hash_text(d.content) for d in documents], pa.string()),
         }
     )
-    return _write(context, project, "corpus", rows, _judge_documents(project, context.partition_key, documents))
+    return _made(rows, _judge_documents(inputs, documents))
 
 
-@dg.asset(
-    code_version=CODE_VERSIONS["queries"],
-    metadata={"dagster/column_schema": table_schema("queries")},
-    check_specs=check_specs("queries", batches),
-    **_COMMON,
-)
-@retrying
-def queries(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def queries(inputs: Inputs) -> Made:
     """Queries of one batch, each with its split: train, dev or test."""
-    found = _read(project, context.partition_key).queries
+    found = _read(inputs).queries
     rows = pa.table(
         {
             "query_id": pa.array([q.query_id for q in found], pa.string()),
@@ -75,19 +50,12 @@ def queries(context: dg.AssetExecutionContext, project: Project) -> dg.Materiali
             "split": pa.array([q.split for q in found], pa.string()),
         }
     )
-    return _write(context, project, "queries", rows, _judge_queries(project, context.partition_key, found))
+    return _made(rows, _judge_queries(inputs, found))
 
 
-@dg.asset(
-    code_version=CODE_VERSIONS["qrels"],
-    metadata={"dagster/column_schema": table_schema("qrels")},
-    check_specs=check_specs("qrels", batches),
-    **_COMMON,
-)
-@retrying
-def qrels(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def qrels(inputs: Inputs) -> Made:
     """Human judgements of one batch: which documents are relevant to which query."""
-    collection = _read(project, context.partition_key)
+    collection = _read(inputs)
     rows = pa.table(
         {
             "query_id": pa.array([q.query_id for q in collection.qrels], pa.string()),
@@ -95,54 +63,82 @@ def qrels(context: dg.AssetExecutionContext, project: Project) -> dg.Materialize
             "relevance": pa.array([q.relevance for q in collection.qrels], pa.int32()),
         }
     )
-    verdicts = _judge_qrels(project, context.partition_key, collection)
-    return _write(context, project, "qrels", rows, verdicts, {"num_dropped_qrels": collection.num_dropped_qrels})
+    return _made(rows, _judge_qrels(inputs, collection), {"num_dropped_qrels": collection.num_dropped_qrels})
 
 
-def _judge_documents(project: Project, batch: str, documents: list[Document]) -> dict[str, Verdict]:
+def _asset(body: Any, checked_against: tuple[str, ...], settings: tuple[str, ...] = ()) -> Asset:
+    return Asset(
+        name=body.__name__,
+        reads=Reads(inputs=("source",), settings=settings, checked_against=checked_against),
+        body=body,
+        table=body.__name__,
+        group="collection",
+        pool="warehouse",
+        kinds=frozenset({"python", "duckdb"}),
+        code_version="1",
+        by="batch",
+        is_empty_meant=True,  # a batch may bring queries alone, or documents alone
+    )
+
+
+CORPUS = _asset(corpus, ("corpus",))
+QUERIES = _asset(queries, ("queries",), ("max_leaked_queries", "near_identical"))
+QRELS = _asset(qrels, ("corpus", "queries", "qrels"))
+
+
+def _made(rows: pa.Table, verdicts: Mapping[str, Verdict], metadata: Mapping[str, Any] | None = None) -> Made:
+    sample = {"sample": markdown_table(rows.slice(0, 5).to_pylist())}
+    return Made(rows=rows, verdicts=verdicts, metadata=sample | dict(metadata or {}))
+
+
+def _judge_documents(inputs: Inputs, documents: list[Document]) -> dict[str, Verdict]:
     hash_of = {document.doc_id: hash_text(document.content) for document in documents}
     return {
         "documents_not_empty": judge_empty_documents({d.doc_id: d.content for d in documents}),
-        "documents_distinct": judge_duplicates(hash_of, _same_content_elsewhere(project, batch, hash_of)),
+        "documents_distinct": judge_duplicates(hash_of, _same_content_elsewhere(inputs, hash_of)),
     }
 
 
-def _same_content_elsewhere(project: Project, batch: str, hash_of: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def _same_content_elsewhere(inputs: Inputs, hash_of: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(content hash, batch, doc_id) of documents of other batches that have the content of one of this batch."""
-    rows = project.warehouse.query(
+    rows = inputs.project.places.warehouse.query(
         "SELECT content_hash, batch, doc_id FROM corpus SEMI JOIN incoming USING (content_hash) "
-        "WHERE batch IN (SELECT unnest(?::VARCHAR[]))",
-        [_others(project, "corpus", batch)],
-        incoming=pa.table({"content_hash": pa.array(sorted(set(hash_of.values())), pa.string())}),
+        "WHERE batch IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL",
+        [inputs.others("corpus")],
+        tables={"incoming": pa.table({"content_hash": pa.array(sorted(set(hash_of.values())), pa.string())})},
     )
     return [(row["content_hash"], row["batch"], row["doc_id"]) for row in rows.to_pylist()]
 
 
-def _judge_queries(project: Project, batch: str, found: list[Query]) -> dict[str, Verdict]:
-    """Test queries of this batch against train of all, and those of the others against train of this batch."""
-    rows = project.warehouse.read(
-        "queries", slice_keys=_others(project, "queries", batch), columns=["query_id", "text", "split"]
-    ).to_pylist()
-    everything = {row["query_id"]: (row["split"], row["text"]) for row in rows}
-    everything |= {query.query_id: (query.split, query.text) for query in found}
-    test, train = ({i: text for i, (split, text) in everything.items() if split == s} for s in ("test", "train"))
-    own = {query.query_id for query in found}
-    twins = find_twins(test, train, jaccard=project.settings.near_identical)
-    ours = [twin for twin in twins if {twin.test_id, twin.train_id} & own]
-    return {
-        "test_queries_unseen": judge_unseen(ours, len(test)),
-        "leakage_within_limit": judge_leakage(ours, len(test), limit=project.settings.max_leaked_queries),
+def _judge_queries(inputs: Inputs, found: list[Query]) -> dict[str, Verdict]:
+    """Queries that stand in two splits. A batch is refused for its own alone, so the order in which batches arrive refuses nothing.
+
+    What repeats a query of another batch is left out of the earlier split by the line itself (`storage/collection.py`), and is
+    counted here.
+    """
+    jaccard = inputs.settings.near_identical
+    verdict = judge_leakage(found, found, find_twins(found, jaccard=jaccard), limit=inputs.settings.max_leaked_queries)
+    columns = ["query_id", "text", "split"]
+    rows = inputs.project.places.warehouse.read("queries", slice_keys=inputs.others("queries"), columns=columns)
+    everything = {row["query_id"]: Query(**row) for row in rows.to_pylist()} | {
+        query.query_id: query for query in found
     }
+    own = {query.query_id for query in found}
+    twins = find_twins(everything.values(), jaccard=jaccard)
+    elsewhere = [q for q, twin in twins.items() if q in own and twin.query_id not in own]
+    told = f"{verdict.found}; {len(elsewhere):,} of its queries stand in another split of another batch"
+    figures = {**verdict.figures, "num_in_other_batches": len(elsewhere)}
+    return {"leakage_within_limit": replace(verdict, found=told, figures=figures)}
 
 
-def _judge_qrels(project: Project, batch: str, collection: Collection) -> dict[str, Verdict]:
+def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
     """Judgements may come in another batch than their queries or documents, so all batches are asked."""
-    warehouse = project.warehouse
-    others = warehouse.read("qrels", slice_keys=_others(project, "qrels", batch), columns=_QREL_COLUMNS).to_pylist()
-    judgements = [*collection.qrels, *(Qrel(row["query_id"], row["doc_id"], row["relevance"]) for row in others)]
+    warehouse = inputs.project.places.warehouse
+    columns = ["query_id", "doc_id", "relevance"]
+    others = warehouse.read("qrels", slice_keys=inputs.others("qrels"), columns=columns).to_pylist()
+    judgements = [*collection.qrels, *(Qrel(**row) for row in others)]
     rows = warehouse.query(
-        "SELECT DISTINCT doc_id FROM corpus WHERE batch IN (SELECT unnest(?::VARCHAR[]))",
-        [_others(project, "corpus", batch)],
+        "SELECT DISTINCT doc_id FROM corpus WHERE batch IN (SELECT unnest(?::VARCHAR[]))", [inputs.others("corpus")]
     )
     known = {*rows.column("doc_id").to_pylist(), *(document.doc_id for document in collection.documents)}
     judged = {qrel.query_id for qrel in judgements if qrel.relevance > 0}
@@ -153,63 +149,32 @@ def _judge_qrels(project: Project, batch: str, collection: Collection) -> dict[s
     }
 
 
-_QREL_COLUMNS = ["query_id", "doc_id", "relevance"]
+def _read(inputs: Inputs) -> Collection:
+    """The three assets of a batch share one parse where they run in one process; a changed source is parsed again.
 
-
-def _others(project: Project, table: str, batch: str) -> list[str]:
-    """The other batches of the collection that this table holds, those that are being read at this moment included."""
-    there = project.warehouse.slices(table)
-    return [other for other in project.source.batches() if other != batch and other in there]
+    What cannot be read goes into quarantine: its reason is kept, and the sensor leaves it alone until its content changes.
+    """
+    source, batch, warehouse = inputs.source, inputs.partition, inputs.project.places.warehouse
+    key = source.fingerprint(batch)
+    try:
+        collection = _read_once(source, batch, key)
+    except SourceError as error:
+        row = {"source_fingerprint": [key], "reason": [str(error)], "quarantined_at": [utc_now()]}
+        warehouse.write(SliceWrite(table="quarantine", rows=pa.table(row), slice_key=batch))
+        raise
+    if warehouse.slice_info("quarantine", batch) is not None:
+        warehouse.drop_slice("quarantine", batch)
+    return collection
 
 
 @lru_cache(maxsize=2)
-def _read_once(source: Source, batch: str, _: str) -> Collection:
-    collection = source.read(batch)
+def _read_once(source: Source, batch: str, key: str) -> Collection:
+    """What the batch brings at the content `key`. Raises `InputsMovedError` where it has other content once it is read."""
+    collection, found = read_settled(source, batch)
+    if found != key:
+        raise InputsMovedError(f"batch {batch!r} of {source.name} changed while it was being read: read it again")
     if not (collection.documents or collection.queries or collection.qrels):
         raise SourceError(
             f"batch {batch!r} of {source.name} has no documents, queries or judgements: check the source, or remove it"
         )
     return collection
-
-
-def _read(project: Project, batch: str) -> Collection:
-    """The three assets of a batch share one parse where they run in one process; a changed source is parsed again.
-
-    What cannot be read goes into quarantine: its reason is kept, and the sensor leaves it alone until its content changes.
-    """
-    key = project.source.fingerprint(batch)
-    try:
-        collection = _read_once(project.source, batch, key)
-    except SourceError as error:
-        row = {
-            "source_fingerprint": [key],
-            "reason": [str(error)],
-            "quarantined_at": [utc_now()],
-        }
-        project.warehouse.replace_slice("quarantine", pa.table(row), slice_key=batch, input_fingerprint=key)
-        raise
-    if project.warehouse.slice_info("quarantine", batch) is not None:
-        project.warehouse.drop_slice("quarantine", batch)
-    return collection
-
-
-def _write(
-    context: dg.AssetExecutionContext,
-    project: Project,
-    table: str,
-    rows: pa.Table,
-    verdicts: Mapping[str, Verdict],
-    metadata: dict[str, Any] | None = None,
-) -> dg.MaterializeResult:
-    batch, version, checks = context.partition_key, content_version(rows), check_results(table, verdicts)
-    # A batch may bring queries alone, or documents alone: an empty table is then what it says.
-    project.warehouse.replace_slice(
-        table,
-        rows,
-        slice_key=batch,
-        input_fingerprint=accepted(input_fingerprint(project, table, batch), checks),
-        data_version=version,
-        allow_empty=True,
-    )
-    sample = {"sample": markdown_table(rows.slice(0, 5).to_pylist())}
-    return materialised(table, version, rows.num_rows, {**sample, **(metadata or {})}, checks)

@@ -1,24 +1,22 @@
 """What the leaderboard's means are made of, per query: rankings, agreement with the teacher, and the teacher's own test on dev."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.reading import Qrels, checkpoint_path, read_corpus, read_labels, read_step_groups
-from distill_assets.assets.scoring import score_texts
+from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.inputs import Inputs
 from distill_assets.core.agreement import kendall_tau_b, overlap_at_k
 from distill_assets.core.groups import pairs_of, per_group
 from distill_assets.core.metrics import QueryMetrics, rerank_metrics
-from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import TEACHER
 from distill_assets.core.records import Query
 from distill_assets.core.retrieval import Run, pool_documents, rank
-from distill_assets.resources import Project
-
-_TOP = 3  # documents of each ranking that the report shows
+from distill_assets.storage.collection import Qrels
 
 
 @dataclass(frozen=True)
@@ -52,84 +50,71 @@ class ScoredPool:
         return float(np.mean(shares)) if shares else 0.0
 
 
-def score_pool(project: Project, context: Any, queries: Sequence[Query], runs: Mapping[str, Run]) -> ScoredPool:
+def score_pool(inputs: Inputs, queries: Sequence[Query], runs: Mapping[str, Run]) -> ScoredPool:
     """Have the teacher score the pool of these first-stage runs; pairs that it has scored before are looked up."""
-    content_of = read_corpus(project).content_of
-    doc_ids = pool_documents(list(runs.values()), project.settings.pool_depth)
+    content_of = inputs.documents.content_of
+    doc_ids = pool_documents(list(runs.values()), inputs.settings.pool_depth)
     pairs = [(q.text, content_of[d]) for q in queries for d in doc_ids[q.query_id]]
-    logits, num_scored = score_texts(project, context, pairs)
+    logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
     return ScoredPool(queries, doc_ids, pairs, logits, num_scored)
 
 
-def write_query_results(
-    project: Project,
+def result_rows(
+    inputs: Inputs,
     pool: ScoredPool,
-    qrels: Qrels,
-    runs: Mapping[str, Run],
+    students: Mapping[str, Path],
     per_query: Mapping[str, Mapping[str, QueryMetrics]],
-) -> None:
-    """Fill `query_results`: nDCG@10, what was found, and for each student its agreement with the teacher on the pool.
+) -> pa.Table:
+    """Rows of `query_results`: nDCG@10, and for each student its agreement with the teacher on the pool.
 
     The students' vectors are in their store by now: nothing is encoded again.
     """
-    agreement = _agreement(project, pool, runs)
+    agreement = _agreement(inputs, pool, students)
     rows = [
         {
             "split": "test",
             "system": system,
             "query_id": query_id,
             "ndcg_at_10": found.ndcg_at_10,
-            "relevant_rank": _relevant_rank(runs[system][query_id], qrels[query_id]),
-            "top_doc_ids": json.dumps([doc_id for doc_id, _ in runs[system][query_id][:_TOP]]),
             "kendall_tau": agreement.get((system, query_id), (None, None))[0],
             "overlap_at_10": agreement.get((system, query_id), (None, None))[1],
         }
         for system, metrics in per_query.items()
         for query_id, found in metrics.items()
     ]
-    project.warehouse.replace_slice("query_results", pa.Table.from_pylist(rows, schema=_RESULT_SCHEMA))
+    return pa.Table.from_pylist(rows, schema=_RESULT_SCHEMA)
 
 
-def write_fitness(project: Project, context: Any, recipes: Sequence[str]) -> int:
-    """Fill `teacher_fitness`: nDCG@10 of the teacher and of every student reranking the same dev candidates.
-
-    Returns how many pairs needed a teacher's forward pass.
+def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
+    """Rows of `teacher_fitness`, nDCG@10 of the teacher and of every student reranking the same dev candidates; and forward passes.
 
     On the `step_queries` dev queries that also choose the students' training steps, which favours the students: a teacher that is
     called fit is so all the more.
     """
-    groups = read_step_groups(project, read_labels(project))
+    groups = step_groups(inputs)
     pairs = pairs_of(groups)
-    logits, num_scored = score_texts(project, context, pairs)
+    logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
     scores: dict[str, Any] = {TEACHER: logits}
-    scores |= {name: project.cosines(checkpoint_path(project, name), pairs) for name in recipes}
+    scores |= {name: inputs.project.vectors.cosines(inputs.checkpoint_path(name), pairs) for name in inputs.recipes}
     rows = [
         {"system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
         for system, values in scores.items()
         for query_id, found in rerank_metrics(groups, per_group(groups, values)).items()
     ]
-    project.warehouse.replace_slice("teacher_fitness", pa.Table.from_pylist(rows, schema=_FITNESS_SCHEMA))
-    return num_scored
+    return pa.Table.from_pylist(rows, schema=_FITNESS_SCHEMA), num_scored
 
 
 def _agreement(
-    project: Project, pool: ScoredPool, systems: Iterable[str]
+    inputs: Inputs, pool: ScoredPool, students: Mapping[str, Path]
 ) -> dict[tuple[str, str], tuple[float | None, float]]:
     """(system, query_id) -> (Kendall's tau-b, overlap@10) of each student with the teacher, on the query's whole pool."""
     found = {}
-    for system in systems:
-        if system in (BM25, TEACHER):  # BM25 scores only what shares a word
-            continue
-        path = project.student_path if system == UNTOUCHED_STUDENT else checkpoint_path(project, system)
-        cosines = pool.per_query(project.cosines(path, pool.pairs))
+    for system, path in students.items():
+        cosines = pool.per_query(inputs.project.vectors.cosines(path, pool.pairs))
         for query, teacher, student in zip(pool.queries, pool.per_query(pool.logits), cosines, strict=True):
             overlap = overlap_at_k(pool.doc_ids[query.query_id], teacher, student)
             found[system, query.query_id] = (kendall_tau_b(teacher, student), overlap)
     return found
-
-
-def _relevant_rank(ranking: Sequence[tuple[str, float]], judged: Mapping[str, int]) -> int | None:
-    return next((place for place, (doc_id, _) in enumerate(ranking, start=1) if judged.get(doc_id, 0) > 0), None)
 
 
 _RESULT_SCHEMA = pa.schema(
@@ -138,8 +123,6 @@ _RESULT_SCHEMA = pa.schema(
         ("system", pa.string()),
         ("query_id", pa.string()),
         ("ndcg_at_10", pa.float64()),
-        ("relevant_rank", pa.int32()),
-        ("top_doc_ids", pa.string()),
         ("kendall_tau", pa.float64()),
         ("overlap_at_10", pa.float64()),
     ]

@@ -1,235 +1,200 @@
-"""What each slice is made from, as one fingerprint per asset and partition.
+"""The handle that an asset's body reads through: what its declaration names, read once, in one snapshot.
 
-An asset stores the fingerprint with the slice it writes; `distill-assets run` compares it with the fingerprint of today
-and materialises what differs. Content decides, never time: a batch that was read again and brought the same rows moves
-nothing downstream.
+The version of every input is taken before the body runs and compared when its result is stored, in the same transaction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from distill_assets.core.errors import MissingPartitionError
+from distill_assets.assets.reads import Moment, Reads
+from distill_assets.core.choosing import choose_queries
+from distill_assets.core.errors import InputsMovedError, UndeclaredReadError
+from distill_assets.core.groups import Labels
 from distill_assets.core.recipes import Recipe
-from distill_assets.core.records import fingerprint, fingerprint_rows
+from distill_assets.core.records import Query
+from distill_assets.handles.logits import Logits, Teacher
+from distill_assets.handles.retrieval import Corpus, Retrieval
 from distill_assets.resources import Project
-from distill_assets.settings import BUNDLED
-from distill_assets.storage.models import fingerprint_model
+from distill_assets.settings import SPEED_SETTINGS
+from distill_assets.sources.base import Source
+from distill_assets.storage.collection import EVALUATION, TRAINING, Collection, Qrels
 
-# Raise an asset's number when its code gives other rows from the same inputs.
-CODE_VERSIONS = {
-    "corpus": "1",
-    "queries": "1",
-    "qrels": "1",
-    "hard_negatives": "3",
-    "teacher_checkpoint": "4",
-    "teacher_scores": "2",
-    "student_checkpoint": "1",
-    "eval_metrics": "2",
-    "leaderboard": "3",
-    "champion": "1",
+if TYPE_CHECKING:
+    import duckdb
+
+LOADERS: dict[str, Callable[[Collection, Moment], Any]] = {
+    "documents": lambda c, m: Corpus(*c.documents(), m.state.versions("corpus", m.state.batches)),
+    "training_queries": lambda c, m: c.queries(TRAINING),
+    "training_judgements": lambda c, m: c.judgements(TRAINING),
+    "texts": lambda c, m: c.texts(),
+    "evaluation_queries": lambda c, m: c.queries(EVALUATION),
+    "evaluation_judgements": lambda c, m: c.judgements(EVALUATION),
+    "candidates": lambda c, m: c.candidates(),
+    "logits": lambda c, m: c.logits(),
+    "own_queries": lambda c, m: c.queries(TRAINING, m.partition),
+    "own_judgements": lambda c, m: c.judgements(TRAINING, m.partition),
+    "own_texts": lambda c, m: c.texts(m.partition),
+    "own_candidates": lambda c, m: c.candidates(m.partition),
 }
 
 
-def data_version(project: Project, table: str, slice_key: str = "") -> str:
-    """Content version of one materialised slice.
+class DeclaredSettings:
+    """The settings that a declaration names, and those that change speed alone."""
 
-    Raises:
-        MissingPartitionError: it is not there, or a blocking check refused it.
+    def __init__(self, project: Project, reads: Reads, owner: str) -> None:
+        self._settings, self._allowed, self._owner = project.settings, {*reads.settings, *SPEED_SETTINGS}, owner
+
+    def __getattr__(self, name: str) -> Any:
+        """The setting's value. Raises `UndeclaredReadError` for one that is not declared."""
+        if name not in self._allowed:
+            raise UndeclaredReadError(f"{self._owner} reads the setting {name!r}: name it in its declaration")
+        return getattr(self._settings, name)
+
+
+class Inputs:
+    """What one run of one asset's partition reads.
+
+    Attributes:
+        versions: of every declared input by name, as they were when reading began.
+        settings: those that the declaration names.
+        log: of the run.
     """
-    info = project.warehouse.slice_info(table, slice_key)
-    where = f"{table}{f'[{slice_key}]' if slice_key else ''}"
-    if info is None:
-        raise MissingPartitionError(f"{where} is not materialised: materialise it first, or run distill-assets run")
-    if not info.input_fingerprint:
-        raise MissingPartitionError(
-            f"{where} did not pass a blocking check: its checks in the Dagster UI say what was found and what to do; "
-            "then materialise it again"
-        )
-    return info.data_version
 
+    def __init__(self, project: Project, asset: str, reads: Reads, partition: str, log: Any) -> None:
+        self._project, self._reads, self._asset = project, reads, asset
+        self.partition, self.log = partition, log
+        self.settings: Any = DeclaredSettings(project, reads, asset)
+        with project.places.warehouse.reading() as connection:
+            connection.begin()
+            moment = self._moment_on(connection)
+            self.versions = reads.versions(moment)
+            collection = project.collection.on(connection, moment.state.batches)
+            self._values = {name: LOADERS[name](collection, moment) for name in self.versions if name in LOADERS}
+            self.batches, self._left_out = list(moment.state.batches), collection.left_out
+            self._slices, self._recipes = moment.state.slices, moment.recipes
 
-def data_versions(project: Project, table: str, keys: Sequence[str]) -> str:
-    """Fingerprint of several slices' keys and content versions. Raises `MissingPartitionError` for the first that is missing."""
-    return fingerprint(*((key, data_version(project, table, key)) for key in keys))
+    def __getattr__(self, name: str) -> Any:
+        """A view of the collection by its declared name (`LOADERS`)."""
+        if name not in LOADERS:
+            raise AttributeError(name)
+        self._require(name)
+        return self._values[name]
 
+    def _require(self, name: str) -> None:
+        if name not in self.versions:
+            raise UndeclaredReadError(f"{self._asset} reads {name!r}: name it in its declaration")
 
-def of_batch(project: Project, batch: str) -> str:
-    """Inputs of corpus, queries and qrels: what the source would read now."""
-    return fingerprint(project.source.name, project.source.fingerprint(batch))
+    def _moment_on(self, connection: "duckdb.DuckDBPyConnection") -> Moment:
+        return Moment(self._project, self._project.collection.state_on(connection), self.partition)
 
+    def require_unmoved(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Raise `InputsMovedError` unless every input still has the version that it had when reading began."""
+        now = self._reads.versions(self._moment_on(connection))
+        moved = sorted(name for name in {*now, *self.versions} if now.get(name) != self.versions.get(name))
+        if moved:
+            raise InputsMovedError(
+                f"{self._asset}[{self.partition}]: {', '.join(moved)} changed while it was being made: nothing was stored; "
+                "materialise it again"
+            )
 
-def of_hard_negatives(project: Project, batch: str) -> str:
-    """Every document of every batch, this batch's queries and judgements, the encoder, the mining rules."""
-    data_version(project, "corpus", batch)  # its own documents, before those of all others
-    return fingerprint(
-        data_versions(project, "corpus", project.batches()),
-        data_version(project, "queries", batch),
-        data_version(project, "qrels", batch),
-        project.student_fingerprint,
-        project.settings.mining_fingerprint,
-    )
+    # --- what a batch brings -------------------------------------------------------------------------------------------
 
+    @property
+    def source(self) -> Source:
+        """Where batches come from."""
+        self._require("source")
+        return self._project.collection.source
 
-def of_teacher_checkpoint(project: Project, _: str = "") -> str:
-    """The model it starts from; with fine-tuning, every label and mined negative as well."""
-    settings, batches = project.settings, project.batches()
-    parts: list[object] = [fingerprint_model(project.teacher_source_path)]
-    if project.teacher_choice == BUNDLED or project.is_teacher_joined:
-        parts.append(project.student_fingerprint)
-    if project.is_teacher_joined:  # its weight is measured on dev candidates
-        parts += [
-            "joined",
-            settings.step_queries,
-            *(data_versions(project, t, batches) for t in ("queries", "hard_negatives")),
-        ]
-    if project.is_teacher_trained:
-        tables = ("queries", "qrels", "hard_negatives")
-        parts += [settings.teacher_recipe.fingerprint, project.num_teacher_folds]
-        parts += [data_versions(project, table, batches) for table in tables]
-    return fingerprint(*parts)
+    def others(self, table: str) -> list[str]:
+        """The other batches that a table holds, those that are being read at this moment included; for checks."""
+        if table not in self._reads.checked_against:
+            raise UndeclaredReadError(f"{self._asset} is checked against {table!r}: name it in its declaration")
+        there = self._project.places.warehouse.slices(table)
+        return [other for other in self.source.batches() if other != self.partition and other in there]
 
+    # --- the collection ------------------------------------------------------------------------------------------------
 
-def of_teacher_scores(project: Project, batch: str) -> str:
-    """The pairs of this batch, the texts behind them, and the teacher."""
-    return fingerprint(
-        data_version(project, "hard_negatives", batch),
-        data_version(project, "qrels", batch),
-        data_version(project, "queries", batch),
-        _document_versions(project, [batch]),
-        data_version(project, "checkpoints", "teacher"),
-        project.settings.num_scored_negatives,
-        project.settings.teacher_max_length,
-        project.settings.precision,
-    )
+    @property
+    def view_parameters(self) -> dict[str, Any]:
+        """Parameters of the statements that build on `storage/collection.py`."""
+        return {"batches": self.batches, "left_out": list(self._left_out)}
 
+    def slice_versions(self, tables: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Data version of every batch's slice, by table: the way back from a model to its data."""
+        return {
+            table: {b: self._slices[table, b].data_version for b in self.batches if (table, b) in self._slices}
+            for table in tables
+        }
 
-def of_student_checkpoint(project: Project, name: str) -> str:
-    """The recipe, the untouched student, and the labels that the recipe reads: soft ones, or hard ones alone."""
-    recipe = project.settings.recipe(name)
-    parts = [recipe.fingerprint, project.student_fingerprint, project.settings.step_queries]
-    if recipe.rounds > 1:  # it mines and has pairs scored by itself
-        parts += [project.settings.mining_fingerprint, project.settings.num_scored_negatives]
-    return fingerprint(*parts, _label_versions(project, recipe))
+    @cached_property
+    def labels(self) -> Labels:
+        """Positives and mined negatives of train and dev queries, with their texts: those of the whole corpus where it is read."""
+        texts: Mapping[str, str] = self.documents.content_of if "documents" in self.versions else self.texts
+        return Labels(self.training_judgements, self.candidates, texts)
 
+    def training(self, split: str) -> list[Query]:
+        """Judged queries of one of the splits train and dev, sorted by id."""
+        return [q for q in self.training_queries if q.split == split and q.query_id in self.training_judgements]
 
-def _label_versions(project: Project, recipe: Recipe) -> str:
-    batches = project.batches()
-    tables = ["queries", "qrels", "hard_negatives"] + (["teacher_scores"] if recipe.uses_teacher else [])
-    if recipe.reads_whole_corpus:
-        tables.append("corpus")
-    return fingerprint(
-        _document_versions(project, batches), *(data_versions(project, table, batches) for table in tables)
-    )
+    def evaluated(self, split: str, limit: int | None) -> tuple[list[Query], Qrels]:
+        """Judged queries of dev or test, at most `limit` chosen by hash, and their judgements."""
+        judged = self.evaluation_judgements
+        queries = choose_queries([q for q in self.evaluation_queries if q.split == split], judged, limit)
+        return queries, {q.query_id: judged[q.query_id] for q in queries}
 
+    # --- models and what they are asked for ----------------------------------------------------------------------------
 
-def _document_versions(project: Project, batches: Sequence[str]) -> str:
-    """Content of the positives and negatives of these batches: their ids may stay while another batch replaces a text."""
-    rows = project.warehouse.query(_DOCUMENT_VERSIONS, [project.batches(), list(batches), list(batches)])
-    return fingerprint_rows(zip(*rows.to_pydict().values(), strict=True))
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of this partition."""
+        self._require("recipe")
+        return self._project.settings.recipe(self.partition)
 
+    @property
+    def recipes(self) -> Sequence[str]:
+        """Names of all recipes, sorted."""
+        return self._recipes
 
-_DOCUMENT_VERSIONS = """
-    WITH latest AS (
-        SELECT doc_id, arg_max(content_hash, batch) AS content_hash FROM corpus
-        WHERE batch IN (SELECT unnest(?::VARCHAR[])) GROUP BY doc_id
-    ), used AS (
-        SELECT doc_id FROM hard_negatives WHERE batch IN (SELECT unnest(?::VARCHAR[]))
-        UNION SELECT doc_id FROM qrels WHERE batch IN (SELECT unnest(?::VARCHAR[]))
-    )
-    SELECT doc_id, content_hash FROM used LEFT JOIN latest USING (doc_id) ORDER BY doc_id
-"""
+    @property
+    def student_path(self) -> Path:
+        """Folder of the untouched student."""
+        self._require("student")
+        return self._project.models.student_path
 
+    def checkpoint_path(self, recipe: str) -> Path:
+        """Folder of a recipe's student."""
+        self._require("checkpoint" if recipe == self.partition else "checkpoints")
+        return self._project.places.checkpoint_path(recipe)
 
-def of_eval_metrics(project: Project, name: str) -> str:
-    """The student, the documents it searches and the judged queries."""
-    batches = project.batches()
-    tables = ("corpus", "queries", "qrels")
-    return fingerprint(
-        data_version(project, "checkpoints", name),
-        project.student_fingerprint,
-        project.settings.dev_queries,
-        project.settings.test_queries,
-        *(data_versions(project, table, batches) for table in tables),
-    )
+    def model_fingerprint(self, recipe: str) -> str:
+        """Content of a recipe's student, as it was when reading began."""
+        self._require("checkpoints")
+        return self._slices["checkpoints", recipe].data_version
 
+    @property
+    def logits_handle(self) -> Logits:
+        """What scores pairs; the cost is written down for this asset."""
+        return self._project.logits((self._asset, self.partition))
 
-def of_leaderboard(project: Project, _: str = "") -> str:
-    """Every recipe's metrics and the teacher."""
-    names = sorted(project.settings.all_recipes)
-    return fingerprint(
-        data_versions(project, "eval_metrics", names),
-        data_version(project, "checkpoints", "teacher"),
-        project.settings.pool_depth,
-        project.settings.step_queries,  # the dev queries that judge the teacher
-        project.settings.precision,
-    )
+    @property
+    def teacher_path(self) -> Path:
+        """Folder of the teacher."""
+        self._require("teacher")
+        return self._project.places.checkpoint_path("teacher")
 
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher's members."""
+        return self.logits_handle.teacher(self.teacher_path)
 
-def of_champion(project: Project, _: str = "") -> str:
-    """Every recipe's metrics and the rules of the gate."""
-    names = sorted(project.settings.all_recipes)
-    settings = project.settings
-    return fingerprint(
-        data_versions(project, "eval_metrics", names), settings.promotion_margin, settings.promotion_alpha
-    )
+    @cached_property
+    def retrieval(self) -> Retrieval:
+        """What searches all documents."""
+        return Retrieval(self.documents, self._project.places.lexical, self._project.vectors)
 
-
-INPUTS: dict[str, Callable[[Project, str], str]] = {
-    "corpus": of_batch,
-    "queries": of_batch,
-    "qrels": of_batch,
-    "hard_negatives": of_hard_negatives,
-    "teacher_checkpoint": of_teacher_checkpoint,
-    "teacher_scores": of_teacher_scores,
-    "student_checkpoint": of_student_checkpoint,
-    "eval_metrics": of_eval_metrics,
-    "leaderboard": of_leaderboard,
-    "champion": of_champion,
-}
-
-
-def input_fingerprint(project: Project, asset: str, partition: str = "") -> str:
-    """Fingerprint of everything that asset and partition are made from, the asset's code version included.
-
-    Raises:
-        MissingPartitionError: something upstream is not materialised.
-    """
-    return fingerprint(asset, CODE_VERSIONS[asset], INPUTS[asset](project, partition))
-
-
-def slice_of(asset: str, partition: str = "") -> tuple[str, str]:
-    """Table and slice key where an asset's partition is kept."""
-    if asset == "teacher_checkpoint":
-        return "checkpoints", "teacher"
-    if asset == "student_checkpoint":
-        return "checkpoints", partition
-    if asset == "champion":
-        return "champion_history", ""
-    return asset, partition
-
-
-def is_made(project: Project, asset: str, partition: str = "") -> bool:
-    """Whether the asset's partition is there at all, whatever it was made from."""
-    return project.warehouse.slice_info(*slice_of(asset, partition)) is not None and _has_files(
-        project, asset, partition
-    )
-
-
-def is_fresh(project: Project, asset: str, partition: str = "") -> bool:
-    """Whether the stored slice was made from what is there now. False where it, or anything upstream, is missing."""
-    info = project.warehouse.slice_info(*slice_of(asset, partition))
-    if info is None or not _has_files(project, asset, partition):
-        return False
-    try:
-        return info.input_fingerprint == input_fingerprint(project, asset, partition)
-    except MissingPartitionError:
-        return False
-
-
-def _has_files(project: Project, asset: str, partition: str) -> bool:
-    """Whether the folder that a checkpoint's row names is still there, whole. Other assets are rows alone."""
-    table, key = slice_of(asset, partition)
-    if table != "checkpoints":
-        return True
-    path = project.warehouse.read(table, slice_keys=[key], columns=["path"]).column("path")[0].as_py()
-    return (Path(path) / "manifest.json").is_file()
+    @property
+    def project(self) -> Project:
+        """The handles that hold no input: where things lie, devices, texts to vectors."""
+        return self._project

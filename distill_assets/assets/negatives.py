@@ -1,78 +1,79 @@
 """Group `negatives`: documents that look right for a query and are not judged so."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 
-from distill_assets.assets.failures import retrying
-from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
-from distill_assets.assets.reading import (
-    Corpus,
-    Qrels,
-    bm25_rows,
-    choose_queries,
-    choose_train_queries,
-    read_corpus,
-    read_qrels,
-    read_queries,
-    student_rows,
-)
-from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
+from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.line import Asset, Made
+from distill_assets.assets.reads import Reads
+from distill_assets.assets.reporting import markdown_table
+from distill_assets.core.choosing import choose_queries, choose_train_queries
 from distill_assets.core.dense_search import FoundRows
 from distill_assets.core.mining import Candidate, MiningRules, mine_hard_negatives
 from distill_assets.core.records import Query
-from distill_assets.partitions import batches
-from distill_assets.resources import Project
+from distill_assets.handles.retrieval import Corpus
+
+# What decides which candidates are mined; a recipe of several rounds mines by the same rules.
+MINING_SETTINGS = ("train_queries", "mining_depth", "negatives_per_query", "near_identical", "reads_unjudged_queries")
 
 
-@dg.asset(
-    deps=[dg.AssetDep("corpus", partition_mapping=dg.AllPartitionMapping()), "queries", "qrels"],
-    partitions_def=batches,
-    group_name="negatives",
-    kinds={"python", "duckdb"},
-    owners=OWNERS,
-    pool="encoder",
-    code_version=CODE_VERSIONS["hard_negatives"],
-    metadata={"dagster/column_schema": table_schema("hard_negatives")},
-)
-@retrying
-def hard_negatives(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def hard_negatives(inputs: Inputs) -> Made:
     """Per train and dev query: BM25 and dense candidates over all documents, fused, positives and their twins removed."""
-    batch, settings = context.partition_key, project.settings
-    key = input_fingerprint(project, "hard_negatives", batch)
-    corpus, qrels = read_corpus(project), read_qrels(project)
-    queries = choose_train_queries(project, read_queries(project, [batch], ("train",)), qrels)
-    queries += choose_queries(read_queries(project, [batch], ("dev",)), qrels, None)
-    bm25 = bm25_rows(project, queries, settings.mining_depth)
-    dense = student_rows(project, project.student_path, queries, settings.mining_depth)
-    rules = MiningRules(num_negatives=settings.negatives_per_query, near_identical_jaccard=settings.near_identical)
-    table = _as_table(mine_all(queries, bm25, dense, corpus, qrels, rules))
-    version = content_version(table)
-    project.warehouse.replace_slice(
-        "hard_negatives",
-        table,
-        slice_key=batch,
-        input_fingerprint=key,
-        data_version=version,
-        allow_empty=True,  # a batch that brings documents alone has no query to mine for
+    settings, judged = inputs.settings, inputs.own_judgements
+    queries = choose_train_queries(
+        inputs.own_queries, judged, settings.train_queries, reads_unjudged=settings.reads_unjudged_queries
     )
+    queries += choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
+    bm25 = inputs.retrieval.bm25_rows(queries, settings.mining_depth)
+    dense = inputs.retrieval.dense_rows(inputs.student_path, queries, settings.mining_depth)
+    table = _as_table(mine_all(queries, bm25, dense, inputs.documents, judged, mining_rules(settings)))
     metadata = {"num_queries": len(queries), "sample": markdown_table(table.slice(0, 8).to_pylist())}
-    return materialised("hard_negatives", version, table.num_rows, metadata)
+    return Made(rows=table, metadata=metadata)
+
+
+HARD_NEGATIVES = Asset(
+    name="hard_negatives",
+    # A new batch's documents make older batches' negatives old, not wrong: `run` mines them again, a retraining where it is told to.
+    reads=Reads(
+        inputs=("documents", "own_queries", "own_judgements", "student"),
+        settings=MINING_SETTINGS,
+        as_of_making=("documents",),
+    ),
+    body=hard_negatives,
+    table="hard_negatives",
+    group="negatives",
+    pool="encoder",
+    kinds=frozenset({"python", "duckdb"}),
+    code_version="4",
+    by="batch",
+    is_empty_meant=True,  # a batch that brings documents alone has no query to mine for
+)
+
+
+def mining_rules(settings: Any) -> MiningRules:
+    """The rules as the settings say."""
+    return MiningRules(num_negatives=settings.negatives_per_query, near_identical_jaccard=settings.near_identical)
 
 
 def mine_all(
-    queries: Sequence[Query], bm25: FoundRows, dense: FoundRows, corpus: Corpus, qrels: Qrels, rules: MiningRules
+    queries: Sequence[Query],
+    bm25: FoundRows | None,
+    dense: FoundRows,
+    corpus: Corpus,
+    judged: Mapping[str, Set[str] | Mapping[str, int]],
+    rules: MiningRules,
 ) -> Iterator[tuple[str, Candidate]]:
-    """(query_id, hard negative) of every query, in order."""
+    """(query_id, hard negative) of every query, in order; without `bm25`, dense search alone brings candidates."""
     texts, doc_ids = corpus.content_of, corpus.doc_ids
-    for query, bm25_found, dense_found in zip(queries, bm25.rows.tolist(), dense.rows.tolist(), strict=True):
+    lexical = [[] for _ in queries] if bm25 is None else bm25.rows.tolist()
+    for query, bm25_found, dense_found in zip(queries, lexical, dense.rows.tolist(), strict=True):
         mined = mine_hard_negatives(
             query.query_id,
             [doc_ids[row] for row in bm25_found if row >= 0 and doc_ids[row] != query.query_id],
             [doc_ids[row] for row in dense_found if row >= 0 and doc_ids[row] != query.query_id],
-            positives=qrels.get(query.query_id, {}).keys(),
+            positives=set(judged.get(query.query_id, ())),
             texts=texts,
             rules=rules,
         )

@@ -14,15 +14,24 @@ from distill_assets.assets.report_reading import (
     read_ways,
 )
 from distill_assets.core.fitness import fitness_sentence
-from distill_assets.core.leaderboard import LeaderboardRow, format_share, legend_of_tests, sort_rows
+from distill_assets.core.leaderboard import (
+    Champion,
+    LeaderboardRow,
+    champion_note,
+    find_champion_row,
+    format_table,
+    legend_of_tests,
+    sort_rows,
+)
 from distill_assets.report import ReportContext, write_report
 from distill_assets.resources import Project
 
 
 def read_history(project: Project) -> list[dict[str, Any]]:
     """Every decision of the gate and every roll back, oldest first."""
-    rows = project.warehouse.read("champion_history").to_pylist()
-    return sorted(rows, key=lambda row: row["decided_at"])
+    rows = project.places.warehouse.read("champion_history").to_pylist()
+    # Rows of older versions have no number: they come first, in the order of their clock.
+    return sorted(rows, key=lambda row: (row["sequence"] or 0, row["decided_at"]))
 
 
 def current_champion(project: Project) -> dict[str, Any] | None:
@@ -31,64 +40,74 @@ def current_champion(project: Project) -> dict[str, Any] | None:
     return moves[-1] if moves else None
 
 
+def read_champion(project: Project) -> Champion | None:
+    """The checkpoint that search uses; None before the first promotion."""
+    row = current_champion(project)
+    return None if row is None else Champion.from_mapping(row)
+
+
 def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = ()) -> Path:
     """Write the report of what the warehouse holds now, and return its path. Opens no model.
 
     `steps` are (label, seconds) of a run; without any, those of the last one that told stay on the page.
     """
-    champion = current_champion(project)
-    name = None if champion is None else champion["recipe"]
-    fitness = read_fitness(project)
+    rows, champion = read_rows(project), read_champion(project)
+    shown = find_champion_row(rows, champion)
     context = ReportContext(
-        collection=project.source.name,
+        collection=project.collection.source.name,
         split="test",
-        rows=read_rows(project),
-        champion=name,
+        rows=rows,
+        champion=champion,
         champion_history=read_history(project),
-        steps=_remember_steps(project.folder / "report" / "steps.json", steps),
+        steps=_remember_steps(project.places.report / "steps.json", steps),
         facts=_facts(project),
-        fitness=None if fitness is None else fitness_sentence(fitness),
-        is_teacher_fit=fitness is None or fitness.is_fit,
+        fitness=read_fitness(project),
         ways=read_ways(project),
-        contests=read_contests(project, name),
+        contests=read_contests(project, None if shown is None else shown.system),
         agreement=read_agreement(project),
         logits=read_logits(project),
         curves=read_curves(project),
     )
-    path = project.folder / "report" / "index.html"
+    path = project.places.report / "index.html"
     write_report(path, context)
     return path
 
 
 def read_rows(project: Project) -> list[LeaderboardRow]:
     """The leaderboard, best first."""
-    return sort_rows(LeaderboardRow.from_mapping(row) for row in project.warehouse.read("leaderboard").to_pylist())
+    return sort_rows(
+        LeaderboardRow.from_mapping(row) for row in project.places.warehouse.read("leaderboard").to_pylist()
+    )
 
 
 def summarise(project: Project) -> str:
     """What the report says, as a few lines of Markdown."""
-    rows, fitness = read_rows(project), read_fitness(project)
-    lines = [f"- {row.system}: nDCG@10 {row.ndcg_at_10:.3f}, gap closed {format_share(row.gap_closed)}" for row in rows]
-    lines += [
+    rows, champion, fitness = read_rows(project), read_champion(project), read_fitness(project)
+    lines = [
         f"- {found.system} agrees with the teacher: Kendall's tau-b "
         f"{'-' if found.kendall_tau is None else format(found.kendall_tau, '.3f')}, overlap@10 {found.overlap_at_10:.3f}"
         for found in read_agreement(project)
     ]
-    return "\n".join(
-        [*lines, "", *legend_of_tests(rows), *([] if fitness is None else ["", fitness_sentence(fitness)])]
-    )
+    told = [
+        *legend_of_tests(rows),
+        champion_note(rows, champion),
+        None if fitness is None else fitness_sentence(fitness),
+    ]
+    table = f"```\n{format_table(rows, champion)}\n```"
+    return "\n\n".join([table, "\n".join(lines), *(sentence for sentence in told if sentence)])
 
 
 def _facts(project: Project) -> dict[str, str]:
     count = {
-        table: sum(_num_rows(project, table, b) for b in project.batches()) for table in ("corpus", "queries", "qrels")
+        table: sum(_num_rows(project, table, b) for b in project.collection.batches())
+        for table in ("corpus", "queries", "qrels")
     }
     return {
         "documents": f"{count['corpus']:,}",
         "queries": f"{count['queries']:,}",
         "judgements": f"{count['qrels']:,}",
-        "batches": ", ".join(project.batches()),
-        "teacher": project.teacher_choice,
+        "batches": ", ".join(project.collection.batches()),
+        "teacher": project.models.teacher_choice,
         "student": project.settings.student,
         "pool that the teacher reranks": f"top {project.settings.pool_depth} of every first-stage system",
     }
@@ -106,5 +125,5 @@ def _remember_steps(path: Path, steps: Sequence[tuple[str, float]]) -> list[tupl
 
 
 def _num_rows(project: Project, table: str, batch: str) -> int:
-    info = project.warehouse.slice_info(table, batch)
+    info = project.places.warehouse.slice_info(table, batch)
     return 0 if info is None else info.num_rows

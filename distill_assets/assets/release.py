@@ -7,116 +7,205 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from distill_assets.assets.checks import check_results, check_specs
-from distill_assets.assets.evaluation import judged_queries
-from distill_assets.assets.failures import retrying
-from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
+from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.publishing import current_champion, read_history, write_project_report
-from distill_assets.assets.reading import checkpoint_path, search_student
-from distill_assets.assets.reporting import OWNERS, markdown_table, materialised, table_schema
-from distill_assets.core.errors import MissingPartitionError, PromotionError
+from distill_assets.assets.rankings import RANKING_INPUTS, RANKING_SETTINGS, judged_queries, rankings_of
+from distill_assets.assets.reads import Reads
+from distill_assets.assets.reporting import markdown_table
+from distill_assets.core.errors import PromotionError
 from distill_assets.core.metrics import evaluate_run
-from distill_assets.core.promotion import choose_candidate, decide_promotion
+from distill_assets.core.promotion import Decision, choose_candidate, decide_promotion
 from distill_assets.core.quality import judge_gate
 from distill_assets.core.records import fingerprint
 from distill_assets.resources import Project
 from distill_assets.storage.warehouse import utc_now
 
-_SEED = 2026
+Row = dict[str, Any]
+PerQuery = Mapping[str, float]
 
 
-@dg.asset(
-    deps=["leaderboard"],
-    group_name="release",
-    kinds={"duckdb"},
-    owners=OWNERS,
-    pool="encoder",
-    code_version=CODE_VERSIONS["champion"],
-    metadata={"dagster/column_schema": table_schema("champion_history")},
-    check_specs=check_specs("champion"),
-)
-@retrying
-def champion(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """The best recipe on dev, if the paired test says that it is not worse than the present champion."""
-    per_recipe = {name: _dev_ndcg(project, name) for name in sorted(project.settings.all_recipes)}
-    means = {name: sum(values.values()) / len(values) for name, values in per_recipe.items()}
-    candidate = choose_candidate(means)
-    present = current_champion(project)
-    row = _history_row(project, candidate, means[candidate])
-    if present is not None and present["model_fingerprint"] == row["model_fingerprint"]:
-        verdict: dict[str, Any] = {"verdict": "kept", "reason": f"{candidate} is the champion already", "p_value": None}
-    else:
-        decision = decide_promotion(
-            per_recipe[candidate],
-            None if present is None else _evaluate_on_dev(project, Path(present["checkpoint_path"])),
-            margin=project.settings.promotion_margin,
-            alpha=project.settings.promotion_alpha,
-            seed=_SEED,
-        )
-        verdict = {
-            "verdict": "promoted" if decision.promote else "kept",
-            "reason": decision.reason,
-            "p_value": decision.p_value,
-        }
-    row |= verdict
-    now = row if present is None or verdict["verdict"] == "promoted" else present
-    version = fingerprint(now["recipe"], now["model_fingerprint"])
-    project.warehouse.append(
-        "champion_history",
-        pa.Table.from_pylist([row], schema=_HISTORY_SCHEMA),
-        input_fingerprint=input_fingerprint(project, "champion"),
-        data_version=version,
-    )
-    write_project_report(project)
-    context.log.info(f"{verdict['verdict']}: {verdict['reason']}")
-    history = read_history(project)
-    metadata: dict[str, Any] = {
-        "champion": now["recipe"],
-        "verdict": verdict["verdict"],
-        "reason": verdict["reason"],
-        "dev_ndcg_at_10": means[candidate],
-        "checkpoint": dg.MetadataValue.path(now["checkpoint_path"]),
-        "history": markdown_table(history[-10:]),
-        "previous_champion": "(none)" if present is None else f"{present['recipe']} {present['model_fingerprint']}",
-        **_origin(project, Path(now["checkpoint_path"])),
+def champion(inputs: Inputs) -> Made:
+    """The best recipe on dev, if the paired tests say that it is not worse than the present champion and the best one so far."""
+    history, present = read_history(inputs.project), current_champion(inputs.project)
+    students = {name: _checkpoint(inputs, name) for name in inputs.recipes}
+    dev = {name: _dev_ndcg(inputs, name, Path(row["checkpoint_path"])) for name, row in students.items()}
+    refused = refused_models(history)
+    allowed = [name for name in students if students[name]["model_fingerprint"] not in refused]
+    former = {
+        row["model_fingerprint"]: _former_dev(inputs, row, students, dev)
+        for row in (present, _best_so_far(history))
+        if row
     }
+    decision = (
+        _decide(inputs, {name: dev[name] for name in allowed}, students, present, former)
+        if allowed
+        else _all_refused(dev)
+    )
+    row = students[decision.candidate] | {
+        "decided_at": utc_now(),
+        "verdict": "promoted" if decision.promote else "kept",
+        "reason": decision.reason,
+        "dev_ndcg_at_10": _mean(dev[decision.candidate]),
+        "p_value": decision.p_value,
+    }
+    now = row if decision.promote or present is None else present
+    values = former | {now["model_fingerprint"]: dev[decision.candidate]} if now is row else former
+    row |= _best_of(values, [now, _best_so_far(history)])
+    inputs.log.info(f"{row['verdict']}: {row['reason']}")
     is_champion = now["model_fingerprint"] == row["model_fingerprint"]
-    decided = judge_gate(verdict["verdict"], verdict["reason"], candidate, is_champion=is_champion)
-    return materialised("champion", version, len(history), metadata, check_results("champion", {"gate": decided}))
+    return Made(
+        rows=pa.Table.from_pylist([row], schema=HISTORY_SCHEMA),
+        data_version=champion_version(now),
+        verdicts={"gate": judge_gate(row["verdict"], row["reason"], is_champion=is_champion)},
+        metadata={
+            "verdict": row["verdict"],
+            "reason": row["reason"],
+            "dev_ndcg_at_10": row["dev_ndcg_at_10"],
+            "previous_champion": "(none)" if present is None else f"{present['recipe']} {present['model_fingerprint']}",
+        },
+        then=lambda: {**champion_metadata(inputs.project, now), **_report(inputs.project)},
+    )
 
 
-def _origin(project: Project, path: Path) -> dict[str, Any]:
-    """What a champion was made from, as its manifest says: recipe, seed, teacher, data versions by batch, code.
+CHAMPION = Asset(
+    name="champion",
+    reads=Reads(
+        inputs=("metrics", "checkpoints", "student", *RANKING_INPUTS),
+        settings=(*RANKING_SETTINGS, "promotion_margin", "promotion_alpha"),
+    ),
+    body=champion,
+    table="champion_history",
+    group="release",
+    pool="encoder",
+    kinds=frozenset({"duckdb"}),
+    code_version="2",
+)
 
-    Nothing where the folder of an earlier champion is gone.
-    """
+
+def _report(project: Project) -> dict[str, str]:
+    """Where the report is. It is of the leaderboard, which may come after the champion, and then writes it."""
+    has_rows = project.places.warehouse.slice_info("leaderboard") is not None
+    return {"report": str(write_project_report(project))} if has_rows else {}
+
+
+def _decide(
+    inputs: Inputs,
+    candidates: Mapping[str, PerQuery],
+    students: Mapping[str, Row],
+    present: Row | None,
+    former: Mapping[str, PerQuery | None],
+) -> Decision:
+    """What the gate says of the candidates that a person did not refuse."""
+    best = _best(candidates)
+    there = None if present is None else former.get(present["model_fingerprint"])
+    if present is not None and students[best]["model_fingerprint"] == present["model_fingerprint"]:
+        return Decision(candidate=best, promote=False, reason=f"{best} is the champion already", p_value=None)
+    rivals = {
+        name: values
+        for name, values in candidates.items()
+        if present is None or students[name]["model_fingerprint"] != present["model_fingerprint"]
+    }
+    others = [values for model, values in former.items() if present and model != present["model_fingerprint"]]
+    return decide_promotion(
+        rivals,
+        there,
+        others[0] if others and there is not None else None,
+        margin=inputs.settings.promotion_margin,
+        alpha=inputs.settings.promotion_alpha,
+    )
+
+
+def _all_refused(dev: Mapping[str, PerQuery]) -> Decision:
+    reason = "every recipe's student was rolled back by a person: change a recipe or its data, then train again"
+    return Decision(candidate=_best(dev), promote=False, reason=reason, p_value=None)
+
+
+def _former_dev(inputs: Inputs, row: Row, students: Mapping[str, Row], dev: Mapping[str, PerQuery]) -> PerQuery | None:
+    """A former champion on today's dev queries; None where its folder is gone."""
+    same = [name for name, student in students.items() if student["model_fingerprint"] == row["model_fingerprint"]]
+    if same:
+        return dev[same[0]]
+    path = Path(row["checkpoint_path"])
     if not path.is_dir():
-        return {}
-    manifest = project.checkpoints.read_manifest(path)
-    inputs = dict(manifest["inputs"])
-    teacher = inputs.pop("teacher_checkpoint", "(this recipe reads no teacher)")
-    commit = manifest.get("git_commit")
+        inputs.log.warning(f"the folder of champion {row['recipe']} is gone: {path}; nothing is compared with it")
+        return None
+    return _dev_ndcg(inputs, f"champion-{row['model_fingerprint'][:16]}", path)
+
+
+def _best_so_far(history: list[Row]) -> Row | None:
+    """The champion that was best on dev up to now, as the last decision wrote it down; None where a person refused it since."""
+    told = [row for row in history if row["best_model_fingerprint"]]
+    if not told or told[-1]["best_model_fingerprint"] in refused_models(history):
+        return None
+    fields = {
+        "model_fingerprint": told[-1]["best_model_fingerprint"],
+        "checkpoint_path": told[-1]["best_checkpoint_path"],
+    }
+    return {"recipe": "best so far", **fields}
+
+
+def _best_of(values: Mapping[str, PerQuery | None], rows: list[Row | None]) -> Row:
+    """Columns that name the best of these champions on today's dev queries."""
+    known = [row for row in rows if row is not None and values.get(row["model_fingerprint"])]
+    best = max(known, key=lambda row: _mean(values[row["model_fingerprint"]] or {}), default=None)
     return {
+        "best_model_fingerprint": None if best is None else best["model_fingerprint"],
+        "best_checkpoint_path": None if best is None else best["checkpoint_path"],
+        "refused_model_fingerprint": None,
+    }
+
+
+def refused_models(history: list[Row]) -> set[str]:
+    """Models that a person rolled away: the gate does not promote the same weights again."""
+    return {row["refused_model_fingerprint"] for row in history if row["refused_model_fingerprint"]}
+
+
+def champion_version(row: Mapping[str, Any]) -> str:
+    """Data version of the champion: which model it is."""
+    return fingerprint(row["recipe"], row["model_fingerprint"])
+
+
+def champion_metadata(project: Project, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the UI shows of a champion: where it lies, what it was made from as its manifest says, and the history."""
+    history = [{k: row[k] for k in _SHOWN} for row in read_history(project)[-10:]]
+    path = Path(row["checkpoint_path"])
+    shown = {
+        "champion": row["recipe"],
+        "checkpoint": dg.MetadataValue.path(str(path)),
+        "history": markdown_table(history),
+    }
+    if not path.is_dir():
+        return shown
+    manifest = project.places.checkpoints.read_manifest(path)
+    commit = manifest.get("git_commit")
+    return shown | {
         "recipe": dg.MetadataValue.json(manifest["recipe"]),
         "seed": manifest["recipe"]["seed"],
-        "teacher_fingerprint": teacher,
+        "teacher_fingerprint": manifest["inputs"].get("teacher", "(this recipe reads no teacher)"),
         "untouched_student": dg.MetadataValue.json(manifest["student"]),
-        "data_versions": dg.MetadataValue.json(inputs),
+        "data_versions": dg.MetadataValue.json(manifest.get("data_versions", {})),
         "packages": dg.MetadataValue.json(manifest["packages"]),
-    } | ({"git_commit": commit} if commit else {})
+        **({"git_commit": commit} if commit else {}),
+    }
 
 
-def roll_back(project: Project) -> dict[str, Any]:
+_SHOWN = ("decided_at", "recipe", "model_fingerprint", "verdict", "reason", "dev_ndcg_at_10", "p_value")
+
+
+def roll_back(project: Project) -> Row:
     """Make the champion before the present one champion again, and say so in the history. Returns the new row.
+
+    The model that is rolled away is refused from then on.
 
     Raises:
         PromotionError: there is no earlier champion, or its folder is gone.
     """
-    present = current_champion(project)
+    history, present = read_history(project), current_champion(project)
     if present is None:
         raise PromotionError("there is no champion to roll back: run distill-assets run first")
-    stack: list[dict[str, Any]] = []
-    for row in read_history(project):
+    stack: list[Row] = []
+    for row in history:
         if row["verdict"] == "promoted":
             stack.append(row)
         elif row["verdict"] == "rolled_back" and len(stack) > 1:
@@ -134,41 +223,52 @@ def roll_back(project: Project) -> dict[str, Any]:
         "verdict": "rolled_back",
         "reason": f"rolled back from {present['recipe']} ({present['model_fingerprint'][:8]})",
         "p_value": None,
+        "best_model_fingerprint": earlier["model_fingerprint"],
+        "best_checkpoint_path": earlier["checkpoint_path"],
+        "refused_model_fingerprint": present["model_fingerprint"],
     }
-    project.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=_HISTORY_SCHEMA))
+    project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
     return row
 
 
-def _dev_ndcg(project: Project, name: str) -> dict[str, float]:
-    table = project.warehouse.read(
-        "eval_metrics", slice_keys=[name], columns=["system", "split", "query_id", "ndcg_at_10"]
+def roll_back_event(project: Project, row: Mapping[str, Any]) -> dg.AssetMaterialization:
+    """The materialisation that tells Dagster of a roll back: without it the UI shows the model that was rolled away."""
+    return dg.AssetMaterialization(
+        "champion",
+        description=row["reason"],
+        metadata={"verdict": row["verdict"], "reason": row["reason"], **champion_metadata(project, row)},
+        tags={DATA_VERSION_TAG: champion_version(row)},
     )
-    found = {r["query_id"]: r["ndcg_at_10"] for r in table.to_pylist() if r["system"] == name and r["split"] == "dev"}
-    if not found:
-        raise MissingPartitionError(
-            f"eval_metrics[{name}] has no dev query: the champion is chosen on dev; add dev queries"
+
+
+DATA_VERSION_TAG = "dagster/data_version"
+
+
+def _checkpoint(inputs: Inputs, name: str) -> Row:
+    path = inputs.checkpoint_path(name)
+    return {"recipe": name, "model_fingerprint": inputs.model_fingerprint(name), "checkpoint_path": str(path)}
+
+
+def _dev_ndcg(inputs: Inputs, system: str, path: Path) -> dict[str, float]:
+    """Per query nDCG@10 of a student on today's dev queries and documents."""
+    _, qrels = judged_queries(inputs, "dev")
+    if not qrels:
+        raise PromotionError(
+            "there is no judged dev query: the champion is chosen on dev; add dev queries (qrels/dev.tsv)"
         )
-    return found
+    return {q: m.ndcg_at_10 for q, m in evaluate_run(rankings_of(inputs, system, path)["dev"], qrels).items()}
 
 
-def _evaluate_on_dev(project: Project, path: Path) -> dict[str, float]:
-    """Per query nDCG@10 of a checkpoint on today's dev queries and documents."""
-    queries, qrels = judged_queries(project, "dev")
-    return {q: m.ndcg_at_10 for q, m in evaluate_run(search_student(project, path, queries, 100), qrels).items()}
+def _best(dev: Mapping[str, PerQuery]) -> str:
+    """The recipe with the highest mean; of equal ones, the first by name."""
+    return choose_candidate({name: _mean(values) for name, values in dev.items()})
 
 
-def _history_row(project: Project, name: str, dev_ndcg_at_10: float) -> dict[str, Any]:
-    checkpoint: Mapping[str, Any] = project.warehouse.read("checkpoints", slice_keys=[name]).to_pylist()[0]
-    return {
-        "decided_at": utc_now(),
-        "recipe": name,
-        "model_fingerprint": checkpoint["model_fingerprint"],
-        "checkpoint_path": str(checkpoint_path(project, name)),
-        "dev_ndcg_at_10": dev_ndcg_at_10,
-    }
+def _mean(values: PerQuery) -> float:
+    return sum(values.values()) / len(values)
 
 
-_HISTORY_SCHEMA = pa.schema(
+HISTORY_SCHEMA = pa.schema(
     [
         ("decided_at", pa.timestamp("us")),
         ("recipe", pa.string()),
@@ -178,5 +278,8 @@ _HISTORY_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("dev_ndcg_at_10", pa.float64()),
         ("p_value", pa.float64()),
+        ("best_model_fingerprint", pa.string()),
+        ("best_checkpoint_path", pa.string()),
+        ("refused_model_fingerprint", pa.string()),
     ]
 )

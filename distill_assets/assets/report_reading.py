@@ -11,13 +11,14 @@ from distill_assets.resources import Project
 
 _SEED = 2026
 _EXAMPLES = 5  # wins, and as many losses, per baseline
+_TOP = 3  # documents of each ranking that the page shows
 _MAX_LOGITS = 100_000  # of each kind in the histogram
 
 
 def read_fitness(project: Project) -> TeacherFitness | None:
     """Whether the teacher is fit to teach, by the dev numbers of the last leaderboard; None where there are none."""
     dev: dict[str, dict[str, float]] = {}
-    for row in project.warehouse.read("teacher_fitness").to_pylist():
+    for row in project.places.warehouse.read("teacher_fitness").to_pylist():
         dev.setdefault(row["system"], {})[row["query_id"]] = row["ndcg_at_10"]
     return judge_teacher(dev, sorted(set(dev) - {TEACHER}), seed=_SEED)
 
@@ -29,13 +30,14 @@ def read_agreement(project: Project) -> list[Agreement]:
         FROM query_results WHERE overlap_at_10 IS NOT NULL GROUP BY system
         ORDER BY kendall_tau DESC NULLS LAST, system
     """
-    return [Agreement(**row) for row in project.warehouse.query(sql).to_pylist()]
+    return [Agreement(**row) for row in project.places.warehouse.query(sql).to_pylist()]
 
 
 def read_contests(project: Project, champion: str | None) -> list[Contest]:
     """The champion against the untouched student and against `hard_labels`, query by query; empty without a champion."""
     results: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in project.warehouse.read("query_results").to_pylist():
+    sql = "SELECT system, query_id, ndcg_at_10 FROM query_results WHERE split = 'test' ORDER BY system, query_id"
+    for row in project.places.warehouse.query(sql).to_pylist():
         results.setdefault(row["system"], {})[row["query_id"]] = row
     if champion is None or champion not in results:
         return []
@@ -50,8 +52,14 @@ def _contest(
     gains = sorted((q for q in difference if difference[q] > 0), key=lambda q: (-difference[q], q))[:_EXAMPLES]
     losses = sorted((q for q in difference if difference[q] < 0), key=lambda q: (difference[q], q))[:_EXAMPLES]
     shown = sorted([*gains, *losses], key=lambda q: (-abs(difference[q]), q))
-    texts = _read_texts(project, shown, [results[q] for q in shown for results in (mine, others)])
-    examples = [_example(q, mine[q], others[q], texts) for q in shown]
+    found = {name: _read_found(project, name, shown) for name in (champion, baseline)}
+    texts = _read_texts(
+        project, shown, [doc_id for ranked in found.values() for ids in ranked.values() for doc_id in ids[:_TOP]]
+    )
+    examples = [
+        _example(q, (mine[q]["ndcg_at_10"], found[champion][q]), (others[q]["ndcg_at_10"], found[baseline][q]), texts)
+        for q in shown
+    ]
     return Contest(system=champion, baseline=baseline, differences=list(difference.values()), examples=examples)
 
 
@@ -69,48 +77,54 @@ class _Texts:
         return self._documents.get(doc_id, f"({doc_id}: no longer in the corpus)")
 
 
-def _example(query_id: str, mine: Mapping[str, Any], other: Mapping[str, Any], texts: _Texts) -> Example:
+Found = tuple[float, list[str]]  # nDCG@10 of one query, and its ranking
+
+
+def _example(query_id: str, mine: Found, other: Found, texts: _Texts) -> Example:
+    judged = texts.judged.get(query_id, [])
     return Example(
         query=texts.queries.get(query_id, query_id),
-        outcome="win" if mine["ndcg_at_10"] > other["ndcg_at_10"] else "loss",
-        relevant=[texts.document(doc_id) for doc_id in texts.judged.get(query_id, [])],
-        system_found=[texts.document(doc_id) for doc_id in json.loads(mine["top_doc_ids"])],
-        baseline_found=[texts.document(doc_id) for doc_id in json.loads(other["top_doc_ids"])],
-        system_rank=mine["relevant_rank"],
-        baseline_rank=other["relevant_rank"],
-        system_ndcg_at_10=mine["ndcg_at_10"],
-        baseline_ndcg_at_10=other["ndcg_at_10"],
+        outcome="win" if mine[0] > other[0] else "loss",
+        relevant=[texts.document(doc_id) for doc_id in judged],
+        system_found=[texts.document(doc_id) for doc_id in mine[1][:_TOP]],
+        baseline_found=[texts.document(doc_id) for doc_id in other[1][:_TOP]],
+        system_rank=_first_relevant(mine[1], judged),
+        baseline_rank=_first_relevant(other[1], judged),
+        system_ndcg_at_10=mine[0],
+        baseline_ndcg_at_10=other[0],
     )
 
 
-def _read_texts(project: Project, query_ids: Sequence[str], results: Sequence[Mapping[str, Any]]) -> _Texts:
-    batches = project.batches()
-    sql = "SELECT query_id, arg_max(text, batch) AS text FROM queries WHERE {} GROUP BY query_id"
-    queries = _by_id(project, sql, "query_id", query_ids, batches)
-    sql = "SELECT query_id, doc_id, max(relevance) AS relevance FROM qrels WHERE {} AND relevance > 0 GROUP BY ALL ORDER BY ALL"
-    judged: dict[str, list[str]] = {}
-    for row in _by_id(project, sql, "query_id", query_ids, batches):
-        judged.setdefault(row["query_id"], []).append(row["doc_id"])
-    doc_ids = {doc_id for row in results for doc_id in json.loads(row["top_doc_ids"])} | {
-        d for ds in judged.values() for d in ds
-    }
-    sql = "SELECT doc_id, arg_max(title, batch) AS title, arg_max(text, batch) AS text FROM corpus WHERE {} GROUP BY doc_id"
-    documents = {
-        row["doc_id"]: f"{row['title']}: {row['text']}" if row["title"] else row["text"]
-        for row in _by_id(project, sql, "doc_id", sorted(doc_ids), batches)
-    }
-    return _Texts({row["query_id"]: row["text"] for row in queries}, documents, judged)
+def _first_relevant(ranking: Sequence[str], judged: Sequence[str]) -> int | None:
+    return next((place for place, doc_id in enumerate(ranking, start=1) if doc_id in judged), None)
 
 
-def _by_id(project: Project, sql: str, column: str, ids: Sequence[str], batches: Sequence[str]) -> list[dict[str, Any]]:
-    where = f"batch IN (SELECT unnest(?::VARCHAR[])) AND {column} IN (SELECT unnest(?::VARCHAR[]))"
-    return list(project.warehouse.query(sql.format(where), [list(batches), list(ids)]).to_pylist())
+def _read_found(project: Project, system: str, query_ids: Sequence[str]) -> dict[str, list[str]]:
+    """query_id -> doc_ids, best first, as the system ranked them."""
+    sql = """
+        SELECT query_id, doc_id FROM rankings WHERE system = $system AND split = 'test'
+        AND query_id IN (SELECT unnest($queries::VARCHAR[])) ORDER BY query_id, rank
+    """
+    found: dict[str, list[str]] = {query_id: [] for query_id in query_ids}
+    for row in project.places.warehouse.query(sql, {"system": system, "queries": list(query_ids)}).to_pylist():
+        found[row["query_id"]].append(row["doc_id"])
+    return found
+
+
+def _read_texts(project: Project, query_ids: Sequence[str], doc_ids: Sequence[str]) -> _Texts:
+    """Texts of these queries, of what is judged relevant to them, and of these documents."""
+    with project.collection.snapshot() as collection:
+        queries = {q.query_id: q.text for q in collection.queries(("test",)) if q.query_id in query_ids}
+        judged = {q: sorted(found) for q, found in collection.judgements(("test",)).items() if q in query_ids}
+        wanted = {*doc_ids, *(doc_id for found in judged.values() for doc_id in found)}
+        return _Texts(queries, collection.contents(sorted(wanted)), judged)
 
 
 def read_ways(project: Project) -> list[Way]:
     """Fine-tuning (`hard_labels`) and the distilled recipe that is best on dev, each where it was trained."""
     manifests = {
-        row["name"]: json.loads(row["manifest_json"]) for row in project.warehouse.read("checkpoints").to_pylist()
+        row["name"]: json.loads(row["manifest_json"])
+        for row in project.places.warehouse.read("checkpoints").to_pylist()
     }
     distilled = {
         name for name, recipe in project.settings.all_recipes.items() if recipe.uses_teacher
@@ -158,7 +172,7 @@ def _loss_name(recipe: Mapping[str, Any]) -> str:
 
 def _dev_means(project: Project) -> dict[str, float]:
     sql = "SELECT system, avg(ndcg_at_10) AS mean FROM eval_metrics WHERE split = 'dev' AND system = recipe GROUP BY system"
-    return {row["system"]: row["mean"] for row in project.warehouse.query(sql).to_pylist()}
+    return {row["system"]: row["mean"] for row in project.places.warehouse.query(sql).to_pylist()}
 
 
 def _count_labels(project: Project) -> dict[str, Any]:
@@ -171,7 +185,7 @@ def _count_labels(project: Project) -> dict[str, Any]:
         SELECT (SELECT count(*) FROM judged) AS judged, (SELECT count(DISTINCT query_id) FROM judged) AS queries,
             (SELECT count(*) FROM teacher_scores) AS scored, (SELECT count(DISTINCT query_id) FROM teacher_scores) AS scored_queries
     """
-    found = dict(project.warehouse.query(sql, [project.batches()]).to_pylist()[0])
+    found = dict(project.places.warehouse.query(sql, [project.collection.batches()]).to_pylist()[0])
     return found | {"per_query": found["judged"] / found["queries"] if found["queries"] else 0.0}
 
 
@@ -181,7 +195,7 @@ def _read_cost(project: Project, num_scores: int) -> Cost:
         SELECT asset = 'teacher_scores' AS is_training, sum(num_pairs)::BIGINT AS pairs, sum(seconds) AS seconds FROM scoring_costs
         WHERE teacher_fingerprint = (SELECT model_fingerprint FROM checkpoints WHERE kind = 'teacher') GROUP BY ALL
     """
-    found = {row["is_training"]: row for row in project.warehouse.query(sql).to_pylist()}
+    found = {row["is_training"]: row for row in project.places.warehouse.query(sql).to_pylist()}
     training, rest = found.get(True, {}), found.get(False, {})
     return Cost(
         num_scores=num_scores,
@@ -198,9 +212,9 @@ def read_logits(project: Project) -> tuple[list[float], list[float]]:
         SELECT teacher_logit FROM teacher_scores WHERE (label > 0) = ? AND batch IN (SELECT unnest(?::VARCHAR[]))
         ORDER BY hash(query_id || doc_id), query_id, doc_id LIMIT ?
     """
-    batches = project.batches()
+    batches = project.collection.batches()
     found = [
-        project.warehouse.query(sql, [kind, batches, _MAX_LOGITS])["teacher_logit"].to_pylist()
+        project.places.warehouse.query(sql, [kind, batches, _MAX_LOGITS])["teacher_logit"].to_pylist()
         for kind in (True, False)
     ]
     return found[0], found[1]
@@ -209,7 +223,9 @@ def read_logits(project: Project) -> tuple[list[float], list[float]]:
 def read_curves(project: Project) -> list[LearningCurve]:
     """Losses and dev curve of every student on the leaderboard, from the manifests that the warehouse keeps."""
     curves = []
-    rows = project.warehouse.query("SELECT name, manifest_json FROM checkpoints WHERE kind = 'student' ORDER BY name")
+    rows = project.places.warehouse.query(
+        "SELECT name, manifest_json FROM checkpoints WHERE kind = 'student' ORDER BY name"
+    )
     for row in rows.to_pylist():
         training = json.loads(row["manifest_json"]).get("training", {})
         if row["name"] in project.settings.all_recipes and training.get("losses"):

@@ -4,14 +4,13 @@ All metadata of assets and checks passes `shown` here: NaN and the infinities ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.lineage import column_lineage
 from distill_assets.core.records import fingerprint_rows
 from distill_assets.storage.warehouse import TABLES
 
@@ -33,21 +32,27 @@ def content_version(rows: pa.Table) -> str:
     return fingerprint_rows(zip(*columns, strict=True))
 
 
-def materialised(
-    asset: str,
-    version: str,
-    num_rows: int,
-    metadata: Mapping[str, Any] | None = None,
-    checks: Sequence[dg.AssetCheckResult] = (),
-) -> dg.MaterializeResult:
-    """The result of an asset: row count, lineage of its columns, metadata, checks, and the content as data version."""
-    lineage = column_lineage(asset)
-    everything = {"dagster/row_count": num_rows, **(metadata or {})}
-    if lineage is not None:
-        everything["dagster/column_lineage"] = lineage
-    return dg.MaterializeResult(
-        metadata=shown(everything), data_version=dg.DataVersion(version), check_results=list(checks)
+def derive_lineage(table: str, upstream: Iterable[str]) -> dg.TableColumnLineage:
+    """A column comes from the columns of the same name upstream: one name means one quantity in this project."""
+    tables = {asset: _table_of(asset) for asset in upstream}
+    return dg.TableColumnLineage(
+        {
+            column: [
+                dg.TableColumnDep(dg.AssetKey(asset), column)
+                for asset, other in tables.items()
+                if column in TABLES[other].columns
+            ]
+            for column in TABLES[table].columns
+        }
     )
+
+
+def _table_of(asset: str) -> str:
+    return {
+        "teacher_checkpoint": "checkpoints",
+        "student_checkpoint": "checkpoints",
+        "champion": "champion_history",
+    }.get(asset, asset)
 
 
 def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,96 +3,111 @@
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
-from distill_assets.assets.checks import check_results, check_specs
 from distill_assets.assets.examination import examine_student
-from distill_assets.assets.failures import retrying
-from distill_assets.assets.inputs import CODE_VERSIONS, data_version, input_fingerprint
-from distill_assets.assets.manifests import code_state, record_checkpoint
-from distill_assets.assets.reporting import OWNERS, markdown_table, table_schema
+from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.line import Asset, Made
+from distill_assets.assets.manifests import checkpoint_row, code_state
+from distill_assets.assets.negatives import MINING_SETTINGS
+from distill_assets.assets.reads import Moment, Reads
+from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.rounds import train_rounds
-from distill_assets.core.recipes import Recipe
-from distill_assets.resources import Project
+from distill_assets.core.records import fingerprint
 
 
-def make_student_checkpoint(recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset for a given set of recipes; the settings say which those are."""
+def _uses_teacher(moment: Moment) -> bool:
+    return moment.recipe.uses_teacher
 
-    @dg.asset(
-        deps=[dg.AssetDep("teacher_scores", partition_mapping=dg.AllPartitionMapping())],
-        partitions_def=recipes,
-        group_name="student",
-        kinds={"pytorch", "huggingface"},
-        owners=OWNERS,
-        pool="trainer",
-        code_version=CODE_VERSIONS["student_checkpoint"],
-        metadata={"dagster/column_schema": table_schema("checkpoints")},
-        check_specs=check_specs("student_checkpoint", recipes),
-    )
-    @retrying
-    def student_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-        """A bi-encoder trained by one recipe; loads with `SentenceTransformer(path)`."""
-        name = context.partition_key
-        recipe, key, store = (
-            project.settings.recipe(name),
-            input_fingerprint(project, "student_checkpoint", name),
-            project.checkpoints,
+
+def _reads_whole_corpus(moment: Moment) -> bool:
+    return moment.recipe.reads_whole_corpus
+
+
+def _has_rounds(moment: Moment) -> bool:
+    """It mines and has pairs scored by itself."""
+    return moment.recipe.rounds > 1
+
+
+def student_checkpoint(inputs: Inputs) -> Made:
+    """A bi-encoder trained by one recipe; loads with `SentenceTransformer(path)`."""
+    name, store = inputs.partition, inputs.project.places.checkpoints
+    key = fingerprint(STUDENT_CHECKPOINT.code_version, *sorted(inputs.versions.items()))
+    if store.has("student", name, key):
+        inputs.log.info(f"{name}: a checkpoint from exactly these inputs is there already; nothing is trained")
+    else:
+        _train(inputs, key)
+    path = store.path("student", name, key)
+    manifest = store.read_manifest(path)
+    verdicts, charts = examine_student(inputs, path, manifest["training"])
+    metadata: dict[str, Any] = {
+        "num_groups": manifest["training"]["num_groups"],
+        "best_step": manifest["training"]["best_step"],
+        "best_dev_rerank_ndcg_at_10": manifest["training"]["best_dev_ndcg_at_10"],
+        "queries_left_out": manifest["training"].get("num_queries_left_out", {}),  # reason -> how many
+    }
+    if inputs.recipe.rounds > 1:
+        metadata["rounds"] = markdown_table(
+            [{k: v for k, v in r.items() if k != "training"} for r in manifest["rounds"]]
         )
-        if store.has("student", name, key):
-            context.log.info(f"{name}: a checkpoint from exactly these inputs is there already; nothing is trained")
-        else:
-            _train(project, context, recipe, key)
-        path = store.path("student", name, key)
-        training = store.read_manifest(path)["training"]
-        verdicts, charts = examine_student(project, recipe, path, training)
-        metadata: dict[str, Any] = {
-            "num_groups": training["num_groups"],
-            "best_step": training["best_step"],
-            "best_dev_rerank_ndcg_at_10": training["best_dev_ndcg_at_10"],
-        }
-        if recipe.rounds > 1:
-            shown = [{k: v for k, v in r.items() if k != "training"} for r in store.read_manifest(path)["rounds"]]
-            metadata["rounds"] = markdown_table(shown)
-        return record_checkpoint(
-            project,
-            kind="student",
-            name=name,
-            path=path,
-            checks=check_results("student_checkpoint", verdicts),
-            metadata=charts | metadata,
-        )
-
-    return student_checkpoint
+    return student_row(inputs, path, verdicts, charts | metadata)
 
 
-def _train(project: Project, context: dg.AssetExecutionContext, recipe: Recipe, key: str) -> None:
-    store = project.checkpoints
-    work_folder = store.work_folder("student", recipe.name, key)
+def student_row(inputs: Inputs, path: Path, verdicts: Any, metadata: dict[str, Any]) -> Made:
+    """The row of the student at `path`."""
+    rows, model_fingerprint, shown = checkpoint_row(inputs.project, "student", inputs.partition, path)
+    return Made(rows=rows, data_version=model_fingerprint, verdicts=verdicts, metadata=shown | metadata)
+
+
+STUDENT_CHECKPOINT = Asset(
+    name="student_checkpoint",
+    reads=Reads(
+        inputs=(
+            "recipe",
+            "student",
+            "training_queries",
+            "training_judgements",
+            "candidates",
+            "texts",
+            "documents",
+            "logits",
+            "teacher",
+        ),
+        settings=("step_queries", *MINING_SETTINGS, "num_scored_negatives", "teacher_max_length", "precision"),
+        only_if={
+            "logits": _uses_teacher,
+            "teacher": _uses_teacher,
+            "documents": _reads_whole_corpus,
+            "texts": lambda moment: not _reads_whole_corpus(moment),
+            **dict.fromkeys((*MINING_SETTINGS, "num_scored_negatives", "teacher_max_length", "precision"), _has_rounds),
+        },
+    ),
+    body=student_checkpoint,
+    table="checkpoints",
+    group="student",
+    pool="trainer",
+    kinds=frozenset({"pytorch", "huggingface"}),
+    code_version="2",
+    by="recipe",
+)
+
+
+def _train(inputs: Inputs, key: str) -> None:
+    store, name = inputs.project.places.checkpoints, inputs.partition
+    work_folder = store.work_folder("student", name, key)
     about = {
-        "recipe": asdict(recipe),
+        "recipe": asdict(inputs.recipe),
         "input_fingerprint": key,
-        "student": {"model": project.settings.student, "fingerprint": project.student_fingerprint},
-        "inputs": _input_versions(project, recipe),
+        "student": {"model": inputs.project.settings.student, "fingerprint": inputs.versions["student"]},
+        "inputs": inputs.versions,
+        "data_versions": inputs.slice_versions(("queries", "qrels", "hard_negatives", "teacher_scores")),
         **code_state(),
     }
-    path, rounds = train_rounds(project, context, recipe, work_folder, about)
+    path, rounds = train_rounds(inputs, work_folder, about)
     best = max(rounds, key=lambda r: (r["training"]["best_dev_ndcg_at_10"], -r["round"]))
-    with store.writing("student", recipe.name, key) as folder:
+    with store.writing("student", name, key) as folder:
         shutil.copytree(path(best["round"]), folder, dirs_exist_ok=True)
         manifest = about | {"training": best["training"], "rounds": rounds, "kept_round": best["round"]}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    store.clear_work("student", recipe.name, key)
-
-
-def _input_versions(project: Project, recipe: Recipe) -> dict[str, Any]:
-    """Data version of every slice that the student was trained from: the way back from a model to its data."""
-    tables = ["queries", "qrels", "hard_negatives"] + (["teacher_scores"] if recipe.uses_teacher else [])
-    versions: dict[str, Any] = {
-        table: {batch: data_version(project, table, batch) for batch in project.batches()} for table in tables
-    }
-    if recipe.uses_teacher:
-        versions["teacher_checkpoint"] = data_version(project, "checkpoints", "teacher")
-    return versions
+    store.clear_work("student", name, key)

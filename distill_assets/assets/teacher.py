@@ -1,153 +1,177 @@
-"""Group `teacher`: the cross-encoder and its raw logits."""
+"""Group `teacher`: the cross-encoder, and what it says of the train queries' pairs."""
 
 import json
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
-from distill_assets.assets.checks import accepted, check_results, check_specs
-from distill_assets.assets.failures import retrying
 from distill_assets.assets.fitness import judge_fitness, measure_teacher
-from distill_assets.assets.inputs import CODE_VERSIONS, input_fingerprint
-from distill_assets.assets.manifests import code_state, record_checkpoint
-from distill_assets.assets.reading import choose_train_queries, read_corpus, read_qrels, read_queries
-from distill_assets.assets.reporting import OWNERS, content_version, markdown_table, materialised, table_schema
-from distill_assets.assets.scoring import score_pairs
+from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.line import Asset, Made
+from distill_assets.assets.manifests import checkpoint_row, code_state
+from distill_assets.assets.reads import Moment, Reads
+from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import build_teacher
 from distill_assets.charts import as_markdown_image, score_histogram_chart
+from distill_assets.core.choosing import choose_train_queries
 from distill_assets.core.quality import ScoredPair, judge_logits, judge_negatives_above
-from distill_assets.partitions import batches
-from distill_assets.resources import Project
+from distill_assets.core.records import fingerprint
+from distill_assets.storage.collection import TEXT_HASH, VIEWS
 from distill_assets.storage.missing_pairs import WantedPairs
 
+_LABELS = ("training_queries", "training_judgements", "candidates", "documents")
 
-@dg.asset(
-    deps=["queries", "qrels", "hard_negatives"],
-    group_name="teacher",
-    kinds={"pytorch", "huggingface"},
-    owners=OWNERS,
-    pool="teacher",
-    code_version=CODE_VERSIONS["teacher_checkpoint"],
-    metadata={"dagster/column_schema": table_schema("checkpoints")},
-    check_specs=check_specs("teacher_checkpoint"),
-)
-@retrying
-def teacher_checkpoint(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+
+def _is_trained(moment: Moment) -> bool:
+    return moment.project.models.is_teacher_trained
+
+
+def _is_of_collection(moment: Moment) -> bool:
+    return moment.project.models.is_teacher_of_collection
+
+
+def _is_joined(moment: Moment) -> bool:
+    return moment.project.models.is_teacher_joined
+
+
+def _has_labels(moment: Moment) -> bool:
+    """A published teacher can be made before a batch is mined. It is then not measured on dev."""
+    mined = all(("hard_negatives", batch) in moment.state.slices for batch in moment.state.batches)
+    return _is_of_collection(moment) or (mined and bool(moment.state.batches))
+
+
+def teacher_checkpoint(inputs: Inputs) -> Made:
     """The cross-encoder, or one per fold: a published one as it is, the bundled one, or fine-tuned on the train split's labels."""
-    key = input_fingerprint(project, "teacher_checkpoint")
-    store = project.checkpoints
+    store, models = inputs.project.places.checkpoints, inputs.project.models
+    is_of_collection = models.is_teacher_of_collection
+    used = {name: v for name, v in inputs.versions.items() if is_of_collection or name not in _LABELS}
+    key = fingerprint(TEACHER_CHECKPOINT.code_version, *sorted(used.items()))
     if not store.has("teacher", "teacher", key):
         with store.writing("teacher", "teacher", key) as folder:
-            manifest = build_teacher(project, folder, store.work_folder("teacher", "teacher", key))
-            manifest["dev_rerank"] = measure_teacher(project, manifest, lambda: project.teacher_scorer(folder))
-            manifest |= {"input_fingerprint": key, **code_state()}
+            manifest = build_teacher(inputs, folder, store.work_folder("teacher", "teacher", key))
+            manifest |= {"input_fingerprint": key, "inputs": inputs.versions, **code_state()}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         store.clear_work("teacher", "teacher", key)
     path = store.path("teacher", "teacher", key)
-    context.log.info(f"teacher checkpoint at {path}")
-    manifest = store.read_manifest(path)
-    measured = manifest.get("dev_rerank")
-    if not measured or not measured["num_queries"]:  # made before this was measured, or before there were dev queries
-        measured = measure_teacher(project, manifest, lambda: project.teacher_scorer(path))
-    checks = check_results("teacher_checkpoint", {"better_than_baselines": judge_fitness(measured)})
-    return record_checkpoint(project, kind="teacher", name="teacher", path=path, checks=checks)
+    inputs.log.info(f"teacher checkpoint at {path}")
+    measured = measure_teacher(inputs, path) if "candidates" in inputs.versions else None
+    rows, fingerprint_of_model, metadata = checkpoint_row(inputs.project, "teacher", "teacher", path)
+    return Made(
+        rows=rows,
+        data_version=fingerprint_of_model,
+        verdicts={"better_than_baselines": judge_fitness(measured)},
+        metadata=metadata,
+    )
 
 
-@dg.asset(
-    deps=["hard_negatives", "qrels", teacher_checkpoint],
-    partitions_def=batches,
-    group_name="teacher",
-    kinds={"pytorch", "duckdb"},
-    owners=OWNERS,
+TEACHER_CHECKPOINT = Asset(
+    name="teacher_checkpoint",
+    # A teacher that was made from the collection is an input like a published one: new labels alone make it old, not wrong.
+    reads=Reads(
+        inputs=("teacher_source", "student", *_LABELS),
+        settings=(
+            "teacher_finetune",
+            "teacher_with_cosine",
+            "teacher_recipe",
+            "teacher_folds",
+            "step_queries",
+            "teacher_max_length",
+        ),
+        as_of_making=_LABELS,
+        only_if={
+            **dict.fromkeys(_LABELS, _has_labels),
+            "student": _is_joined,
+            "teacher_recipe": _is_trained,
+            "teacher_folds": _is_trained,
+            "step_queries": _is_of_collection,
+            "teacher_max_length": _is_of_collection,
+        },
+    ),
+    body=teacher_checkpoint,
+    table="checkpoints",
+    key="teacher",
+    group="teacher",
     pool="teacher",
-    code_version=CODE_VERSIONS["teacher_scores"],
-    metadata={"dagster/column_schema": table_schema("teacher_scores")},
-    check_specs=check_specs("teacher_scores", batches),
+    kinds=frozenset({"pytorch", "huggingface"}),
+    code_version="5",
 )
-@retrying
-def teacher_scores(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+
+
+def teacher_scores(inputs: Inputs) -> Made:
     """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
-    batch = context.partition_key
-    key = input_fingerprint(project, "teacher_scores", batch)
-    wanted = wanted_of_batch(project, batch)
-    scores, num_scored = score_pairs(project, context, wanted)
-    rows = project.pair_scores.join(scores, wanted)
-    scored = _with_texts(project, rows)
-    checks = check_results(
-        "teacher_scores",
-        {"logits_vary": judge_logits(scored), "positives_above_negatives": judge_negatives_above(scored)},
-    )
-    version = content_version(rows)
-    project.warehouse.replace_slice(
-        "teacher_scores",
-        rows,
-        slice_key=batch,
-        input_fingerprint=accepted(key, checks),
-        data_version=version,
-        allow_empty=True,  # a batch without train queries has nothing to score
-    )
+    rows, num_scored = inputs.logits_handle.score(inputs.teacher, wanted_of_batch(inputs), inputs.log.info)
+    text_of = {query.query_id: query.text for query in inputs.own_queries}
+    scored = [
+        ScoredPair(
+            r["query_id"],
+            text_of[r["query_id"]],
+            r["doc_id"],
+            inputs.own_texts[r["doc_id"]],
+            r["label"],
+            r["teacher_logit"],
+        )
+        for r in rows.to_pylist()
+    ]
     metadata: dict[str, Any] = {
         "num_pairs": rows.num_rows,
         "num_forward_passes": num_scored,
-        "num_known": rows.num_rows - num_scored,
-        "precision": project.scoring_precision,
+        "precision": inputs.project.models.scoring_precision,
     }
     positive = [pair.logit for pair in scored if pair.label > 0]
     negative = [pair.logit for pair in scored if pair.label == 0]
     if positive and negative:
         image = score_histogram_chart(positive, negative)
-        metadata["score_histogram"] = dg.MetadataValue.md(
-            as_markdown_image(image, "teacher logits of positives and negatives")
-        )
+        picture = as_markdown_image(image, "teacher logits of positives and negatives")
+        metadata["score_histogram"] = dg.MetadataValue.md(picture)
         metadata["sample"] = markdown_table(rows.slice(0, 6).to_pylist())
-    return materialised("teacher_scores", version, rows.num_rows, metadata, checks)
+    verdicts = {"logits_vary": judge_logits(scored), "positives_above_negatives": judge_negatives_above(scored)}
+    return Made(rows=rows, verdicts=verdicts, metadata=metadata)
 
 
-def _with_texts(project: Project, rows: pa.Table) -> list[ScoredPair]:
-    """The scored pairs with the texts they stand for, for the checks and their samples."""
-    text_of = {query.query_id: query.text for query in read_queries(project, splits=("train",))}
-    content_of = read_corpus(project).content_of
-    return [
-        ScoredPair(
-            r["query_id"], text_of[r["query_id"]], r["doc_id"], content_of[r["doc_id"]], r["label"], r["teacher_logit"]
-        )
-        for r in rows.to_pylist()
-    ]
+TEACHER_SCORES = Asset(
+    name="teacher_scores",
+    reads=Reads(
+        inputs=("own_candidates", "own_queries", "own_judgements", "own_texts", "teacher", "student"),
+        settings=("train_queries", "reads_unjudged_queries", "num_scored_negatives", "teacher_max_length", "precision"),
+        only_if={"student": _is_joined},
+    ),
+    body=teacher_scores,
+    table="teacher_scores",
+    group="teacher",
+    pool="teacher",
+    kinds=frozenset({"pytorch", "duckdb"}),
+    code_version="3",
+    by="batch",
+    is_empty_meant=True,  # a batch without train queries has nothing to score
+)
 
 
-def wanted_of_batch(project: Project, batch: str) -> WantedPairs:
+def wanted_of_batch(inputs: Inputs) -> WantedPairs:
     """`query_id, doc_id, label` and hashes of the pairs to score: the batch's train queries with positives and hard negatives.
 
     The label is the relevance of a positive and 0 of a negative.
     """
-    queries = choose_train_queries(project, read_queries(project, [batch], ("train",)), read_qrels(project))
-    chosen = [query.query_id for query in queries]
-    return WantedPairs(_BATCH_PAIRS, [project.batches(), chosen, project.settings.num_scored_negatives])
-
-
-# Of rows that several batches bring the last batch's counts, as in `assets/reading.py`.
-_BATCH_PAIRS = """
-    WITH current AS (SELECT unnest(?::VARCHAR[]) AS batch),
-    chosen AS (
-        SELECT query_id, sha256(arg_max(text, batch))[1:32] AS query_hash FROM queries SEMI JOIN current USING (batch)
-        WHERE query_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY query_id
-    ),
-    documents AS (
-        SELECT doc_id, arg_max(content_hash, batch) AS doc_hash FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id
-    ),
-    judged AS (
-        SELECT query_id, doc_id, arg_max(relevance, batch) AS label FROM qrels SEMI JOIN current USING (batch)
-        WHERE relevance > 0 GROUP BY query_id, doc_id
-    ),
-    mined AS (
-        SELECT query_id, doc_id FROM hard_negatives SEMI JOIN current USING (batch) SEMI JOIN documents USING (doc_id)
-        SEMI JOIN chosen USING (query_id)
-        QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY rank, batch, doc_id) <= ?
-    ),
-    labelled AS (
-        SELECT query_id, doc_id, label FROM judged
-        UNION ALL SELECT DISTINCT query_id, doc_id, 0 FROM mined ANTI JOIN judged USING (query_id, doc_id)
+    settings = inputs.settings
+    chosen = choose_train_queries(
+        inputs.own_queries,
+        inputs.own_judgements,
+        settings.train_queries,
+        reads_unjudged=settings.reads_unjudged_queries,
     )
-    SELECT query_id, doc_id, label, query_hash, doc_hash FROM labelled JOIN chosen USING (query_id) JOIN documents USING (doc_id)
+    parameters = {"chosen": [query.query_id for query in chosen], "num_scored": settings.num_scored_negatives}
+    return WantedPairs(_BATCH_PAIRS, inputs.view_parameters | parameters)
+
+
+_BATCH_PAIRS = f"""
+    WITH {VIEWS},
+    chosen AS (
+        SELECT query_id, {TEXT_HASH} AS query_hash FROM kept WHERE query_id IN (SELECT unnest($chosen::VARCHAR[]))
+    ),
+    judged AS (SELECT query_id, doc_id, relevance AS label FROM judgements SEMI JOIN chosen USING (query_id)),
+    negatives AS (
+        SELECT query_id, doc_id, 0 AS label FROM mined SEMI JOIN chosen USING (query_id) ANTI JOIN judged USING (query_id, doc_id)
+        QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY rank, doc_id) <= $num_scored
+    )
+    SELECT query_id, doc_id, label, query_hash, content_hash AS doc_hash
+    FROM (SELECT * FROM judged UNION ALL SELECT * FROM negatives) JOIN chosen USING (query_id) JOIN documents USING (doc_id)
 """

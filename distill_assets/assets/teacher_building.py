@@ -1,7 +1,6 @@
 """What is written into a teacher's folder: one cross-encoder, or one per fold, each joined with a bi-encoder's cosine where that helps.
 
-one teacher            cross-encoder, bi_encoder/ where it brings one, ensemble.json where a cosine joins it
-a cross-fitted one     fold-0/, fold-1/, ... of these, each with trained_on.txt; folds.json
+The layout stands in `handles/logits.py`.
 """
 
 import json
@@ -13,17 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.assets.reading import choose_queries, read_labels, read_qrels, read_step_groups, read_train_queries
+from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.inputs import Inputs
+from distill_assets.core.choosing import choose_queries
 from distill_assets.core.cross_fitting import outside_fold, query_key
 from distill_assets.core.ensemble import balance_spreads, spread_within
+from distill_assets.core.errors import TrainingError
 from distill_assets.core.groups import DevGroup, build_teacher_epochs, pairs_of, per_group
 from distill_assets.core.metrics import rerank_ndcg
 from distill_assets.core.model_folders import is_cross_encoder, read_json
 from distill_assets.core.records import Query
-from distill_assets.resources import ENSEMBLE_FILE, FOLDS_FILE, Project
+from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE
 from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import (
     BI_ENCODER_FOLDER,
+    BUNDLED_JOIN,
     CROSS_ENCODER_FOLDER,
     fold_folder,
     fold_folders,
@@ -33,54 +36,69 @@ from distill_assets.storage.models import (
 )
 
 
-def build_teacher(project: Project, folder: Path, work_folder: Path) -> dict[str, Any]:
-    """Write the teacher's files into `folder` and return what the manifest says of it.
-
-    With `joined`, its nDCG@10 of reranking the dev queries that choose steps, where that was measured on the way.
-    """
-    num_folds = project.num_teacher_folds
+def build_teacher(inputs: Inputs, folder: Path, work_folder: Path) -> dict[str, Any]:
+    """Write the teacher's files into `folder` and return what the manifest says of it."""
+    models = inputs.project.models
+    num_folds = models.num_teacher_folds
+    about: dict[str, Any] = {"source": models.teacher_choice}
     if num_folds == 1:
-        about = _build_member(project, folder, work_folder, fold=0)
+        about |= _build_member(inputs, folder, work_folder, fold=0)
     else:
-        about = {"folds": [_build_fold(project, folder, work_folder, fold) for fold in range(num_folds)]}
-    if num_folds > 1 or project.is_teacher_joined:
-        about["joined"] = _join(project, folder)
-    return {"source": project.teacher_choice} | about
+        about["folds"] = [_build_fold(inputs, folder, work_folder, fold) for fold in range(num_folds)]
+    if models.is_teacher_of_collection and (num_folds > 1 or models.is_teacher_joined):
+        about["joined"] = _join(inputs, folder)
+    elif models.teacher_choice == BUNDLED:
+        _write_bundled_join(folder, is_joined=models.is_teacher_joined)
+    members = {path.name if path != folder else "": path for path in fold_folders(folder) or [folder]}
+    return about | {"ways": {name: inputs.logits_handle.way(path) for name, path in members.items()}}
 
 
-def _build_fold(project: Project, folder: Path, work_folder: Path, fold: int) -> dict[str, Any]:
+def train_queries(inputs: Inputs) -> list[Query]:
+    """All judged train queries, sorted by id. Raises `TrainingError` when there is none."""
+    found = inputs.training("train")
+    if not found:
+        raise TrainingError(
+            "no train query has a judgement: nothing can be learned; give qrels/train.tsv, or one qrels file of more queries, "
+            "which is then split 80/10/10"
+        )
+    return found
+
+
+def _build_fold(inputs: Inputs, folder: Path, work_folder: Path, fold: int) -> dict[str, Any]:
     """One fold of a cross-fitted teacher, and the keys of the queries whose labels it saw."""
-    about = _build_member(project, fold_folder(folder, fold), fold_folder(work_folder, fold), fold)
-    keys = {query_key(query.text) for query in _labelled(project, fold)} if project.is_teacher_trained else set()
-    if project.teacher_choice == BUNDLED:
-        keys |= read_trained_on(fold_folder(project.teacher_source_path, fold))
+    models = inputs.project.models
+    about = _build_member(inputs, fold_folder(folder, fold), fold_folder(work_folder, fold), fold)
+    keys = {query_key(query.text) for query in _labelled(inputs, fold)} if models.is_teacher_trained else set()
+    if models.teacher_choice == BUNDLED:
+        keys |= read_trained_on(fold_folder(models.teacher_source_path, fold))
     write_trained_on(fold_folder(folder, fold), keys)
     return about
 
 
-def _build_member(project: Project, folder: Path, work_folder: Path, fold: int) -> dict[str, Any]:
+def _build_member(inputs: Inputs, folder: Path, work_folder: Path, fold: int) -> dict[str, Any]:
     """One cross-encoder, with a bi-encoder of its own where it brings one; returns where they come from."""
-    source = project.teacher_source_path
-    about: dict[str, Any] = {}
-    if project.teacher_choice == BUNDLED:
-        model, about = _open_bundled(project, fold_folder(source, fold), folder)
-    elif project.is_teacher_trained:
-        model = _open_for_training(project, source)
+    models = inputs.project.models
+    source, about = models.teacher_source_path, dict[str, Any]()
+    if models.teacher_choice == BUNDLED:
+        model, about = _open_bundled(inputs, fold_folder(source, fold), folder)
+    elif models.is_teacher_trained:
+        model = _open_for_training(inputs, source)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         return {}
-    if project.is_teacher_trained:
-        about["training"] = _fine_tune(project, model, work_folder, fold)
+    if models.is_teacher_trained:
+        about["training"] = _fine_tune(inputs, model, work_folder, fold)
     model.save_pretrained(str(folder))
     return about
 
 
-def _open_bundled(project: Project, source: Path, folder: Path) -> tuple[Any, dict[str, Any]]:
+def _open_bundled(inputs: Inputs, source: Path, folder: Path) -> tuple[Any, dict[str, Any]]:
     """A bundled fold's cross-encoder, and where it comes from; its bi-encoder is written into `folder` where the two are joined."""
     from distill_assets.core.adapters import load_adapted_student, load_adapted_teacher
 
-    length, device = project.settings.teacher_max_length, project.device
-    if project.is_teacher_joined:
+    models = inputs.project.models
+    length, device = models.settings.teacher_max_length, models.device
+    if models.is_teacher_joined:
         bi_encoder = load_adapted_student(
             packaged_encoder(), source / BI_ENCODER_FOLDER, device=device, max_length=length
         )
@@ -90,41 +108,43 @@ def _open_bundled(project: Project, source: Path, folder: Path) -> tuple[Any, di
     return model, {name: read_json(source / name / "provenance.json") for name in members}
 
 
-def _open_for_training(project: Project, source: Path) -> Any:
+def _open_for_training(inputs: Inputs, source: Path) -> Any:
     from distill_assets.core.encoders import grow_cross_encoder
 
+    models = inputs.project.models
     if is_cross_encoder(source):
-        return project.load_teacher(source)
-    return grow_cross_encoder(source, device=project.device, max_length=project.settings.teacher_max_length)
+        return models.load_teacher(source)
+    return grow_cross_encoder(source, device=models.device, max_length=models.settings.teacher_max_length)
 
 
-def _fine_tune(project: Project, model: Any, work_folder: Path, fold: int) -> dict[str, Any]:
+def _fine_tune(inputs: Inputs, model: Any, work_folder: Path, fold: int) -> dict[str, Any]:
     from distill_assets.core.training import TrainingRun, train_teacher
 
-    recipe, labels = project.settings.teacher_recipe, read_labels(project)
+    recipe = inputs.settings.teacher_recipe
     recipe = replace(recipe, seed=recipe.seed + fold)
-    epochs = build_teacher_epochs(_labelled(project, fold), labels, recipe)
-    run = TrainingRun(work_folder, project.device, show_progress=project.show_progress)
-    report = train_teacher(model, epochs, read_step_groups(project, labels), recipe, run)
+    epochs = build_teacher_epochs(_labelled(inputs, fold), inputs.labels, recipe)
+    run = TrainingRun(work_folder, inputs.project.models.device, show_progress=inputs.project.show_progress)
+    report = train_teacher(model, epochs, step_groups(inputs), recipe, run)
     return {"recipe": asdict(recipe), **asdict(report)}
 
 
-def _labelled(project: Project, fold: int) -> list[Query]:
+def _labelled(inputs: Inputs, fold: int) -> list[Query]:
     """The train queries whose labels a fold is fine-tuned on: those of the other folds, all where there is one."""
-    others = outside_fold(read_train_queries(project), project.num_teacher_folds, fold)
-    return choose_queries(others, read_qrels(project), project.settings.teacher_recipe.num_queries)
+    others = outside_fold(train_queries(inputs), inputs.project.models.num_teacher_folds, fold)
+    return choose_queries(others, inputs.training_judgements, inputs.settings.teacher_recipe.num_queries)
 
 
-def _join(project: Project, folder: Path) -> dict[str, Any]:
+def _join(inputs: Inputs, folder: Path) -> dict[str, Any]:
     """Measure the members on dev candidates, write how they are joined; returns nDCG@10 of reranking for each and for all.
 
-    Weights and scales balance spreads and read no label, so that dev stays a fair judge of them.
+    Weights and scales balance spreads and read no label, so that dev stays a fair judge of them. They are constants of the teacher
+    from then on: a batch that lands moves no logit.
     """
-    groups = read_step_groups(project, read_labels(project))
+    groups = step_groups(inputs)
     pairs, members = pairs_of(groups), fold_folders(folder) or [folder]
     joined, found = [], []
     for path in members:
-        scores, measured = _join_with_cosine(project, path, groups, pairs)
+        scores, measured = _join_with_cosine(inputs, path, groups, pairs)
         joined.append(scores)
         found.append(measured)
     spreads = [spread_within(per_group(groups, scores)) for scores in joined]
@@ -136,23 +156,31 @@ def _join(project: Project, folder: Path) -> dict[str, Any]:
 
 
 def _join_with_cosine(
-    project: Project, folder: Path, groups: Sequence[DevGroup], pairs: Sequence[tuple[str, str]]
+    inputs: Inputs, folder: Path, groups: Sequence[DevGroup], pairs: Sequence[tuple[str, str]]
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """One member's scores of `pairs`, joined with a cosine where the project joins; and nDCG@10 of its parts."""
+    """One member's scores of `pairs`, joined with a cosine where the teacher is joined; and nDCG@10 of its parts."""
 
     def measure(scores: np.ndarray) -> float:
         return rerank_ndcg(groups, per_group(groups, scores))
 
-    logits = project.fold_scorer(folder)(pairs)
-    if not project.is_teacher_joined:
+    models, logits = inputs.project.models, inputs.logits_handle.score_alone(folder, pairs, inputs.log.info)
+    if not models.is_teacher_joined:
         return logits, {"dev_ndcg_at_10": measure(logits)}
-    cosines = project.cosines(project.teacher_bi_encoder(folder), pairs)
+    cosines = inputs.project.vectors.cosines(models.teacher_bi_encoder(folder), pairs)
     weight = balance_spreads(per_group(groups, logits), per_group(groups, cosines))
-    _write_json(folder / ENSEMBLE_FILE, {"cosine_weight": weight, "student": project.student_fingerprint})
+    _write_json(folder / ENSEMBLE_FILE, {"cosine_weight": weight, "student": models.student_id})
     joined = logits + weight * cosines
     parts = {"cross_encoder": logits, "bi_encoder_cosine": cosines, "joined": joined}
     measured = {f"dev_ndcg_at_10_{name}": measure(scores) for name, scores in parts.items()}
     return joined, {"cosine_weight": weight} | measured
+
+
+def _write_bundled_join(folder: Path, *, is_joined: bool) -> None:
+    """The bundled teacher brings its weights and scales along, so that it needs nothing of the collection."""
+    constants = read_json(BUNDLED_JOIN)["joined" if is_joined else "alone"]
+    _write_json(folder / FOLDS_FILE, {"scales": constants["scales"]})
+    for path, weight in zip(fold_folders(folder), constants.get("cosine_weights", []), strict=False):
+        _write_json(path / ENSEMBLE_FILE, {"cosine_weight": weight})
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.deployment import Deployment, running
 from distill_assets_tests.conftest import make_project
-from distill_assets_tests.deployment.server import Deployment, running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

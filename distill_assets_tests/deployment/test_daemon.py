@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets_tests.deployment.server import Deployment, land, launch_job
+from benchmarks.deployment import Deployment, land, land_judgements, launch_job
 
 # Batches of the tests: topics of the tiny vocabulary, 12 documents and queries each.
 FIRST, SECOND, BROKEN, KILLED = ("array", "matrix", "frame"), ("graph",), ("index",), ("kernel", "signal", "window")
@@ -22,7 +22,11 @@ def wait_for_scores(deployment: Deployment, batch: str) -> float:
 
 def slice_of(deployment: Deployment, table: str, batch: str) -> Any:
     """What is recorded of a slice, None while it is not there."""
-    return deployment.project.warehouse.slice_info(table, batch) if deployment.project.warehouse.exists() else None
+    return (
+        deployment.project.places.warehouse.slice_info(table, batch)
+        if deployment.project.places.warehouse.exists()
+        else None
+    )
 
 
 def computing_seconds(deployment: Deployment, since: float) -> float:
@@ -44,7 +48,7 @@ def test_a_batch_that_lands_is_scored_and_nobody_clicks(deployment: Deployment, 
         print(
             f"\nfirst batch, teacher included: {seconds:.0f} s from landing to scores, {inside:.0f} s of them in steps"
         )
-    rows = deployment.project.warehouse.read("teacher_scores", slice_keys=["first"]).to_pylist()
+    rows = deployment.project.places.warehouse.read("teacher_scores", slice_keys=["first"]).to_pylist()
     # 36 queries, a sixth of them dev and a sixth test by their place; each train query has its positive and 4 negatives.
     assert len(rows) == 24 * (1 + deployment.project.settings.scored_negatives)
     with deployment.instance() as instance:
@@ -61,8 +65,27 @@ def test_a_second_batch_leaves_the_first_alone(deployment: Deployment, capsys: p
     with capsys.disabled():
         print(f"\nsecond batch: {seconds:.0f} s from landing to scores, {inside:.0f} s of them in steps")
     assert slice_of(deployment, "hard_negatives", "first") == before
-    negatives = deployment.project.warehouse.read("hard_negatives", slice_keys=["second"]).column("doc_id").to_pylist()
+    negatives = (
+        deployment.project.places.warehouse.read("hard_negatives", slice_keys=["second"]).column("doc_id").to_pylist()
+    )
     assert any(not doc_id.startswith("graph-") for doc_id in negatives), "mined against all documents"
+
+
+def test_judgements_alone_are_followed_by_the_batch_of_their_queries(deployment: Deployment) -> None:
+    """Only the batch that arrived is new to Dagster: labels of older queries would wait for somebody who clicks."""
+    before = {batch: slice_of(deployment, "hard_negatives", batch) for batch in ("first", "second")}
+    land_judgements(deployment, "judged", [("q-array-sum", "matrix-sum", 1)])
+
+    def is_scored() -> bool:
+        rows = deployment.project.places.warehouse.read("teacher_scores", slice_keys=["first"]).to_pylist()
+        return any((r["query_id"], r["doc_id"], r["label"]) == ("q-array-sum", "matrix-sum", 1) for r in rows)
+
+    deployment.wait_for("the new label's score", is_scored, timeout_s=600)
+    assert slice_of(deployment, "hard_negatives", "first").written_at > before["first"].written_at
+    assert slice_of(deployment, "hard_negatives", "second") == before["second"]
+    with deployment.instance() as instance:
+        failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+    assert failed == []
 
 
 def test_a_broken_batch_is_quarantined_and_the_next_goes_through(deployment: Deployment) -> None:
@@ -70,7 +93,7 @@ def test_a_broken_batch_is_quarantined_and_the_next_goes_through(deployment: Dep
     land(deployment, "broken", BROKEN, cut_off=20)
     land(deployment, "third", ("series",))
     wait_for_scores(deployment, "third")
-    quarantined = deployment.wait_for("quarantine", lambda: deployment.project.quarantined().get("broken"))
+    quarantined = deployment.wait_for("quarantine", lambda: deployment.project.collection.quarantined().get("broken"))
     assert "corpus.jsonl, line 12" in quarantined["reason"]
     check = dg.AssetCheckKey(dg.AssetKey("corpus"), "batches_readable")
 
@@ -88,7 +111,7 @@ def test_a_broken_batch_is_quarantined_and_the_next_goes_through(deployment: Dep
 
 def test_a_killed_run_frees_its_slot_and_the_next_goes_on_from_there(deployment: Deployment) -> None:
     """A slot that a dead run holds stops every later batch; half a table reads like a whole one."""
-    warehouse, scored = deployment.project.warehouse, "SELECT count(*) AS n FROM pair_scores"
+    warehouse, scored = deployment.project.places.warehouse, "SELECT count(*) AS n FROM pair_scores"
     before = warehouse.query(scored)["n"][0].as_py()
     land(deployment, "killed", KILLED)
 
@@ -117,7 +140,7 @@ def test_a_killed_run_frees_its_slot_and_the_next_goes_on_from_there(deployment:
     with deployment.instance() as instance:
         [event] = instance.all_logs(again, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     metadata = event.asset_materialization.metadata
-    assert metadata["num_known"].value == kept and metadata["num_forward_passes"].value == 24 * 5 - kept
+    assert metadata["num_pairs"].value == 24 * 5 and metadata["num_forward_passes"].value == 24 * 5 - kept
 
 
 def is_over(deployment: Deployment, run_id: str) -> bool:

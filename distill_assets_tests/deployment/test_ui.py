@@ -10,13 +10,8 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from distill_assets_tests.deployment.server import Deployment
+from benchmarks.deployment import CHROMIUM, FLAGS, Deployment
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 WAIT_MS = 90_000
 GROUPS = {
     "collection": ("corpus", "queries", "qrels"),

@@ -1,0 +1,75 @@
+"""Rankings as a table: each system searches the dev and test queries once. Metrics, pool, leaderboard, gate and export read it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from distill_assets.assets.inputs import Inputs
+from distill_assets.core.records import Query
+from distill_assets.core.retrieval import Run
+from distill_assets.storage.collection import EVALUATION, Qrels
+from distill_assets.storage.warehouse import SliceWrite, Warehouse
+
+DEPTH = 100  # recall@100 is the deepest metric
+_CODE_VERSION = "1"
+# What a ranking is made from beside its system; an asset that reads rankings declares these.
+RANKING_INPUTS = ("documents", "evaluation_queries", "evaluation_judgements")
+RANKING_SETTINGS = ("dev_queries", "test_queries")
+
+
+def judged_queries(inputs: Inputs, split: str) -> tuple[list[Query], Qrels]:
+    """The queries of a split that are evaluated, and their judgements."""
+    return inputs.evaluated(split, inputs.settings.dev_queries if split == "dev" else inputs.settings.test_queries)
+
+
+def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, Run]:
+    """Rankings of the judged queries, by split: of a student, or of BM25 where none is given. Read again while they are current."""
+    encoder = "bm25" if student is None else inputs.project.models.encoder_id(student)
+    needed = (*RANKING_INPUTS, *(f"settings.{name}" for name in RANKING_SETTINGS))
+    made_from = {"code": _CODE_VERSION, "encoder": encoder, **{name: inputs.versions[name] for name in needed}}
+    queries: dict[str, Sequence[Query]] = {split: judged_queries(inputs, split)[0] for split in EVALUATION}
+    warehouse = inputs.project.places.warehouse
+    info = warehouse.slice_info("rankings", system)
+    if info is not None and info.inputs == made_from:
+        return read_rankings(warehouse, system, queries)
+    search = inputs.retrieval.bm25 if student is None else lambda q, k: inputs.retrieval.dense(student, q, k)
+    runs: dict[str, Run] = {split: search(asked, DEPTH) for split, asked in queries.items()}
+    warehouse.write(write_of(system, runs, made_from))
+    return runs
+
+
+def write_of(system: str, runs: Mapping[str, Run], made_from: Mapping[str, str]) -> SliceWrite:
+    """The slice of a system's rankings, by split."""
+    rows = [
+        (split, query_id, doc_id, rank, float(score))
+        for split, run in runs.items()
+        for query_id, ranking in run.items()
+        for rank, (doc_id, score) in enumerate(ranking, start=1)
+    ]
+    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _SCHEMA]
+    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
+    return SliceWrite(table="rankings", rows=table, slice_key=system, inputs=made_from, is_empty_meant=True)
+
+
+def read_rankings(warehouse: Warehouse, system: str, queries: Mapping[str, Sequence[Query]]) -> dict[str, Run]:
+    """Split -> ranking of each of these queries as stored; an empty one where nothing was found."""
+    runs: dict[str, Run] = {split: {q.query_id: [] for q in asked} for split, asked in queries.items()}
+    rows = warehouse.query(
+        "SELECT split, query_id, doc_id, score FROM rankings WHERE system = ? ORDER BY split, query_id, rank", [system]
+    )
+    for split, query_id, doc_id, score in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
+        runs[split][query_id].append((doc_id, score))
+    return runs
+
+
+_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("query_id", pa.string()),
+        ("doc_id", pa.string()),
+        ("rank", pa.int32()),
+        ("score", pa.float64()),
+    ]
+)

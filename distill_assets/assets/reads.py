@@ -1,0 +1,127 @@
+"""What an asset reads, said once.
+
+From it come Dagster's dependencies, the input version, what is due, `why`, and the handle that the body reads through
+(`assets/inputs.py`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from distill_assets.core.recipes import Recipe
+from distill_assets.core.records import fingerprint
+from distill_assets.handles.collection import State
+from distill_assets.resources import Project
+from distill_assets.storage.models import fingerprint_model
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One asset's partition at one moment: what the version of a read is taken from."""
+
+    project: Project
+    state: State
+    partition: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of a partition that is one."""
+        return self.project.settings.recipe(self.partition)
+
+    @property
+    def recipes(self) -> list[str]:
+        """Names of all recipes."""
+        return sorted(self.project.settings.all_recipes)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One thing that can be read.
+
+    Attributes:
+        upstream: the assets that make it.
+        version: changes when what the body would read changes.
+        is_own: it is the upstream asset's partition of the same key; else it comes from all of its partitions.
+    """
+
+    upstream: tuple[str, ...]
+    version: Callable[[Moment], str]
+    is_own: bool = False
+
+
+def _view(name: str, *upstream: str, own: bool = False) -> Read:
+    """A view of the collection. Another batch may replace a row, so even the batch's own view comes from all partitions."""
+    return Read(upstream, lambda m: m.state.view(name, m.partition if own else None))
+
+
+READS: dict[str, Read] = {
+    "source": Read(
+        (),
+        lambda m: fingerprint(m.project.collection.source.name, m.project.collection.source.fingerprint(m.partition)),
+    ),
+    "documents": Read(("corpus",), lambda m: m.state.versions("corpus", m.state.batches)),
+    "training_queries": _view("training_queries", "queries"),
+    "training_judgements": _view("training_judgements", "qrels"),
+    "texts": _view("texts", "corpus"),
+    "evaluation_queries": _view("evaluation_queries", "queries"),
+    "evaluation_judgements": _view("evaluation_judgements", "qrels"),
+    "own_queries": _view("training_queries", "queries", own=True),
+    "own_judgements": _view("training_judgements", "qrels", own=True),
+    "own_texts": _view("texts", "corpus", own=True),
+    "own_candidates": Read(("hard_negatives",), lambda m: m.state.version("hard_negatives", m.partition), is_own=True),
+    "candidates": Read(("hard_negatives",), lambda m: m.state.versions("hard_negatives", m.state.batches)),
+    "logits": Read(("teacher_scores",), lambda m: m.state.versions("teacher_scores", m.state.batches)),
+    "student": Read((), lambda m: m.project.models.student_id),
+    "teacher_source": Read((), lambda m: fingerprint_model(m.project.models.teacher_source_path)),
+    "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
+    "recipe": Read((), lambda m: m.recipe.fingerprint),
+    "checkpoint": Read(("student_checkpoint",), lambda m: m.state.version("checkpoints", m.partition), is_own=True),
+    "checkpoints": Read(("student_checkpoint",), lambda m: m.state.versions("checkpoints", m.recipes)),
+    "metrics": Read(("eval_metrics",), lambda m: m.state.versions("eval_metrics", m.recipes)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads:
+    """What one asset reads.
+
+    Attributes:
+        inputs: names of `READS`.
+        settings: settings, or properties of `Settings`, that change a number. What changes speed alone need not be named
+            (`SPEED_SETTINGS`).
+        as_of_making: inputs as they were when the asset was made. A change of one of these alone makes the asset aged, not stale.
+        only_if: inputs and settings that some partitions read and others do not.
+        checked_against: tables that checks look at beside what is read. They are no input: nothing is made from them.
+    """
+
+    inputs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    as_of_making: tuple[str, ...] = ()
+    only_if: Mapping[str, Callable[[Moment], bool]] = field(default_factory=dict)
+    checked_against: tuple[str, ...] = ()
+
+    @property
+    def upstream(self) -> dict[str, bool]:
+        """Upstream asset -> whether it is its partition of the same key."""
+        found: dict[str, bool] = {}
+        for name in self.inputs:
+            for asset in READS[name].upstream:
+                found[asset] = found.get(asset, True) and READS[name].is_own
+        return dict(sorted(found.items()))
+
+    def versions(self, moment: Moment) -> dict[str, str]:
+        """Version of every input and value of every setting, by name.
+
+        Raises:
+            MissingPartitionError: something upstream is not materialised, or a check refused it.
+        """
+        found = {name: READS[name].version(moment) for name in self.inputs if self.is_read(name, moment)}
+        settings = moment.project.settings
+        return found | {f"settings.{n}": _told(getattr(settings, n)) for n in self.settings if self.is_read(n, moment)}
+
+    def is_read(self, name: str, moment: Moment) -> bool:
+        """Whether this partition reads an input or a setting."""
+        return name not in self.only_if or self.only_if[name](moment)
+
+
+def _told(value: object) -> str:
+    return str(getattr(value, "fingerprint", None) or repr(value))
