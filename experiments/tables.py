@@ -13,23 +13,18 @@ from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 def render(document: Mapping[str, Any], split: str, against: str | None = None) -> str:
     """One document as a Markdown section: what was run, then the table of its systems on `split`, tested against one of them.
 
+    A document of label shares or of teachers has a table for each.
+
     Raises:
-        SettingsError: the document has no system `against`, or is one of label shares, each of which has its own `hard_labels`.
+        SettingsError: the document has no system `against`.
     """
-    if document["experiment"] == "labels":
-        if against is not None:
-            raise SettingsError(
-                f"a document of label shares is tested against {HARD_LABELS} of each share: leave --against out"
-            )
-        return "\n".join([_heading(document, split), "", *_label_sections(document, split)])
-    baseline = against or (HARD_LABELS if HARD_LABELS in document["systems"] else UNTOUCHED_STUDENT)
-    if baseline not in document["systems"]:
-        known = ", ".join(document["systems"])
-        raise SettingsError(f"no system {baseline!r} to test against in this document: it has {known}")
-    rows = results_table(per_seed(document, split), baseline=baseline)
+    systems, variants = per_seed(document, split), document.get("num_labelled") or {}
+    if variants:
+        parts = [_section(systems, document["experiment"], label, count, against) for label, count in variants.items()]
+        return "\n".join([_heading(document, split), "", *(line for lines in parts for line in lines)])
     trainings = document.get("trainings", {})
     costs = [section for section in (_costs(trainings), _rounds(trainings)) if section and split == "test"]
-    return "\n".join([_heading(document, split), "", format_markdown(rows, baseline), "", *costs])
+    return "\n".join([_heading(document, split), "", _table(systems, against), "", *costs])
 
 
 def per_seed(document: Mapping[str, Any], split: str) -> dict[str, PerSeed]:
@@ -49,28 +44,37 @@ def _heading(document: Mapping[str, Any], split: str) -> str:
     )
 
 
-def _label_sections(document: Mapping[str, Any], split: str) -> list[str]:
-    """For each share of the labels, fine-tuning on it against distilling through a teacher that was trained on it."""
-    systems = per_seed(document, split)
-    lines: list[str] = []
-    for share, count in document["num_labelled"].items():
-        names = {UNTOUCHED_STUDENT: UNTOUCHED_STUDENT, f"hard {share}": HARD_LABELS}
-        names |= {f"distilled {share}": "distilled", f"{TEACHER} {share}": TEACHER}
-        chosen = {names[name]: seeds for name, seeds in systems.items() if name in names}
-        if HARD_LABELS in chosen:
-            table = format_markdown(results_table(chosen, baseline=HARD_LABELS), HARD_LABELS)
-            lines += [f"#### {share} of the train labels: {count:,} queries", "", table, ""]
-    return lines
+def _section(
+    systems: Mapping[str, PerSeed], experiment: str, label: str, num_labelled: int, against: str | None
+) -> list[str]:
+    """The systems of one share of the labels or of one teacher; none where no student is trained yet."""
+    chosen = {UNTOUCHED_STUDENT: systems[UNTOUCHED_STUDENT]}
+    for system, seeds in systems.items():
+        name, _, its_label = system.partition(" ")
+        if its_label == label:
+            chosen[HARD_LABELS if name == "hard" else name] = seeds  # as older documents call it
+    if not {*chosen} - {UNTOUCHED_STUDENT, TEACHER}:
+        return []
+    told = "of the train labels" if experiment == "labels" else "(teacher)"
+    return [f"#### {label} {told}: {num_labelled:,} queries", "", _table(chosen, against), ""]
+
+
+def _table(systems: Mapping[str, PerSeed], against: str | None) -> str:
+    baseline = against or (HARD_LABELS if HARD_LABELS in systems else UNTOUCHED_STUDENT)
+    if baseline not in systems:
+        raise SettingsError(f"no system {baseline!r} to test against in this document: it has {', '.join(systems)}")
+    return format_markdown(results_table(systems, baseline=baseline), baseline)
 
 
 def _costs(trainings: Mapping[str, Any]) -> str:
-    """What a student of each recipe costs: steps, seconds of training, seconds of embedding every document for its index."""
+    """What a student of each recipe costs: steps, seconds of training, and of embedding every document where that was timed."""
     lines = []
     for name, seeds in trainings.items():
-        known = [training for training in seeds.values() if "document_encoding_s" in training]
-        if known:
-            means = [np.mean([training[key] for training in known]) for key in ("seconds", "document_encoding_s")]
-            lines.append(f"| {name} | {known[0]['num_steps']:,} | {means[0]:,.0f} | {means[1]:,.0f} |")
+        known = [training for training in seeds.values() if {"document_encoding_s", "resumed_from_step"} & {*training}]
+        if known:  # the oldest documents timed no embedding and are printed without this table
+            seconds, embedding = ([t[key] for t in known if key in t] for key in ("seconds", "document_encoding_s"))
+            embedded = f"{np.mean(embedding):,.0f}" if embedding else "-"
+            lines.append(f"| {name} | {known[0]['num_steps']:,} | {np.mean(seconds):,.0f} | {embedded} |")
     head = ["| recipe | steps | training s | all documents embedded s |", "| --- | ---: | ---: | ---: |"]
     return "\n".join([*head, *lines, ""]) if lines else ""
 
