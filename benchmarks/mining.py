@@ -131,7 +131,7 @@ def _mine_ours(folder: Path, num_docs: int, num_queries: int) -> Callable[[], li
 
     def mine() -> list[list[int]]:
         store = EmbeddingStore(folder / "embeddings")
-        vectors = store.gather("query", [hash_text(text) for text in queries])
+        vectors = store.view("query", [hash_text(text) for text in queries])[:]
         stored = store.view("document", [hash_text(text) for text in documents])
         blocks = Blocks.within(256, dimension=_DIMENSION, k=_NUM_NEGATIVES + 1)
         found = search_dense_rows(vectors, stored, documents, k=_NUM_NEGATIVES + 1, blocks=blocks, precision=precision)

@@ -1,16 +1,17 @@
 """What Dagster costs: from a folder landing to its scores, loading definitions, a whole run, and a hundred batches.
 
-    python benchmarks/orchestration.py landing     a batch lands in the inbox of a running deployment
-    python benchmarks/orchestration.py load        definitions, with and without torch, each in a new process
-    python benchmarks/orchestration.py share       `distill-assets run --quick`, and how much of it is not ours
-    python benchmarks/orchestration.py hundred     a hundred tiny batches: sensor, conditions, pages of the UI
+    python -m benchmarks.orchestration landing   a batch lands in the inbox of a running deployment
+    python -m benchmarks.orchestration load      definitions, with and without torch, each in a new process
+    python -m benchmarks.orchestration share     `distill-assets run --quick`, and how much of it is not ours
+    python -m benchmarks.orchestration hundred   a hundred tiny batches: sensor, conditions, pages of the UI
 
-`landing` and `hundred` use the tests' tiny models: what they measure is everything but the models. Numbers move with the load of
+`landing` and `hundred` use tiny models: what they measure is everything but the models. Numbers move with the load of
 the machine; run them on an idle one. Each prints one JSON document.
 """
 
 import functools
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ def measure_landing(folder: Path) -> dict[str, Any]:
     The first batch has its teacher made as well. Steps are timed by their start and end events, so that ticks, queues and
     process starts are what is left.
     """
-    from distill_assets_tests.deployment.server import land, running
+    from benchmarks.deployment import land, running
 
     project = _tiny_project(folder)
     found: dict[str, Any] = {}
@@ -61,7 +62,9 @@ def measure_landing(folder: Path) -> dict[str, Any]:
 
 
 def _is_scored(project: Any, batch: str) -> bool:
-    return project.warehouse.exists() and project.warehouse.slice_info("teacher_scores", batch) is not None
+    return (
+        project.places.warehouse.exists() and project.places.warehouse.slice_info("teacher_scores", batch) is not None
+    )
 
 
 def measure_load(_: Path) -> dict[str, Any]:
@@ -92,10 +95,16 @@ def measure_share(folder: Path) -> dict[str, Any]:
     A body is what the same work costs called straight from Python: it reads, calls core, and writes. Only the last part of the
     difference is Dagster: events, its instance in SQLite, building the job anew for each step.
     """
-    from distill_assets.assets import failures
+    import dagster as dg
+
+    from distill_assets.assets.line import Asset
+    from distill_assets.definitions import build_definitions
+    from distill_assets.resources import Project
+    from distill_assets.running import run_line
+    from distill_assets.settings import QUICK
+    from distill_assets.stages import due
 
     clock = {"bodies": 0.0, "staleness": 0.0}
-    plain = failures.retrying
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -108,22 +117,14 @@ def measure_share(folder: Path) -> dict[str, Any]:
 
         return wrapped
 
-    failures.retrying = lambda body: plain(timed("bodies", body))  # before the assets are imported
-    import dagster as dg
-
-    from distill_assets.definitions import build_definitions
-    from distill_assets.resources import Project
-    from distill_assets.running import run_line
-    from distill_assets.settings import QUICK
-    from distill_assets.stages import is_stale
-
+    Asset.make = timed("bodies", Asset.make)  # type: ignore[method-assign]
     project = Project(overrides={**QUICK, "data_folder": str(folder / "data")})
     home = folder / "dagster_home"
     home.mkdir()
     with dg.DagsterInstance.from_config(str(home)) as instance:
         definitions = build_definitions(project)
         started = time.perf_counter()
-        steps = list(run_line(definitions, project, instance, todo=timed("staleness", is_stale)))
+        steps = list(run_line(definitions, project, instance, todo=timed("staleness", due)))
         wall = time.perf_counter() - started
     dagster = wall - sum(clock.values())
     return {
@@ -137,16 +138,16 @@ def measure_share(folder: Path) -> dict[str, Any]:
 
 
 def measure_hundred(folder: Path) -> dict[str, Any]:
-    """A hundred batches that were read, mined and scored: ticks with nothing to do, and pages of the UI in a browser.
+    """A hundred batches that were read and mined: ticks with nothing to do, and pages of the UI in a browser.
 
-    Slices and events are recorded as runs would leave them, without the three hundred runs.
+    Batches are read by the assets' own bodies. What was mined and the events are recorded as runs would leave them, without runs.
     """
     import dagster as dg
 
+    from benchmarks.tiny import write_beir
     from distill_assets.automation import plan_ingestion
     from distill_assets.definitions import build_definitions
-    from distill_assets.stages import due_for_retraining, is_stale, next_work
-    from distill_assets_tests.conftest import write_beir
+    from distill_assets.stages import due, due_for_retraining, next_work
 
     names = [f"day-{i:03}" for i in range(NUM_BATCHES)]
     for i, name in enumerate(names):
@@ -166,25 +167,35 @@ def measure_hundred(folder: Path) -> dict[str, Any]:
             lambda: dg.evaluate_automation_conditions(definitions, instance, cursor=first.cursor)
         )
         found["what_a_retraining_has_to_do_s"] = _seconds(lambda: next_work(project, due_for_retraining))
-        found["what_a_run_has_to_do_s"] = _seconds(lambda: next_work(project, is_stale))
+        found["what_a_run_has_to_do_s"] = _seconds(lambda: next_work(project, due))
     return found | {"pages": _page_seconds(project, home)}
 
 
 def _record_batches(project: Any, instance: Any, names: list[str]) -> None:
     import dagster as dg
 
-    from distill_assets.assets.inputs import input_fingerprint
-    from distill_assets.storage.warehouse import utc_now
+    from distill_assets.assets import ASSETS
+    from distill_assets.assets.reads import Moment
+    from distill_assets.storage.warehouse import SliceWrite
 
     instance.add_dynamic_partitions("batches", names)
-    for tables in (("corpus", "queries", "qrels"), ("hard_negatives",)):
-        rows = [
-            (table, name, 12, input_fingerprint(project, table, name), f"{table}-{name}", utc_now())
-            for name in names
-            for table in tables
-        ]
-        with project.warehouse.transaction() as connection:
-            connection.executemany("INSERT INTO slices VALUES (?, ?, ?, ?, ?, ?)", rows)
+    for name in names:
+        for asset in ("corpus", "queries", "qrels"):
+            ASSETS[asset].make(project, name, logging.getLogger(__name__))
+    warehouse, state, mine = project.places.warehouse, project.collection.state(), ASSETS["hard_negatives"]
+    nothing = warehouse.read("hard_negatives").drop_columns(["batch"])
+    slices = [
+        SliceWrite(
+            table="hard_negatives",
+            rows=nothing,
+            slice_key=name,
+            inputs=mine.versions(mine.reads.versions(Moment(project, state, name))),
+            data_version=name,
+            is_empty_meant=True,
+        )
+        for name in names
+    ]
+    warehouse.write(*slices)
     for name in names:
         for asset in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores"):
             instance.report_runless_asset_event(
@@ -196,7 +207,7 @@ def _page_seconds(project: Any, home: Path) -> dict[str, float]:
     """Seconds until a page shows its last part, in a browser with an empty cache; the webserver alone, without the daemon."""
     from playwright.sync_api import sync_playwright
 
-    from distill_assets_tests.deployment.test_ui import CHROMIUM, FLAGS
+    from benchmarks.deployment import CHROMIUM, FLAGS
 
     pages = {
         "lineage": ("/assets/champion?view=lineage&lineageScope=upstream&lineageDepth=10", "corpus"),
@@ -224,7 +235,7 @@ def _webserver(project: Any, home: Path) -> Iterator[str]:
 
     import psutil
 
-    from distill_assets_tests.deployment.server import answers, as_environment, kill_all
+    from benchmarks.deployment import answers, as_environment, kill_all
 
     command = [
         str(Path(sys.executable).with_name("dagster-webserver")),
@@ -244,8 +255,8 @@ def _webserver(project: Any, home: Path) -> Iterator[str]:
 
 
 def _tiny_project(folder: Path) -> Any:
-    """The tests' tiny models over an inbox."""
-    from distill_assets_tests.conftest import make_project, save_tiny_cross_encoder, save_tiny_encoder
+    """Tiny models over an inbox."""
+    from benchmarks.tiny import make_project, save_tiny_cross_encoder, save_tiny_encoder
 
     student, teacher = save_tiny_encoder(folder / "encoder"), save_tiny_cross_encoder(folder / "cross-encoder")
     return make_project(folder / "inbox", student, teacher, folder / "data", inbox_settle_s=0)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 
-from benchmarks.measuring import Options, Row, Timed, alternate, mean_kendall
+from benchmarks.measuring import Options, Row, alternate, mean_kendall
 from benchmarks.pairs import load_pairs
 from distill_assets.core.encoders import has_fast_bf16
 from distill_assets.core.fast_scoring import FastScorer
-from distill_assets.core.int8_products import has_int8
+from distill_assets.core.pair_tokens import PairTokenizer
 
 _MAX_LENGTH = 128
 
@@ -73,7 +73,7 @@ def _compare(options: Options, name: str, model: CrossEncoder) -> list[Row]:
     pairs, groups = load_pairs(options.data, num_pairs)
     has_bf16 = has_fast_bf16(options.device)
     ours = FastScorer(model, "bf16" if has_bf16 else "fp32")
-    tokens = int(ours.lengths(pairs).sum())
+    tokens = int(PairTokenizer(model[0].tokenizer, model[0].max_seq_length).tokenize(pairs).lengths.sum())
     sides: dict[str, Callable[[], Any]] = {"ours": lambda: ours(pairs), "fp32": lambda: predict(model, pairs, 32)}
     half, best = None, 0
     if has_bf16:
@@ -82,10 +82,6 @@ def _compare(options: Options, name: str, model: CrossEncoder) -> list[Row]:
         sides["bf16"] = lambda: predict(half, pairs, best)
     ours(pairs[:200])
     predict(model, pairs[:64], 32)
-    if options.device == "cpu" and has_int8():
-        integers = FastScorer(model, "int8")
-        integers(pairs[:200])
-        sides["int8"] = lambda: integers(pairs)
     timed = alternate(sides, options.repeats)
     peak = _peak_flops(options.device, torch.bfloat16 if has_bf16 else torch.float32)
     speed = {side: len(pairs) / timed.median(side) for side in sides}
@@ -119,8 +115,6 @@ def _compare(options: Options, name: str, model: CrossEncoder) -> list[Row]:
                 f"{work}; peer: `predict` of the model in bf16, batch {best}, the fastest of those tried.",
             )
         )
-    if "int8" in sides:
-        found.append(_int8_row(name, options, speed, timed, groups, work))
     flops = _flops(model, tokens)
     found.append(
         Row(
@@ -135,20 +129,6 @@ def _compare(options: Options, name: str, model: CrossEncoder) -> list[Row]:
         )
     )
     return found
-
-
-def _int8_row(name: str, options: Options, speed: dict[str, float], timed: Timed, groups: list[int], work: str) -> Row:
-    tau = mean_kendall(groups, timed.results["int8"], timed.results["fp32"])
-    return Row(
-        f"score int8, {name}, {options.device}",
-        speed["int8"],
-        speed["fp32"],
-        timed.ratio("int8", "fp32"),
-        4.0,
-        "pairs/s",
-        f"Kendall τ per query {tau:.4f} against fp32",
-        f"{work}; 8-bit products, scales per channel and token; peer: `CrossEncoder.predict`, fp32, batch 32.",
-    )
 
 
 def _half(model: CrossEncoder) -> CrossEncoder:

@@ -11,11 +11,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from benchmarks.measuring import Options, Row, peak_rss_mb, reset_peak_rss, rss_mb
 
@@ -134,15 +132,12 @@ def _kills(folder: Path, times: int) -> Row:
 
 def _make(folder: Path, size: int) -> None:
     """A collection with `size` wanted pairs: one document per ten pairs, a hundred pairs per query."""
-    from distill_assets.storage.warehouse import Warehouse
+    from distill_assets.handles.places import Places
 
-    if (folder / "w.duckdb").exists():
+    warehouse = Places(folder).warehouse
+    if warehouse.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     documents, queries = max(200, size // 10), max(1, size // _PER_QUERY)
-    warehouse = Warehouse(folder / "w.duckdb")
-    row = {"kind": "teacher", "path": ".", "model_fingerprint": _TEACHER, "manifest_json": "{}"}
-    warehouse.replace_slice("checkpoints", pa.Table.from_pylist([row]), slice_key="teacher")
     with warehouse.transaction() as connection:
         connection.execute(
             f"INSERT INTO corpus SELECT 'b', 'd' || i, '', t, sha256(t)[1:32] "
@@ -173,33 +168,28 @@ def _wanted(folder: Path) -> Any:
 
 
 def _fill(folder: Path, seconds_per_pair: float) -> dict[str, Any]:
-    from distill_assets.assets import scoring
-    from distill_assets.storage.pair_scores import PairScoreStore
-    from distill_assets.storage.warehouse import Warehouse
+    from distill_assets.handles.logits import Logits, Member, Teacher
+    from distill_assets.handles.models import Models
+    from distill_assets.handles.places import Places
+    from distill_assets.handles.vectors import Vectors
+    from distill_assets.settings import load_settings
 
-    warehouse, scorer = Warehouse(folder / "w.duckdb"), CheapScorer(seconds_per_pair)
-    # Stands for the resource: what `score_pairs` uses of it, with a scorer that costs nothing, so that only the store is seen.
-    project: Any = SimpleNamespace(
-        warehouse=warehouse,
-        pair_scores=PairScoreStore(warehouse),
-        folder=folder,
-        scoring_precision="fp32",
-        teacher_scorer=lambda _: _Paying(scorer, folder),
-        settings=SimpleNamespace(
-            chunk_size=_SLOW_CHUNK if seconds_per_pair else 65_536, chunk_seconds=1.0 if seconds_per_pair else 10.0
-        ),
-        show_progress=False,
-    )
-    context = SimpleNamespace(log=SimpleNamespace(info=lambda _: None))
+    places, scorer = Places(folder), CheapScorer(seconds_per_pair)
+    chunk = (_SLOW_CHUNK, 1.0) if seconds_per_pair else (65_536, 10.0)
+    settings = load_settings(None, data_folder=folder, chunk_size=chunk[0], chunk_seconds=chunk[1])
+    models = Models(settings)
+    logits = Logits(settings, places, models, Vectors(settings, models, places.embeddings))
+    # A teacher whose one member costs nothing, so that only the store is seen.
+    teacher = Teacher(_TEACHER, (Member(_TEACHER, 1.0, 0, lambda: _Paying(scorer, folder)),))
     before = rss_mb()
     reset_peak_rss()
     started = time.perf_counter()
-    scoring.score_pairs(project, context, _wanted(folder))
+    logits.score(teacher, _wanted(folder))
     return {
         "seconds": time.perf_counter() - started,
         "peak_mb": peak_rss_mb() - before,
         "num_forwards": scorer.num_forwards,
-        "file_mb": (folder / "w.duckdb").stat().st_size / 1e6,
+        "file_mb": places.warehouse.path.stat().st_size / 1e6,
     }
 
 
@@ -221,24 +211,23 @@ def _paid(folder: Path) -> int:
 
 
 def _stored(folder: Path) -> int:
-    from distill_assets.storage.pair_scores import PairScoreStore
-    from distill_assets.storage.warehouse import Warehouse
+    from distill_assets.handles.places import Places
 
-    return PairScoreStore(Warehouse(folder / "w.duckdb")).count(_TEACHER)
+    return Places(folder).pair_scores.count([_TEACHER])
 
 
 def _content(folder: Path) -> str:
-    from distill_assets.storage.warehouse import Warehouse
+    from distill_assets.handles.places import Places
 
-    rows = Warehouse(folder / "w.duckdb").read("pair_scores")
+    rows = Places(folder).warehouse.read("pair_scores")
     return hashlib.sha256(repr(rows.to_pydict()).encode()).hexdigest()
 
 
 def _change(folder: Path) -> None:
     """Every hundredth document gets another text."""
-    from distill_assets.storage.warehouse import Warehouse
+    from distill_assets.handles.places import Places
 
-    with Warehouse(folder / "w.duckdb").transaction() as connection:
+    with Places(folder).warehouse.transaction() as connection:
         connection.execute("UPDATE corpus SET text = text || ' changed' WHERE hash(doc_id) % 100 = 0")
         connection.execute("UPDATE corpus SET content_hash = sha256(text)[1:32]")
 

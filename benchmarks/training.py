@@ -70,9 +70,9 @@ def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[Training
     source = PythonApiSource(("numpy",), body_words=0) if options.data is None else BeirSource(options.data)
     read = [source.read(batch) for batch in source.batches()]
     documents = {d.doc_id: d.content for c in read for d in c.documents}
-    positives: dict[str, list[str]] = {}
+    positives: dict[str, dict[str, int]] = {}
     for qrel in (q for c in read for q in c.qrels if q.relevance > 0 and q.doc_id in documents):
-        positives.setdefault(qrel.query_id, []).append(qrel.doc_id)
+        positives.setdefault(qrel.query_id, {})[qrel.doc_id] = qrel.relevance
     queries = [q for c in read for q in c.queries if q.query_id in positives and q.split != "test"]
     held_out = [q for q in queries if q.split == "dev"][: 40 if options.quick else 100]
     train = [q for q in queries if q.split == "train"][: 64 if options.quick else 640]
