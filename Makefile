@@ -50,4 +50,4 @@ bench: install ## our engines against the peers' on the same work; writes benchm
 	$(BIN)/python -m benchmarks.bench
 
 clean: ## remove the environment and everything that runs made
-	rm -rf $(VENV) data/*.duckdb* data/embeddings data/lexical data/checkpoints data/report data/dagster_home data/beir-*
+	rm -rf $(VENV) data/*.duckdb* data/embeddings data/lexical data/checkpoints data/report data/dagster_home data/beir-* data/study
