@@ -11,7 +11,7 @@ A recipe (core/recipes.py) is one way to train; champion moves only if the paire
 
 import dagster as dg
 
-from distill_assets.assets import ASSETS
+from distill_assets.assets import ASSETS, dependencies_of
 from distill_assets.automation import (
     make_automation_sensor,
     make_jobs,
@@ -29,7 +29,7 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
     """The graph for one project; tests pass a project with its own folder and models."""
     project = project or Project()
     recipes = recipe_partitions(sorted(project.settings.all_recipes))
-    assets = [asset.to_dagster(recipes) for asset in ASSETS.values()]
+    assets = [asset.to_dagster(recipes, dependencies_of(name)) for name, asset in ASSETS.items()]
     jobs = make_jobs(recipes)
     return dg.Definitions(
         assets=with_automation(assets, project),

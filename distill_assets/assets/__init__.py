@@ -23,3 +23,18 @@ ASSETS: dict[str, Asset] = {
         CHAMPION,
     )
 }
+
+
+def dependencies_of(name: str) -> dict[str, bool]:
+    """What Dagster is told that an asset depends on: upstream asset -> whether it is its partition of the same key.
+
+    An edge that a longer path implies is left out, but for a partition's own: with all of them nobody can read the lineage.
+    """
+    upstream = ASSETS[name].reads.upstream
+    implied = {further for other in upstream for further in _ancestors(other)}
+    return {other: is_own for other, is_own in upstream.items() if is_own or other not in implied}
+
+
+def _ancestors(name: str) -> set[str]:
+    upstream = set(ASSETS[name].reads.upstream)
+    return upstream.union(*(_ancestors(other) for other in upstream))

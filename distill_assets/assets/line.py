@@ -74,13 +74,13 @@ class Asset:
         """The versions of the inputs with that of the code."""
         return {"code": self.code_version, **versions}
 
-    def to_dagster(self, recipes: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
-        """The asset as Dagster knows it."""
+    def to_dagster(self, recipes: dg.StaticPartitionsDefinition, upstream: Mapping[str, bool]) -> dg.AssetsDefinition:
+        """The asset as Dagster knows it, after these assets: each with whether it is its partition of the same key."""
         partitions = {"batch": batches, "recipe": recipes, "none": None}[self.by]
 
         @dg.asset(
             name=self.name,
-            deps=[_dependency(asset, is_own) for asset, is_own in self.reads.upstream.items()],
+            deps=[_dependency(asset, is_own) for asset, is_own in upstream.items()],
             partitions_def=partitions,
             group_name=self.group,
             kinds=set(self.kinds),
