@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from distill_assets.assets.reads import Moment
 from distill_assets.core.records import fingerprint, fingerprint_rows
+from distill_assets.handles.collection import State
 from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import fingerprint_model
 from distill_assets.storage.warehouse import SliceInfo
@@ -44,10 +45,10 @@ def _teacher(moment: Moment) -> str:
         parts.append(models.student_id)
     if models.is_teacher_joined:
         tables = ("queries", "hard_negatives")
-        parts += ["joined", settings.step_queries, *(state.versions(table, state.batches) for table in tables)]
+        parts += ["joined", settings.step_queries, *(_versions(state, table, state.batches) for table in tables)]
     if models.is_teacher_trained:
         parts += [settings.teacher_recipe.fingerprint, models.num_teacher_folds]
-        parts += [state.versions(table, state.batches) for table in ("queries", "qrels", "hard_negatives")]
+        parts += [_versions(state, table, state.batches) for table in ("queries", "qrels", "hard_negatives")]
     return fingerprint(*parts)
 
 
@@ -73,8 +74,13 @@ def _student(moment: Moment) -> str:
     tables = ["queries", "qrels", "hard_negatives"]
     tables += ["teacher_scores"] if recipe.uses_teacher else []
     tables += ["corpus"] if recipe.reads_whole_corpus else []
-    labels = [state.versions(table, state.batches) for table in tables]
+    labels = [_versions(state, table, state.batches) for table in tables]
     return fingerprint(*parts, fingerprint(_document_versions(moment, state.batches), *labels))
+
+
+def _versions(state: State, table: str, keys: Sequence[str]) -> str:
+    """As version 3 wrote it: slices without rows count, too."""
+    return fingerprint(*((key, state.version(table, key)) for key in keys))
 
 
 def _document_versions(moment: Moment, batches: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from distill_assets.assets.examination import examine_student
@@ -51,13 +50,8 @@ def student_checkpoint(inputs: Inputs) -> Made:
         metadata["rounds"] = markdown_table(
             [{k: v for k, v in r.items() if k != "training"} for r in manifest["rounds"]]
         )
-    return student_row(inputs, path, verdicts, charts | metadata)
-
-
-def student_row(inputs: Inputs, path: Path, verdicts: Any, metadata: dict[str, Any]) -> Made:
-    """The row of the student at `path`."""
-    rows, model_fingerprint, shown = checkpoint_row(inputs.project, "student", inputs.partition, path)
-    return Made(rows=rows, data_version=model_fingerprint, verdicts=verdicts, metadata=shown | metadata)
+    rows, model_fingerprint, shown = checkpoint_row(inputs.project, "student", name, path)
+    return Made(rows=rows, data_version=model_fingerprint, verdicts=verdicts, metadata=shown | charts | metadata)
 
 
 STUDENT_CHECKPOINT = Asset(

@@ -145,7 +145,7 @@ class State:
         """
         if batch is not None:
             self._require_batch(batch)
-        tables = ("corpus", "queries", "qrels", "hard_negatives")
+        tables = (*COLLECTION_TABLES, "hard_negatives")
         key = (view, self.handle.near_identical, *_content(self.slices, tables, self.batches))
         if key not in _known:
             if self.connection is None:

@@ -183,12 +183,14 @@ class Logits:
         is_fold = path.name.startswith("fold-")
         manifest = read_json_object((path.parent if is_fold else path) / "manifest.json") or {}
         told = manifest.get("ways", {}).get(path.name if is_fold else "")
+        if told is not None:
+            return str(told)
         key = (path, fingerprint_model(path))
-        if told is None and key not in _ways:
+        if key not in _ways:
             from distill_assets.core.fast_scoring import open_scorer
 
             _ways[key] = open_scorer(self.models.load_teacher(path), "fp32").way
-        return told or _ways[key]
+        return _ways[key]
 
     def _members(self, path: Path, fold: int, scale: float) -> Iterator[Member]:
         yield Member(self.cross_encoder_id(path), scale, fold, lambda: self.open_cross_encoder(path))
