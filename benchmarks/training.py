@@ -45,7 +45,7 @@ def rows(options: Options) -> list[Row]:
 
     timed = alternate({"ours": ours, "peer": peer}, 1 if options.quick else options.repeats)
     seen = len(groups) // recipe.batch_size * recipe.batch_size
-    quality = {name: _rerank(trained[name], judged) for name in ("ours", "peer")}
+    quality = {name: _measure(trained[name], judged) for name in ("ours", "peer")}
     agreement = f"nDCG@10 of reranking {len(judged)} held-out queries: {quality['ours']:.3f} and {quality['peer']:.3f}"
     return [
         Row(
@@ -80,11 +80,8 @@ def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[Training
     vectors = encode_texts(model, [documents[d] for d in ids], "document")
     texts = encode_texts(model, [q.text for q in (*train, *held_out)], "query")
     found = search_dense(texts, vectors, ids, k=20)
-    negatives = {
-        q.query_id: [d for d, _ in ranking if d not in positives[q.query_id]]
-        for q, ranking in zip((*train, *held_out), found, strict=True)
-    }
-    labels = Labels(positives, negatives, documents)
+    candidates = {q.query_id: [d for d, _ in ranking] for q, ranking in zip((*train, *held_out), found, strict=True)}
+    labels = Labels(positives, candidates, documents)
     return build_student_epochs(train, labels, recipe)[0], build_dev_groups(held_out, labels)
 
 
@@ -133,11 +130,10 @@ def _train_peer(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, dev
         return model, time.perf_counter() - started
 
 
-def _rerank(model: Any, judged: Sequence[Any]) -> float:
-    from distill_assets.core.metrics import rerank_ndcg
-    from distill_assets.core.training import score_dev_groups
+def _measure(model: Any, judged: Sequence[Any]) -> float:
+    from distill_assets.core.training import search_dev
 
-    return rerank_ndcg(judged, score_dev_groups(model, judged))
+    return search_dev(model, judged)
 
 
 def _detail(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, options: Options) -> str:

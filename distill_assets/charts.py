@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from distill_assets.core.errors import NonFiniteError, ShapeError
 from distill_assets.core.leaderboard import LeaderboardRow, sort_rows
-from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.tables import format_number
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Curve = Sequence[tuple[int, float]]
 # On white; the report inverts its pictures where the reader's screen is dark.
 BACKGROUND, TEXT, MUTED, GRID = "#ffffff", "#1c2430", "#5b6675", "#e4e8ee"  # contrast of texts above 4.5 (WCAG AA)
 CHAMPION, RECIPE, LOSS = "#0f766e", "#5aa9a3", "#b45309"
-REFERENCES = {BM25: "#b4b9c1", UNTOUCHED_STUDENT: "#8fa3bd", TEACHER: "#27344a"}
+REFERENCES = {BM25: "#b4b9c1", HYBRID: "#a5a9b0", UNTOUCHED_STUDENT: "#8fa3bd", TEACHER: "#27344a"}
 SERIES = ("#b45309", "#7c5cbf", "#5b8def", "#c2456b", "#6b7c2f", "#a16207", "#0891b2", "#475569")
 PALETTE = 96  # colours of the PNG: a third of the size of true colour, no visible loss on flat shapes
 SMOOTHING_STEPS = 15

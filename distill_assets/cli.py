@@ -131,12 +131,19 @@ def search(
 @app.command()
 def leaderboard(as_json: Json = False) -> None:
     """All systems on the test split, best first."""
+    from distill_assets.assets.publishing import read_conclusion
+
     project = _open_project()
     rows = _leaderboard_rows(project)
     if as_json:
         systems = [{"name": row["system"], **{name: row[name] for name in _LEADERBOARD_FIELDS}} for row in rows]
         document = {"collection": project.collection.source.name, "split": rows[0]["split"], "systems": systems}
-        _print_json({**document, "teacher_fitness": _fitness(project)})
+        told = {
+            "champion": _champion(project),
+            "teacher_fitness": _fitness(project),
+            "conclusion": read_conclusion(project),
+        }
+        _print_json(document | told)
         return
     _print_leaderboard(project)
 
@@ -318,11 +325,12 @@ def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
 
 
 def _print_results(project: "Project", steps: list[Any]) -> None:
-    from distill_assets.assets.publishing import write_project_report
+    from distill_assets.assets.publishing import read_conclusion, write_project_report
 
     report = write_project_report(project, [(_label(step), step.seconds) for step in steps if step.was_made])
     _print_leaderboard(project)
-    typer.echo(f"report: {report}")
+    typer.echo(f"report: {report}\n")
+    typer.echo("\n".join(read_conclusion(project)))
 
 
 def _exit_on_refusals(steps: list[Any]) -> None:
@@ -394,6 +402,17 @@ def _print_leaderboard(project: "Project") -> None:
     for finding in (champion_note(rows, champion), _fitness(project), teacher_finding(rows)):
         if finding:
             typer.echo(f"\n{finding}")
+
+
+def _champion(project: "Project") -> dict[str, Any] | None:
+    """What search uses: its name, checkpoint and folder, and since when."""
+    from distill_assets.assets.publishing import current_champion
+
+    row = current_champion(project)
+    if row is None:
+        return None
+    names = {"name": "recipe", "model_fingerprint": "model_fingerprint", "checkpoint_path": "checkpoint_path"}
+    return {told: row[name] for told, name in names.items()} | {"since": f"{row['decided_at']:%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def _fitness(project: "Project") -> str | None:

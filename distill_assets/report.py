@@ -115,7 +115,7 @@ class ReportContext:
 
     Attributes:
         rows: one per system, in any order; at least one.
-        champion: the checkpoint that search uses; None before the first promotion. It need not be one of `rows`.
+        champion: the checkpoint that search uses; None before the first decision. It need not be one of `rows`.
         champion_history: rows of the table of that name, in any order.
         steps: (asset, seconds) in data-flow order.
         facts: label to value: teacher, student, counts, versions.
@@ -125,6 +125,7 @@ class ReportContext:
         agreement: each student with the teacher.
         logits: raw teacher logits of positives and of hard negatives.
         curves: one per trained student.
+        conclusion: whether training helped, and what follows, as sentences.
     """
 
     collection: str
@@ -140,6 +141,7 @@ class ReportContext:
     agreement: Sequence[Agreement] = ()
     logits: tuple[Sequence[float], Sequence[float]] = ((), ())
     curves: Sequence[LearningCurve] = ()
+    conclusion: Sequence[str] = ()
 
 
 Picture = tuple[str, str]  # data URI, description

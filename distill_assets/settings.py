@@ -146,7 +146,9 @@ class Settings(BaseSettings):
         30, ge=1, description="Documents of each first-stage system in the pool that the teacher reranks."
     )
     promotion_margin: float = Field(
-        0.01, ge=0, description="nDCG@10 by which a new champion may be worse before the gate refuses."
+        0.01,
+        ge=0,
+        description="nDCG@10 by which a new champion may be worse than a trained one; it has to be better than the untouched student.",
     )
     promotion_alpha: float = Field(0.05, gt=0, lt=1, description="Significance level of the gate's paired test.")
 
@@ -280,6 +282,7 @@ class Settings(BaseSettings):
         return TeacherRecipe(
             epochs=self.teacher_epochs,
             num_queries=self.teacher_queries,
+            positives="found",
             learning_rate=self.teacher_learning_rate,
             lora_rank=self.teacher_lora_rank,
             max_length=self.teacher_max_length,

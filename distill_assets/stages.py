@@ -89,10 +89,10 @@ def status_of(project: Project, name: str, partition: str = "") -> Status:
 
 def _adopt(moment: Moment, asset: Asset, info: SliceInfo, now: dict[str, str]) -> dict[str, str] | None:
     """What a slice of an older version was made from, written down in today's words; None where that cannot be said."""
-    if not former.is_current(moment, asset.name, info):
-        return None
-    if asset.name == "teacher_scores":
+    if asset.name == "hard_negatives":
         former.keep_scores(moment)
+    if asset.name != "teacher_checkpoint" or not former.is_current(moment, info):
+        return None
     moment.project.places.warehouse.describe_slice(asset.table, info.slice_key, now)
     return now
 

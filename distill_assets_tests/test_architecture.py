@@ -182,7 +182,7 @@ GRAPH: dict[str, Row] = {
     "corpus": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "queries": ([], "batches", "collection", ["duckdb", "python"], "1"),
     "qrels": ([], "batches", "collection", ["duckdb", "python"], "1"),
-    "hard_negatives": (_COLLECTION, "batches", "negatives", ["duckdb", "python"], "4"),
+    "hard_negatives": (_COLLECTION, "batches", "negatives", ["duckdb", "python"], "5"),
     "teacher_checkpoint": (
         ["hard_negatives"],
         None,
@@ -202,7 +202,7 @@ GRAPH: dict[str, Row] = {
         _RECIPES,
         "student",
         ["huggingface", "pytorch"],
-        "2",
+        "3",
     ),
     "eval_metrics": (["student_checkpoint"], _RECIPES, "evaluation", ["duckdb", "python"], "3"),
     "leaderboard": (
@@ -210,14 +210,14 @@ GRAPH: dict[str, Row] = {
         None,
         "evaluation",
         ["duckdb", "pytorch"],
-        "4",
+        "5",
     ),
     "champion": (
         ["eval_metrics"],
         None,
         "release",
         ["duckdb"],
-        "2",
+        "3",
     ),
 }
 
@@ -264,6 +264,7 @@ ASSET_CHECKS: dict[str, list[str]] = {
     "corpus": ["batches_readable", "documents_distinct", "documents_not_empty!"],
     "queries": ["leakage_within_limit!"],
     "qrels": ["positives_in_corpus", "queries_judged"],
+    "hard_negatives": ["positives_found"],
     "teacher_checkpoint": ["better_than_baselines"],
     "teacher_scores": ["logits_vary!", "positives_above_negatives"],
     "student_checkpoint": ["embeddings_spread!", "loss_finite!"],

@@ -15,6 +15,7 @@ from distill_assets.core.model_folders import read_json
 from distill_assets.definitions import build_definitions
 from distill_assets.handles.logits import FOLDS_FILE
 from distill_assets.running import Step, run_line
+from distill_assets_tests.conftest import make_project
 
 
 def _run(project: Any, instance: dg.DagsterInstance, until: str = "champion") -> list[Step]:
@@ -32,19 +33,30 @@ def instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.ephemeral()
 
 
-def test_corpus_to_champion_and_a_second_run_that_does_nothing(project: Any, instance: dg.DagsterInstance) -> None:
-    """A line that ends without a champion, or that pays twice for the same inputs, would look like success."""
+def test_corpus_to_champion_and_a_second_run_that_does_nothing(
+    beir_folder: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """A line that ends without a champion, or that pays twice for the same inputs, would look like success.
+
+    The gate asks for p at most 0.9: twenty dev queries show nothing at 0.05.
+    """
     from sentence_transformers import SentenceTransformer
 
-    from distill_assets.assets.publishing import current_champion
+    from distill_assets.assets.publishing import current_champion, read_history
 
+    project = make_project(beir_folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", promotion_alpha=0.9)
     first = _run(project, instance)
     assert not any(step.was_fresh for step in first)
     rows = {row["system"]: row for row in project.places.warehouse.read("leaderboard").to_pylist()}
-    assert set(rows) == {"bm25", "untouched_student", "teacher", "hard_labels", "margin_mse"}
+    assert set(rows) == {"bm25", "hybrid", "untouched_student", "teacher", "hard_labels", "margin_mse"}
     assert {row["num_queries"] for row in rows.values()} == {12}
     champion = current_champion(project)
-    assert champion is not None and champion["verdict"] == "promoted"
+    assert (
+        champion is not None
+        and champion["verdict"] == "promoted"
+        and champion["recipe"] in project.settings.all_recipes
+    )
+    assert [row["recipe"] for row in read_history(project)] == ["untouched_student", champion["recipe"]]
     assert SentenceTransformer(champion["checkpoint_path"], device="cpu").encode("sum a matrix").shape == (32,)
     assert (project.places.folder / "report" / "index.html").stat().st_size > 10_000
     _assert_events_are_whole(project, instance)
@@ -74,7 +86,7 @@ def test_query_results_are_what_the_leaderboard_averages(project: Any, instance:
     assert results.keys() == board.keys()
     for system, rows in results.items():
         assert sum(row["ndcg_at_10"] for row in rows) / len(rows) == pytest.approx(board[system]["ndcg_at_10"])
-        is_student = system not in ("bm25", "teacher")
+        is_student = system not in ("bm25", "hybrid", "teacher")
         assert all((row["overlap_at_10"] is not None) is is_student for row in rows)
         assert all(-1 <= row["kendall_tau"] <= 1 and 0 <= row["overlap_at_10"] <= 1 for row in rows if is_student)
         ranked = [
@@ -88,7 +100,7 @@ def test_query_results_are_what_the_leaderboard_averages(project: Any, instance:
             expected = 0.0 if rank is None or rank > 10 else 1 / math.log2(1 + rank)
             assert row["ndcg_at_10"] == pytest.approx(expected)
     dev = {row["system"] for row in project.places.warehouse.read("teacher_fitness").to_pylist()}
-    assert dev == {"teacher", "hard_labels", "margin_mse"}
+    assert dev == {"teacher", "untouched_student", "hard_labels", "margin_mse"}
     assert board["margin_mse"]["p_vs_hard_labels"] is not None and board["hard_labels"]["p_vs_hard_labels"] is None
 
 
@@ -107,7 +119,7 @@ def _assert_events_are_whole(project: Any, instance: dg.DagsterInstance) -> None
         assert found.description and found.blocking == check.is_blocking, check.name
     told = metadata["champion"]
     assert told["recipe"].value == asdict(project.settings.recipe(told["champion"].value))
-    assert told["seed"].value == 13 and told["previous_champion"].value == "(none)"
+    assert told["seed"].value == 13 and told["previous_champion"].value.startswith("untouched_student ")
     for table in ("queries", "qrels", "hard_negatives"):
         version = project.places.warehouse.slice_info(table, "tiny").data_version
         assert told["data_versions"].value[table] == {"tiny": version}

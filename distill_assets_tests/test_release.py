@@ -4,12 +4,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
-from distill_assets.assets.publishing import current_champion, read_history
+from distill_assets.assets.publishing import (
+    current_champion,
+    read_champion,
+    read_conclusion,
+    read_history,
+    read_rows,
+)
 from distill_assets.assets.release import HISTORY_SCHEMA, refused_models, roll_back
 from distill_assets.core.errors import PromotionError
+from distill_assets.core.leaderboard import find_champion_row
+from distill_assets.definitions import build_definitions
+from distill_assets.running import run_line
+from distill_assets.search import search
+from distill_assets.storage.models import fingerprint_model
 
 
 def add(project: Any, hour: int, recipe: str, verdict: str, folder: Path) -> None:
@@ -26,6 +38,52 @@ def add(project: Any, hour: int, recipe: str, verdict: str, folder: Path) -> Non
         "p_value": None,
     }
     project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
+
+
+def test_a_student_that_is_not_shown_to_be_better_does_not_reach_search(project: Any, tiny_encoder: Path) -> None:
+    """Without the untouched student as first champion any student is promoted, however much training harmed it.
+
+    Twenty dev queries show no gain at p = 0.05: search, leaderboard and the last words of the run say so, all of them.
+    """
+    steps = list(run_line(build_definitions(project), project, dg.DagsterInstance.ephemeral()))
+    assert steps[-1].was_made
+    first, decision = read_history(project)
+    assert (first["recipe"], first["verdict"], first["sequence"]) == ("untouched_student", "promoted", 1)
+    assert first["model_fingerprint"] == fingerprint_model(tiny_encoder)
+    assert decision["verdict"] == "kept" and "not shown to be better than the untouched student" in decision["reason"]
+    rows = read_rows(project)
+    marked = find_champion_row(rows, read_champion(project))
+    assert marked is not None and marked.system == "untouched_student"
+    told = read_conclusion(project)
+    assert told[0].startswith("Training was not shown to help on these documents: search uses the untouched student.")
+    assert decision["reason"] in told[0]
+    assert told[1].startswith("Why, probably: ") and "with 20 dev queries small gains cannot be shown" in told[1]
+    assert told[2].startswith("bm25 (1.000) and hybrid (1.000) are ahead of every bi-encoder")
+    page = (project.places.report / "index.html").read_text(encoding="utf-8")
+    assert "Training was not shown to help" in page
+    assert search(project, "how to sum a matrix", 3).champion == "untouched_student"
+    with pytest.raises(PromotionError, match="untouched_student is the first champion"):
+        roll_back(project)
+
+
+def test_an_untouched_champion_is_found_where_the_settings_find_it(
+    project: Any, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """Its row names a folder of site-packages or of a cache: in a new environment search would find no model there."""
+    row = {
+        "decided_at": datetime(2026, 1, 1),
+        "recipe": "untouched_student",
+        "model_fingerprint": fingerprint_model(tiny_encoder),
+        "checkpoint_path": str(tmp_path / "of another environment"),
+        "verdict": "promoted",
+        "reason": "test",
+        "dev_ndcg_at_10": 0.5,
+    }
+    project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
+    assert current_champion(project)["checkpoint_path"] == str(tiny_encoder.resolve())
+    other = row | {"decided_at": datetime(2026, 1, 2), "model_fingerprint": "another model"}
+    project.places.warehouse.append("champion_history", pa.Table.from_pylist([other], schema=HISTORY_SCHEMA))
+    assert current_champion(project)["checkpoint_path"] == other["checkpoint_path"]
 
 
 def test_roll_back_walks_back_one_champion_at_a_time(project: Any, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class _FoldGrower:
             num_queries=self.growth.num_queries,
             epochs=self.growth.epochs,
             learning_rate=self.growth.learning_rate,
+            positives="found",
             lora_rank=self.growth.rank,
             max_length=self.inputs.settings.teacher_max_length,
             seed=7 + self.fold,

@@ -61,7 +61,7 @@ def run_study(plan: Plan, data_folder: Path, save: Save) -> dict[str, Any]:
                 for name in recipes:
                     _run_student(document, project, label, name, seed)
                     save(document | {"seconds": round(time.time() - started)})
-            _rerank(document, project, label, [seeded_name(name, plan.seeds[0]) for name in recipes])
+            _rerank(document, project, label)
             save(document | {"seconds": round(time.time() - started)})
     return document | {"seconds": round(time.time() - started)}
 
@@ -116,15 +116,14 @@ def _run_student(document: dict[str, Any], project: Project, label: str, name: s
     document["trainings"].setdefault(_told(name, label), {})[str(seed)] = about
 
 
-def _rerank(document: dict[str, Any], project: Project, label: str, students: Sequence[str]) -> None:
-    """The teacher reranks the pool of BM25, the untouched student and these students, as on the leaderboard, on dev as well."""
+def _rerank(document: dict[str, Any], project: Project, label: str) -> None:
+    """The teacher reranks the pool of BM25 and the untouched student, as on the leaderboard, on dev as well."""
     inputs = Inputs(project, "leaderboard", ASSETS["leaderboard"].reads, "", logger)
-    paths = {BM25: None, UNTOUCHED_STUDENT: inputs.student_path} | {n: inputs.checkpoint_path(n) for n in students}
-    rankings = {system: rankings_of(inputs, system, path) for system, path in paths.items()}
+    rankings = [rankings_of(inputs, BM25, None), rankings_of(inputs, UNTOUCHED_STUDENT, inputs.student_path)]
     found: dict[str, dict[str, float]] = {}
     for split in EVALUATION:
         queries, qrels = judged_queries(inputs, split)
-        pool = score_pool(inputs, queries, {system: runs[split] for system, runs in rankings.items()})
+        pool = score_pool(inputs, queries, *(runs[split] for runs in rankings))
         found[split] = values_of(evaluate_run(pool.reranked(DEPTH), qrels), "ndcg_at_10")
     _put(document, _told(TEACHER, label), 0, found)
     document["teachers"][_told(TEACHER, label)] = project.places.checkpoints.read_manifest(inputs.teacher_path)

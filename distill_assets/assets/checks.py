@@ -65,6 +65,15 @@ CHECKS: tuple[Check, ...] = (
         next_step="Bring the documents, then read this batch again; judgements without a document count nowhere.",
     ),
     Check(
+        name="positives_found",
+        asset="hard_negatives",
+        is_blocking=False,
+        meaning="Search finds at least half of the judged documents, and similarity tells them from hard negatives.",
+        next_step="Training can learn that documents unlike the query are right, and search gets worse by it. Recipes take their "
+        "positives among those that search finds; the gate keeps the untouched student where that does not help. Read the sample: "
+        "judgements of a whole topic are often such. A stronger student finds more of them.",
+    ),
+    Check(
         name="better_than_baselines",
         asset="teacher_checkpoint",
         is_blocking=False,
@@ -104,7 +113,7 @@ CHECKS: tuple[Check, ...] = (
         name="gate",
         asset="champion",
         is_blocking=False,
-        meaning="The gate let the best recipe on dev through, or it is the champion already.",
+        meaning="The gate let the best student on dev through, or it is the champion already.",
         next_step="Nothing has to be done: the champion stays. Read the reason; more dev queries make smaller gains visible.",
     ),
 )

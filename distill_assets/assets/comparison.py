@@ -13,15 +13,16 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.core.agreement import kendall_tau_b, overlap_at_k
 from distill_assets.core.groups import pairs_of, per_group
 from distill_assets.core.metrics import QueryMetrics, rerank_metrics
-from distill_assets.core.recipes import TEACHER
+from distill_assets.core.mining import pool_candidates
+from distill_assets.core.recipes import TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.records import Query
-from distill_assets.core.retrieval import Run, pool_documents, rank
+from distill_assets.core.retrieval import Run, rank
 from distill_assets.storage.collection import Qrels
 
 
 @dataclass(frozen=True)
 class ScoredPool:
-    """What the teacher reranks and what it says of it: per query the documents in the top `pool_depth` of any first-stage system.
+    """What the teacher reranks and what it says of it: per query the documents that BM25 and the untouched student find.
 
     `logits` runs parallel to `pairs`, the (query, document) texts of all queries one after the other.
     """
@@ -50,10 +51,16 @@ class ScoredPool:
         return float(np.mean(shares)) if shares else 0.0
 
 
-def score_pool(inputs: Inputs, queries: Sequence[Query], runs: Mapping[str, Run]) -> ScoredPool:
-    """Have the teacher score the pool of these first-stage runs; pairs that it has scored before are looked up."""
-    content_of = inputs.documents.content_of
-    doc_ids = pool_documents(list(runs.values()), inputs.settings.pool_depth)
+def score_pool(inputs: Inputs, queries: Sequence[Query], bm25: Run, untouched: Run) -> ScoredPool:
+    """Have the teacher score the pool of the two first-stage runs; pairs that it has scored before are looked up.
+
+    The pool holds nothing that a student of a recipe found: what the teacher is worth does not depend on which recipes there are.
+    """
+    content_of, depth = inputs.documents.content_of, inputs.settings.pool_depth
+    doc_ids = {}
+    for query in queries:
+        lexical, similar = ([doc_id for doc_id, _ in run[query.query_id]] for run in (bm25, untouched))
+        doc_ids[query.query_id] = [found.doc_id for found in pool_candidates(lexical, similar, depth)]
     pairs = [(q.text, content_of[d]) for q in queries for d in doc_ids[q.query_id]]
     logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
     return ScoredPool(queries, doc_ids, pairs, logits, num_scored)
@@ -86,16 +93,17 @@ def result_rows(
 
 
 def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
-    """Rows of `teacher_fitness`, nDCG@10 of the teacher and of every student reranking the same dev candidates; and forward passes.
+    """Rows of `teacher_fitness`: nDCG@10 of the teacher, of the untouched student and of every other one; and forward passes.
 
-    On the `step_queries` dev queries that also choose the students' training steps, which favours the students: a teacher that is
-    called fit is so all the more.
+    All rerank the same dev candidates, those of `assets/fitness.py`. The queries also choose the students' training steps, which
+    favours the students: a teacher that is called fit is so all the more.
     """
     groups = step_groups(inputs)
     pairs = pairs_of(groups)
     logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
     scores: dict[str, Any] = {TEACHER: logits}
-    scores |= {name: inputs.project.vectors.cosines(inputs.checkpoint_path(name), pairs) for name in inputs.recipes}
+    students = {UNTOUCHED_STUDENT: inputs.student_path} | {n: inputs.checkpoint_path(n) for n in inputs.recipes}
+    scores |= {name: inputs.project.vectors.cosines(path, pairs) for name, path in students.items()}
     rows = [
         {"system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
         for system, values in scores.items()

@@ -1,7 +1,7 @@
-"""Is a teacher fit to teach? nDCG@10 of reranking the same dev candidates by the teacher, BM25 and the untouched student.
+"""Is a teacher fit to teach? nDCG@10 of reranking what search finds for dev queries, by the teacher and by what it has to beat.
 
-All three get the same candidates: every positive of a dev query and its mined negatives. Those were chosen because BM25 or the
-untouched student ranks them high, so the test is a lenient one: a teacher that fails it has little to teach.
+The candidates are those that the teacher reranks on the leaderboard: the pool of BM25 and the untouched student. What they do not
+find is not there, and counts as missed for every system.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _BM25_DEPTH = 1000  # a candidate further down counts as not found, which it wou
 
 
 def dev_groups(inputs: Inputs) -> list[DevGroup]:
-    """At most `step_queries` judged dev queries with their candidates; none where no dev query has mined negatives."""
+    """At most `step_queries` judged dev queries with what search finds for them; none where no dev query has candidates."""
     dev = [q for q in inputs.training("dev") if inputs.candidates.get(q.query_id)]
     return build_dev_groups(
         choose_queries(dev, inputs.training_judgements, inputs.settings.step_queries), inputs.labels
@@ -33,7 +33,7 @@ def step_groups(inputs: Inputs) -> list[DevGroup]:
     groups = dev_groups(inputs)
     if not groups:
         raise TrainingError(
-            f"no dev query with mined negatives among {len(inputs.training('dev'))} judged dev queries: a step can only be chosen "
+            f"no dev query with candidates among {len(inputs.training('dev'))} judged dev queries: a step can only be chosen "
             "on dev; add dev queries (qrels/dev.tsv) or more queries to split"
         )
     return groups

@@ -1,7 +1,7 @@
-"""What version 3 of the warehouse was made from: so that nothing of it is scored or trained again. To be deleted with schema 6.
+"""What version 3 of the warehouse was made from: so that nothing of it is scored again. To be deleted with schema 6.
 
 Version 3 kept one fingerprint of all inputs per slice. Where that fingerprint is still what today's inputs give by its own formula,
-the slice is up to date, and its inputs are written down in today's words. The cheap assets are made again instead.
+the teacher is up to date, and the store's logits are those of today's teacher. All else is made again.
 """
 
 from collections.abc import Sequence
@@ -9,33 +9,39 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from distill_assets.assets.reads import Moment
+from distill_assets.core.errors import MissingPartitionError
 from distill_assets.core.records import fingerprint, fingerprint_rows
 from distill_assets.handles.collection import State
 from distill_assets.settings import BUNDLED
 from distill_assets.storage.models import fingerprint_model
 from distill_assets.storage.warehouse import SliceInfo
 
-_CODE_VERSIONS = {"teacher_checkpoint": "4", "teacher_scores": "2", "student_checkpoint": "1"}
 
-
-def is_current(moment: Moment, asset: str, info: SliceInfo) -> bool:
-    """Whether a slice of version 3 was made from what is there now."""
-    formula = {"teacher_checkpoint": _teacher, "teacher_scores": _scores, "student_checkpoint": _student}.get(asset)
-    if formula is None:
-        return False
-    return info.input_fingerprint == fingerprint(asset, _CODE_VERSIONS[asset], formula(moment))
+def is_current(moment: Moment, info: SliceInfo) -> bool:
+    """Whether a teacher of version 3 was made from what is there now."""
+    return info.input_fingerprint == fingerprint("teacher_checkpoint", "4", _teacher(moment))
 
 
 def keep_scores(moment: Moment) -> None:
-    """Write down under which key version 3 kept the logits of the whole teacher, for today's length and precision."""
-    project, teacher = moment.project, moment.state.version("checkpoints", "teacher")
+    """Write down under which key version 3 kept the logits of the whole teacher, for today's length and precision.
+
+    To be called before the batch's candidates are mined anew: what its scores were made from is then gone.
+    """
+    project, info = moment.project, moment.state.slices.get(("teacher_scores", moment.partition))
+    if info is None or info.inputs is not None:
+        return
+    try:
+        is_current = info.input_fingerprint == fingerprint("teacher_scores", "2", _scores(moment))
+        teacher = moment.state.version("checkpoints", "teacher")
+    except MissingPartitionError:
+        return
     precision, length = project.models.scoring_precision, project.settings.teacher_max_length
     rows = project.places.warehouse.read("former_scores").to_pylist()
-    if any((r["teacher_fingerprint"], r["max_length"], r["precision"]) == (teacher, length, precision) for r in rows):
-        return
-    key = teacher if precision == "fp32" else fingerprint(teacher, precision)
-    row = {"teacher_fingerprint": [teacher], "max_length": [length], "precision": [precision], "scorer_id": [key]}
-    project.places.warehouse.append("former_scores", pa.table(row))
+    known = [(row["teacher_fingerprint"], row["max_length"], row["precision"]) for row in rows]
+    if is_current and (teacher, length, precision) not in known:
+        key = teacher if precision == "fp32" else fingerprint(teacher, precision)
+        row = {"teacher_fingerprint": [teacher], "max_length": [length], "precision": [precision], "scorer_id": [key]}
+        project.places.warehouse.append("former_scores", pa.table(row))
 
 
 def _teacher(moment: Moment) -> str:
@@ -62,20 +68,6 @@ def _scores(moment: Moment) -> str:
         settings.teacher_max_length,
         settings.precision,
     )
-
-
-def _student(moment: Moment) -> str:
-    recipe, settings, state = moment.recipe, moment.project.settings, moment.state
-    parts: list[object] = [recipe.fingerprint, moment.project.models.student_id, settings.step_queries]
-    if recipe.rounds > 1:
-        mining = (settings.train_queries, settings.mining_depth, settings.negatives_per_query, settings.near_identical)
-        unjudged = ["unjudged"] if settings.reads_unjudged_queries else []
-        parts += [fingerprint(*mining, settings.student_max_length, *unjudged), settings.num_scored_negatives]
-    tables = ["queries", "qrels", "hard_negatives"]
-    tables += ["teacher_scores"] if recipe.uses_teacher else []
-    tables += ["corpus"] if recipe.reads_whole_corpus else []
-    labels = [_versions(state, table, state.batches) for table in tables]
-    return fingerprint(*parts, fingerprint(_document_versions(moment, state.batches), *labels))
 
 
 def _versions(state: State, table: str, keys: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
-"""Group `negatives`: documents that look right for a query and are not judged so."""
+"""Group `negatives`: what search finds for train and dev queries."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -11,26 +12,41 @@ from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.core.choosing import choose_queries, choose_train_queries
 from distill_assets.core.dense_search import FoundRows
-from distill_assets.core.mining import Candidate, MiningRules, mine_hard_negatives
-from distill_assets.core.records import Query
+from distill_assets.core.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
+from distill_assets.core.quality import FoundPositives, Verdict, judge_positives_found
+from distill_assets.core.records import Query, hash_text
 from distill_assets.handles.retrieval import Corpus
+from distill_assets.storage.warehouse import SliceWrite
 
 # What decides which candidates are mined; a recipe of several rounds mines by the same rules.
 MINING_SETTINGS = ("train_queries", "mining_depth", "negatives_per_query", "near_identical", "reads_unjudged_queries")
 
+_JUDGED_QUERIES = 512  # queries whose answers are looked at: chosen by hash, so always the same
+
 
 def hard_negatives(inputs: Inputs) -> Made:
-    """Per train and dev query: BM25 and dense candidates over all documents, fused, positives and their twins removed."""
+    """Hard negatives of each train query with the judged answers that search finds; for each dev query all that search finds.
+
+    Search: BM25 and the untouched student over all documents, fused. A dev query's candidates are those that the teacher would
+    rerank, so nothing is left out of them and nothing is put in.
+    """
     settings, judged = inputs.settings, inputs.own_judgements
-    queries = choose_train_queries(
+    train = choose_train_queries(
         inputs.own_queries, judged, settings.train_queries, reads_unjudged=settings.reads_unjudged_queries
     )
-    queries += choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
-    bm25 = inputs.retrieval.bm25_rows(queries, settings.mining_depth)
-    dense = inputs.retrieval.dense_rows(inputs.student_path, queries, settings.mining_depth)
-    table = _as_table(mine_all(queries, bm25, dense, inputs.documents, judged, mining_rules(settings)))
-    metadata = {"num_queries": len(queries), "sample": markdown_table(table.slice(0, 8).to_pylist())}
-    return Made(rows=table, metadata=metadata)
+    dev = choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
+    depth, rules = settings.mining_depth, mining_rules(settings)
+    mined = mine_all(train, *_search(inputs, train, depth), inputs.documents, judged, rules)
+    pooled = _pool_all(dev, *_search(inputs, dev, settings.pool_depth + 1), inputs.documents, settings.pool_depth)
+    table = _as_table(chain(mined, pooled))
+    verdict = _judge_positives(inputs, train, table)
+    metadata = {"num_queries": len(train) + len(dev), "sample": markdown_table(table.slice(0, 8).to_pylist())}
+    return Made(
+        rows=table,
+        verdicts={"positives_found": verdict},
+        metadata=metadata,
+        beside=[_figures(inputs.partition, verdict)],
+    )
 
 
 HARD_NEGATIVES = Asset(
@@ -38,7 +54,7 @@ HARD_NEGATIVES = Asset(
     # A new batch's documents make older batches' negatives old, not wrong: `run` mines them again, a retraining where it is told to.
     reads=Reads(
         inputs=("documents", "own_queries", "own_judgements", "student"),
-        settings=MINING_SETTINGS,
+        settings=(*MINING_SETTINGS, "pool_depth"),
         as_of_making=("documents",),
     ),
     body=hard_negatives,
@@ -46,7 +62,7 @@ HARD_NEGATIVES = Asset(
     group="negatives",
     pool="encoder",
     kinds=frozenset({"python", "duckdb"}),
-    code_version="4",
+    code_version="5",
     by="batch",
     is_empty_meant=True,  # a batch that brings documents alone has no query to mine for
 )
@@ -65,19 +81,73 @@ def mine_all(
     judged: Mapping[str, Set[str] | Mapping[str, int]],
     rules: MiningRules,
 ) -> Iterator[tuple[str, Candidate]]:
-    """(query_id, hard negative) of every query, in order; without `bm25`, dense search alone brings candidates."""
-    texts, doc_ids = corpus.content_of, corpus.doc_ids
-    lexical = [[] for _ in queries] if bm25 is None else bm25.rows.tolist()
-    for query, bm25_found, dense_found in zip(queries, lexical, dense.rows.tolist(), strict=True):
-        mined = mine_hard_negatives(
-            query.query_id,
-            [doc_ids[row] for row in bm25_found if row >= 0 and doc_ids[row] != query.query_id],
-            [doc_ids[row] for row in dense_found if row >= 0 and doc_ids[row] != query.query_id],
-            positives=set(judged.get(query.query_id, ())),
-            texts=texts,
-            rules=rules,
-        )
+    """(query_id, hard negative or answer found) of every query, in order; without `bm25`, dense search alone brings candidates."""
+    texts = corpus.content_of
+    for query, lexical, similar in _rankings(queries, bm25, dense, corpus.doc_ids):
+        positives = set(judged.get(query.query_id, ()))
+        mined = mine_hard_negatives(query.query_id, lexical, similar, positives=positives, texts=texts, rules=rules)
         yield from ((query.query_id, candidate) for candidate in mined)
+
+
+def _pool_all(
+    queries: Sequence[Query], bm25: FoundRows, dense: FoundRows, corpus: Corpus, depth: int
+) -> Iterator[tuple[str, Candidate]]:
+    """(query_id, candidate) of every query, in order."""
+    for query, lexical, similar in _rankings(queries, bm25, dense, corpus.doc_ids):
+        yield from ((query.query_id, candidate) for candidate in pool_candidates(lexical, similar, depth))
+
+
+def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> tuple[FoundRows, FoundRows]:
+    retrieval = inputs.retrieval
+    return retrieval.bm25_rows(queries, depth), retrieval.dense_rows(inputs.student_path, queries, depth)
+
+
+def _rankings(
+    queries: Sequence[Query], bm25: FoundRows | None, dense: FoundRows, doc_ids: Sequence[str]
+) -> Iterator[tuple[Query, list[str], list[str]]]:
+    """Each query with its two rankings; a query that is itself a document does not find itself."""
+    lexical = [[] for _ in queries] if bm25 is None else bm25.rows.tolist()
+    for query, *found in zip(queries, lexical, dense.rows.tolist(), strict=True):
+        ids = [[doc_ids[row] for row in rows if row >= 0 and doc_ids[row] != query.query_id] for rows in found]
+        yield query, ids[0], ids[1]
+
+
+def _judge_positives(inputs: Inputs, queries: Sequence[Query], table: pa.Table) -> Verdict:
+    """Whether search finds what was judged, and whether similarity alone tells it from the hard negatives; on a fixed sample."""
+    candidates: dict[str, list[str]] = {}
+    for query_id, doc_id in zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
+        candidates.setdefault(query_id, []).append(doc_id)
+    judged, content_of = inputs.own_judgements, inputs.documents.content_of
+    with_answers = (query for query in queries if judged.get(query.query_id))
+    chosen = sorted(with_answers, key=lambda query: hash_text(query.query_id))[:_JUDGED_QUERIES]
+    pairs = [
+        (query, doc_id, doc_id in judged[query.query_id])
+        for query in chosen
+        for doc_id in dict.fromkeys([*judged[query.query_id], *candidates.get(query.query_id, ())])
+    ]
+    texts = [(query.text, content_of[doc_id]) for query, doc_id, _ in pairs]
+    cosines = inputs.project.vectors.cosines(inputs.student_path, texts)
+    similarities: dict[str, tuple[list[float], list[float]]] = {q.query_id: ([], []) for q in chosen}
+    for (query, _, is_judged), cosine in zip(pairs, cosines.tolist(), strict=True):
+        similarities[query.query_id][0 if is_judged else 1].append(cosine)
+    return judge_positives_found(
+        [
+            FoundPositives(
+                query=query.text,
+                num_found=len(judged[query.query_id].keys() & set(candidates.get(query.query_id, ()))),
+                positives=similarities[query.query_id][0],
+                negatives=similarities[query.query_id][1],
+            )
+            for query in chosen
+        ]
+    )
+
+
+def _figures(batch: str, verdict: Verdict) -> SliceWrite:
+    """The check's figures as a row of `answers_found`, for the report; none where no query has an answer."""
+    schema = pa.schema([("num_queries", pa.int32()), ("share_found", pa.float64()), ("area_under_curve", pa.float64())])
+    rows = pa.Table.from_pylist([dict(verdict.figures)] if verdict.figures["num_queries"] else [], schema=schema)
+    return SliceWrite(table="answers_found", rows=rows, slice_key=batch, is_empty_meant=True)
 
 
 def _as_table(mined: Iterator[tuple[str, Candidate]]) -> pa.Table:

@@ -11,8 +11,10 @@ from distill_assets.assets.report_reading import (
     read_curves,
     read_fitness,
     read_logits,
+    read_training_data,
     read_ways,
 )
+from distill_assets.core.conclusion import conclude
 from distill_assets.core.fitness import fitness_sentence
 from distill_assets.core.leaderboard import (
     Champion,
@@ -23,8 +25,10 @@ from distill_assets.core.leaderboard import (
     legend_of_tests,
     sort_rows,
 )
+from distill_assets.core.recipes import UNTOUCHED_STUDENT
 from distill_assets.report import ReportContext, write_report
 from distill_assets.resources import Project
+from distill_assets.storage.models import fingerprint_model
 
 
 def read_history(project: Project) -> list[dict[str, Any]]:
@@ -35,15 +39,35 @@ def read_history(project: Project) -> list[dict[str, Any]]:
 
 
 def current_champion(project: Project) -> dict[str, Any] | None:
-    """The row that made the present champion; None before the first promotion."""
+    """The row that made the present champion; None before the first decision.
+
+    The untouched student lies where the settings find it: its row may name a place of another environment.
+    """
     moves = [row for row in read_history(project) if row["verdict"] in ("promoted", "rolled_back")]
-    return moves[-1] if moves else None
+    if not moves:
+        return None
+    row = moves[-1]
+    if row["recipe"] == UNTOUCHED_STUDENT and not Path(row["checkpoint_path"]).is_dir():
+        path = project.models.student_path
+        if fingerprint_model(path) == row["model_fingerprint"]:
+            return row | {"checkpoint_path": str(path.resolve())}
+    return row
 
 
 def read_champion(project: Project) -> Champion | None:
-    """The checkpoint that search uses; None before the first promotion."""
+    """The checkpoint that search uses; None before the first decision."""
     row = current_champion(project)
     return None if row is None else Champion.from_mapping(row)
+
+
+def read_conclusion(project: Project) -> list[str]:
+    """What the last run comes to, in words; empty before the first leaderboard."""
+    rows, history = read_rows(project), read_history(project)
+    if not rows or not history:
+        return []
+    return conclude(
+        rows, read_champion(project), history[-1]["reason"], read_training_data(project), read_fitness(project)
+    )
 
 
 def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = ()) -> Path:
@@ -67,6 +91,7 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
         agreement=read_agreement(project),
         logits=read_logits(project),
         curves=read_curves(project),
+        conclusion=read_conclusion(project),
     )
     path = project.places.report / "index.html"
     write_report(path, context)

@@ -17,8 +17,11 @@ from distill_assets.core.errors import PromotionError
 from distill_assets.core.metrics import evaluate_run
 from distill_assets.core.promotion import Decision, choose_candidate, decide_promotion
 from distill_assets.core.quality import judge_gate
+from distill_assets.core.recipes import UNTOUCHED_STUDENT
 from distill_assets.core.records import fingerprint
 from distill_assets.resources import Project
+from distill_assets.storage.checkpoints import MANIFEST
+from distill_assets.storage.models import fingerprint_model
 from distill_assets.storage.warehouse import utc_now
 
 Row = dict[str, Any]
@@ -26,22 +29,19 @@ PerQuery = Mapping[str, float]
 
 
 def champion(inputs: Inputs) -> Made:
-    """The best recipe on dev, if the paired tests say that it is not worse than the present champion and the best one so far."""
+    """The untouched student, until a recipe's student is shown to be better on dev; after that the best one that the gate lets in."""
     history, present = read_history(inputs.project), current_champion(inputs.project)
-    students = {name: _checkpoint(inputs, name) for name in inputs.recipes}
+    students = {UNTOUCHED_STUDENT: _untouched(inputs)} | {name: _checkpoint(inputs, name) for name in inputs.recipes}
     dev = {name: _dev_ndcg(inputs, name, Path(row["checkpoint_path"])) for name, row in students.items()}
-    refused = refused_models(history)
-    allowed = [name for name in students if students[name]["model_fingerprint"] not in refused]
+    first = [] if present else [_first_champion(students[UNTOUCHED_STUDENT], dev[UNTOUCHED_STUDENT])]
+    present = present or first[0]
     former = {
         row["model_fingerprint"]: _former_dev(inputs, row, students, dev)
         for row in (present, _best_so_far(history))
         if row
     }
-    decision = (
-        _decide(inputs, {name: dev[name] for name in allowed}, students, present, former)
-        if allowed
-        else _all_refused(dev)
-    )
+    allowed = _allowed(students, dev, refused_models(history))
+    decision = _decide(inputs, allowed, dev[UNTOUCHED_STUDENT], students, present, former)
     row = students[decision.candidate] | {
         "decided_at": utc_now(),
         "verdict": "promoted" if decision.promote else "kept",
@@ -49,20 +49,20 @@ def champion(inputs: Inputs) -> Made:
         "dev_ndcg_at_10": _mean(dev[decision.candidate]),
         "p_value": decision.p_value,
     }
-    now = row if decision.promote or present is None else present
-    values = former | {now["model_fingerprint"]: dev[decision.candidate]} if now is row else former
+    now = row if decision.promote else present
+    values = former | {row["model_fingerprint"]: dev[decision.candidate]} if decision.promote else former
     row |= _best_of(values, [now, _best_so_far(history)])
     inputs.log.info(f"{row['verdict']}: {row['reason']}")
     is_champion = now["model_fingerprint"] == row["model_fingerprint"]
     return Made(
-        rows=pa.Table.from_pylist([row], schema=HISTORY_SCHEMA),
+        rows=pa.Table.from_pylist([*first, row], schema=HISTORY_SCHEMA),
         data_version=champion_version(now),
         verdicts={"gate": judge_gate(row["verdict"], row["reason"], is_champion=is_champion)},
         metadata={
             "verdict": row["verdict"],
             "reason": row["reason"],
             "dev_ndcg_at_10": row["dev_ndcg_at_10"],
-            "previous_champion": "(none)" if present is None else f"{present['recipe']} {present['model_fingerprint']}",
+            "previous_champion": f"{present['recipe']} {present['model_fingerprint']}",
         },
         then=lambda: {**champion_metadata(inputs.project, now), **_report(inputs.project)},
     )
@@ -79,7 +79,7 @@ CHAMPION = Asset(
     group="release",
     pool="encoder",
     kinds=frozenset({"duckdb"}),
-    code_version="2",
+    code_version="3",
 )
 
 
@@ -89,36 +89,46 @@ def _report(project: Project) -> dict[str, str]:
     return {"report": str(write_project_report(project))} if has_rows else {}
 
 
+def _first_champion(untouched: Row, dev: PerQuery) -> Row:
+    reason = "the untouched student is the first champion: a trained one has to be better than it"
+    return untouched | {"decided_at": utc_now(), "verdict": "promoted", "reason": reason, "dev_ndcg_at_10": _mean(dev)}
+
+
+def _allowed(students: Mapping[str, Row], dev: Mapping[str, PerQuery], refused: set[str]) -> dict[str, PerQuery]:
+    """Dev values of the students that may be champion: not refused by a person, and none that ended where it began."""
+    untouched = students[UNTOUCHED_STUDENT]["model_fingerprint"]
+    models = {name: row["model_fingerprint"] for name, row in students.items()}
+    trained = {name for name, model in models.items() if model != untouched} | {UNTOUCHED_STUDENT}
+    return {name: values for name, values in dev.items() if name in trained and models[name] not in refused}
+
+
 def _decide(
     inputs: Inputs,
-    candidates: Mapping[str, PerQuery],
+    allowed: Mapping[str, PerQuery],
+    untouched: PerQuery,
     students: Mapping[str, Row],
-    present: Row | None,
+    present: Row,
     former: Mapping[str, PerQuery | None],
 ) -> Decision:
-    """What the gate says of the candidates that a person did not refuse."""
-    best = _best(candidates)
-    there = None if present is None else former.get(present["model_fingerprint"])
-    if present is not None and students[best]["model_fingerprint"] == present["model_fingerprint"]:
-        return Decision(candidate=best, promote=False, reason=f"{best} is the champion already", p_value=None)
-    rivals = {
-        name: values
-        for name, values in candidates.items()
-        if present is None or students[name]["model_fingerprint"] != present["model_fingerprint"]
-    }
-    others = [values for model, values in former.items() if present and model != present["model_fingerprint"]]
+    """What the gate says of the students that may be champion."""
+    champion, first = present["model_fingerprint"], students[UNTOUCHED_STUDENT]["model_fingerprint"]
+    best = _best(allowed) if allowed else UNTOUCHED_STUDENT
+    if not allowed:
+        reason = "every student was rolled back by a person: change a recipe or its data, then train again"
+        return Decision(best, promote=False, reason=reason, p_value=None)
+    if students[best]["model_fingerprint"] == champion:
+        reason = f"{best} is the champion already: no other student has a higher nDCG@10 on dev"
+        return Decision(best, promote=False, reason=reason, p_value=None)
+    rivals = {name: values for name, values in allowed.items() if students[name]["model_fingerprint"] != champion}
+    others = [values for model, values in former.items() if model not in (champion, first)]
     return decide_promotion(
         rivals,
-        there,
-        others[0] if others and there is not None else None,
+        untouched,
+        None if champion == first else former.get(champion),
+        others[0] if others else None,
         margin=inputs.settings.promotion_margin,
         alpha=inputs.settings.promotion_alpha,
     )
-
-
-def _all_refused(dev: Mapping[str, PerQuery]) -> Decision:
-    reason = "every recipe's student was rolled back by a person: change a recipe or its data, then train again"
-    return Decision(candidate=_best(dev), promote=False, reason=reason, p_value=None)
 
 
 def _former_dev(inputs: Inputs, row: Row, students: Mapping[str, Row], dev: Mapping[str, PerQuery]) -> PerQuery | None:
@@ -175,7 +185,7 @@ def champion_metadata(project: Project, row: Mapping[str, Any]) -> dict[str, Any
         "checkpoint": dg.MetadataValue.path(str(path)),
         "history": markdown_table(history),
     }
-    if not path.is_dir():
+    if not (path / MANIFEST).is_file():  # the untouched student, or a folder that is gone
         return shown
     manifest = project.places.checkpoints.read_manifest(path)
     commit = manifest.get("git_commit")
@@ -244,6 +254,15 @@ def roll_back_event(project: Project, row: Mapping[str, Any]) -> dg.AssetMateria
 DATA_VERSION_TAG = "dagster/data_version"
 
 
+def _untouched(inputs: Inputs) -> Row:
+    path = inputs.student_path
+    return {
+        "recipe": UNTOUCHED_STUDENT,
+        "model_fingerprint": fingerprint_model(path),
+        "checkpoint_path": str(path.resolve()),
+    }
+
+
 def _checkpoint(inputs: Inputs, name: str) -> Row:
     path = inputs.checkpoint_path(name)
     return {"recipe": name, "model_fingerprint": inputs.model_fingerprint(name), "checkpoint_path": str(path)}
@@ -260,7 +279,7 @@ def _dev_ndcg(inputs: Inputs, system: str, path: Path) -> dict[str, float]:
 
 
 def _best(dev: Mapping[str, PerQuery]) -> str:
-    """The recipe with the highest mean; of equal ones, the first by name."""
+    """The student with the highest mean; of equal ones, the first by name."""
     return choose_candidate({name: _mean(values) for name, values in dev.items()})
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill_assets.core.conclusion import TrainingData
 from distill_assets.core.fitness import TeacherFitness, judge_teacher
 from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.report import Agreement, Contest, Cost, Example, LearningCurve, Way
@@ -21,6 +22,19 @@ def read_fitness(project: Project) -> TeacherFitness | None:
     for row in project.places.warehouse.read("teacher_fitness").to_pylist():
         dev.setdefault(row["system"], {})[row["query_id"]] = row["ndcg_at_10"]
     return judge_teacher(dev, sorted(set(dev) - {TEACHER}), seed=_SEED)
+
+
+def read_training_data(project: Project) -> TrainingData:
+    """How many queries trained and chose the students, and the figures of the check `positives_found`, means over queries."""
+    sql = """
+        SELECT sum(share_found * num_queries) / sum(num_queries) AS share_found,
+            sum(area_under_curve * num_queries) / sum(num_queries) AS area_under_curve
+        FROM answers_found WHERE batch IN (SELECT unnest(?::VARCHAR[]))
+    """
+    figures = project.places.warehouse.query(sql, [project.collection.batches()]).to_pylist()[0]
+    dev = "SELECT count(DISTINCT query_id) AS n FROM eval_metrics WHERE split = 'dev'"
+    num_dev = project.places.warehouse.query(dev).to_pylist()[0]["n"]
+    return TrainingData(num_train_queries=_count_labels(project)["queries"], num_dev_queries=num_dev, **figures)
 
 
 def read_agreement(project: Project) -> list[Agreement]:

@@ -1,6 +1,7 @@
 """Rounds of a student's training: mine with the student of the round before, score the new pairs, train again."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from distill_assets.assets.negatives import mine_all, mining_rules
 from distill_assets.assets.teacher_building import train_queries
 from distill_assets.core.groups import Labels, build_student_epochs
 from distill_assets.core.records import Query, hash_text
+from distill_assets.storage.checkpoints import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,18 @@ def train_rounds(
         if number > 1:
             pairs, cost = _mine_again(inputs, pairs, path(number - 1))
             done |= cost
-        if not (path(number) / "manifest.json").is_file():
+        if not (path(number) / MANIFEST).is_file():
             started = time.perf_counter()
             model, training = _train_once(inputs, pairs, groups, (number, path(number - 1), path(number)))
             done |= {"training_s": time.perf_counter() - started, "dev_ndcg_at_10": training["best_dev_ndcg_at_10"]}
-            model.save_pretrained(str(path(number)), create_model_card=False)
+            if training["best_step"] == 0:  # no step was better: it is the model that it began as, file by file
+                shutil.copytree(
+                    path(number - 1), path(number), ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True
+                )
+            else:
+                model.save_pretrained(str(path(number)), create_model_card=False)
             manifest = json.dumps(about | {"round": done | {"training": training}}, indent=2)
-            (path(number) / "manifest.json").write_text(manifest, encoding="utf-8")
+            (path(number) / MANIFEST).write_text(manifest, encoding="utf-8")
         rounds.append(inputs.project.places.checkpoints.read_manifest(path(number))["round"])
         inputs.log.info(f"{recipe.name}: round {number}, dev nDCG@10 {rounds[-1]['dev_ndcg_at_10']:.4f}")
     return path, rounds
@@ -65,7 +72,9 @@ def _train_once(inputs: Inputs, pairs: Pairs, groups: Any, where: tuple[int, Pat
     if recipe.train == "query_tower":
         model = split_towers(model)
     epochs = build_student_epochs(pairs.queries, pairs.labels, recipe, pairs.logit_of)
-    run = TrainingRun(target.parent / "state", models.device, show_progress=inputs.project.show_progress)
+    run = TrainingRun(
+        target.parent / "state", models.device, num_evaluations=3, show_progress=inputs.project.show_progress
+    )
     return model, asdict(train_student(model, epochs, groups, recipe, run))
 
 
@@ -88,15 +97,16 @@ def _mine_again(inputs: Inputs, pairs: Pairs, student: Path) -> tuple[Pairs, dic
         pairs.queries, None, dense, inputs.documents, labels.positives, mining_rules(settings)
     ):
         found[query_id].append(candidate.doc_id)
-    negatives = {q: list(dict.fromkeys([*ids, *labels.negatives.get(q, ())])) for q, ids in found.items()}
+    candidates = {q: list(dict.fromkeys([*ids, *labels.candidates.get(q, ())])) for q, ids in found.items()}
     mined = time.perf_counter()
     logit_of, num_scored = pairs.logit_of, 0
     if logit_of is not None:
         text_of = {q.query_id: q.text for q in pairs.queries}
-        wanted = [(q, d) for q, ids in found.items() for d in ids[: settings.num_scored_negatives]]
+        unjudged = {q: [d for d in ids if d not in labels.positives.get(q, ())] for q, ids in found.items()}
+        wanted = [(q, d) for q, ids in unjudged.items() for d in ids[: settings.num_scored_negatives]]
         new = [pair for pair in wanted if pair not in logit_of]
         texts = [(text_of[q], labels.content_of[d]) for q, d in new]
         logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, texts, inputs.log.info)
         logit_of = logit_of | dict(zip(new, logits, strict=True))
     cost = {"num_new_pairs": num_scored, "mining_s": mined - started, "scoring_s": time.perf_counter() - mined}
-    return Pairs(pairs.queries, replace(labels, negatives=negatives), logit_of), cost
+    return Pairs(pairs.queries, replace(labels, candidates=candidates), logit_of), cost

@@ -43,7 +43,7 @@ def student_checkpoint(inputs: Inputs) -> Made:
     metadata: dict[str, Any] = {
         "num_groups": manifest["training"]["num_groups"],
         "best_step": manifest["training"]["best_step"],
-        "best_dev_rerank_ndcg_at_10": manifest["training"]["best_dev_ndcg_at_10"],
+        "best_dev_search_ndcg_at_10": manifest["training"]["best_dev_ndcg_at_10"],
         "queries_left_out": manifest["training"].get("num_queries_left_out", {}),  # reason -> how many
     }
     if inputs.recipe.rounds > 1:
@@ -82,7 +82,7 @@ STUDENT_CHECKPOINT = Asset(
     group="student",
     pool="trainer",
     kinds=frozenset({"pytorch", "huggingface"}),
-    code_version="2",
+    code_version="3",
     by="recipe",
 )
 

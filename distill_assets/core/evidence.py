@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.significance import (
     bootstrap_interval,
     holm_correction,
@@ -153,7 +153,7 @@ def results_table(
         found = comparisons.get(name)
         low, high = bootstrap_interval(values, seed=seed)
         gap: tuple[float | None, float | None, float | None] = (None, None, None)
-        if has_gap and name not in (BM25, untouched, teacher):
+        if has_gap and name not in (BM25, HYBRID, untouched, teacher):
             gap = gap_closed(values, columns[untouched], columns[teacher], seed=seed)
         rows.append(
             EvidenceRow(

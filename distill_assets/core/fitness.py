@@ -1,4 +1,4 @@
-"""Whether a teacher is fit to teach: it must be significantly ahead of every student trained on the same labels, on dev."""
+"""Whether a teacher is fit to teach: on dev it must be significantly ahead of the untouched student and of every trained one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def judge_teacher(
 
     Args:
         dev: system -> query_id -> nDCG@10 of ranking the same candidates; with `TEACHER` among the systems.
-        students: those trained on the same labels, distilled or not.
+        students: the untouched one, and those trained on the same labels, distilled or not.
         seed: of the sampled sign patterns.
         alpha: level of the family of all students.
 
@@ -67,13 +67,14 @@ def judge_teacher(
 
 def fitness_sentence(fitness: TeacherFitness) -> str:
     """One or two sentences for people: fit, or not and against whom."""
-    on = f"on {fitness.num_queries:,} dev queries, reranking the same candidates"
+    on = f"on {fitness.num_queries:,} dev queries, reranking what BM25 and the untouched student find"
     teacher = f"{fitness.mean[TEACHER]:.3f}"
     if fitness.is_fit:
         closest = max(fitness.against.values(), key=lambda found: found.p_holm)
         return (
-            f"The teacher is fit to teach: {on}, its nDCG@10 {teacher} is significantly above that of every student trained on "
-            f"the same labels (closest: {closest.system} {fitness.mean[closest.system]:.3f}, p {format_p(closest.p_holm)}, Holm)."
+            f"The teacher is fit to teach: {on}, its nDCG@10 {teacher} is significantly above that of the untouched student and of "
+            f"every trained one (closest: {closest.system} {fitness.mean[closest.system]:.3f}, "
+            f"p {format_p(closest.p_holm)}, Holm)."
         )
     listed = ", ".join(
         f"{name} {fitness.mean[name]:.3f} (p {format_p(fitness.against[name].p_holm)})" for name in fitness.not_beaten

@@ -33,12 +33,20 @@ class TrainingGroup:
 
 @dataclass(frozen=True, slots=True)
 class DevGroup:
-    """One dev query with candidates and their judged relevance; what a training step is judged on."""
+    """One dev query with its candidates as search finds them; what a training step and a teacher are judged on.
+
+    Attributes:
+        relevances: of the candidates, 0 where no one judged one relevant.
+        missed: relevances of the judged documents that search does not find. They count as missed for whoever ranks the candidates.
+        missed_documents: their texts, for whoever ranks all documents (`core.metrics.search_ndcg`).
+    """
 
     query_id: str
     query: str
     documents: tuple[str, ...]
     relevances: tuple[int, ...]
+    missed: tuple[int, ...] = ()
+    missed_documents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,25 +55,30 @@ class Labels:
 
     Attributes:
         positives: query_id -> doc_id -> relevance, above 0.
-        negatives: query_id -> mined doc_ids, best first, as they were mined; groups hold `negatives_of`.
+        candidates: query_id -> doc_ids that search finds, best first; judged ones are among them.
         content_of: doc_id -> text.
     """
 
     positives: Mapping[str, Mapping[str, int]]
-    negatives: Mapping[str, Sequence[str]]
+    candidates: Mapping[str, Sequence[str]]
     content_of: Mapping[str, str]
 
     def positives_of(self, query_id: str) -> list[str]:
         """Relevant doc_ids of a query, sorted."""
         return sorted(self.positives.get(query_id, ()))
 
+    def found_of(self, query_id: str) -> list[str]:
+        """Relevant doc_ids that search finds for a query, best first, each once."""
+        judged = self.positives.get(query_id, {})
+        return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if d in judged]
+
     def negatives_of(self, query_id: str) -> list[str]:
-        """Mined doc_ids of a query, best first, each once, without those whose text is a judged answer's.
+        """Candidates of a query, best first, each once, without those whose text is a judged answer's.
 
         A later batch may judge a document relevant that an earlier batch mined, and may bring its text under another id.
         """
         answers = {self.content_of[d] for d in self.positives_of(query_id)}
-        return [d for d in dict.fromkeys(self.negatives.get(query_id, ())) if self.content_of[d] not in answers]
+        return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if self.content_of[d] not in answers]
 
 
 @dataclass(frozen=True)
@@ -160,7 +173,7 @@ def _student_groups(
     rng = _rng(query.query_id, recipe.seed, epoch)
     relevant, mined = labels.positives_of(query.query_id), labels.negatives_of(query.query_id)
     positives = _eligible(query.query_id, labels, recipe, logit_of)
-    if recipe.positives == "human":
+    if recipe.positives != "teacher":
         positives = rng.sample(positives, min(recipe.num_positives, len(positives)))
     groups = []
     for positive in positives:
@@ -177,17 +190,24 @@ def _student_groups(
 
 
 def _eligible(query_id: str, labels: Labels, recipe: Recipe, logit_of: LogitOf | None) -> list[str]:
-    """What may be the positive of a list: the judged answers, or the one scored candidate that the teacher puts first.
+    """What may be the positive of a list, as `Recipe.positives` says.
 
-    Equal logits are put in the one total order. Where nothing was scored there is none.
+    Of equal logits the first in the one total order counts. Where the teacher chooses and nothing was scored there is none.
     """
     relevant = labels.positives_of(query_id)
     if recipe.positives == "human":
         return relevant
+    if recipe.positives == "found":
+        return _found_or_all(query_id, labels)
     known = logit_of or {}
     candidates = [*relevant, *labels.negatives_of(query_id)]
     scored = [(known[query_id, d], d) for d in candidates if (query_id, d) in known]
     return [max(scored)[1]] if scored else []
+
+
+def _found_or_all(query_id: str, labels: Labels) -> list[str]:
+    """The judged answers that search finds; all of a query's where it finds none of them. Sorted by id."""
+    return sorted(labels.found_of(query_id)) or labels.positives_of(query_id)
 
 
 def _draw_negatives(
@@ -245,21 +265,26 @@ def build_teacher_epochs(queries: Sequence[Query], labels: Labels, recipe: Teach
                 continue
             hard = rng.sample(mined, recipe.num_hard)
             easy = _draw_random(doc_ids, labels, [*positives, *hard], recipe.num_random, rng)
-            chosen = [rng.choice(positives), *hard, *easy]
+            eligible = positives if recipe.positives == "human" else _found_or_all(query.query_id, labels)
+            chosen = [rng.choice(eligible), *hard, *easy]
             groups.append(TrainingGroup(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen)))
         drawn.append(groups)
     return _counted(queries, drawn, lambda query_id: bool(labels.positives_of(query_id)))
 
 
 def build_dev_groups(queries: Sequence[Query], labels: Labels) -> list[DevGroup]:
-    """One group per query: all its positives with their grades, and all its mined negatives; none where it lacks either."""
+    """One group per judged query that has candidates: those alone, as search finds them, with their grades."""
     groups = []
     for query in queries:
-        positives, mined = labels.positives_of(query.query_id), labels.negatives_of(query.query_id)
-        if positives and mined:
-            texts = tuple(labels.content_of[d] for d in [*positives, *mined])
-            grades = tuple(labels.positives[query.query_id][d] for d in positives)
-            groups.append(DevGroup(query.query_id, query.text, texts, grades + (0,) * len(mined)))
+        judged, found = labels.positives.get(query.query_id, {}), labels.candidates.get(query.query_id, ())
+        if judged and found:
+            candidates = list(dict.fromkeys(found))
+            texts = tuple(labels.content_of[d] for d in candidates)
+            grades = tuple(judged.get(d, 0) for d in candidates)
+            missed = sorted(judged.keys() - set(candidates))
+            missed_grades = tuple(judged[d] for d in missed)
+            missed_texts = tuple(labels.content_of[d] for d in missed)
+            groups.append(DevGroup(query.query_id, query.text, texts, grades, missed_grades, missed_texts))
     return groups
 
 

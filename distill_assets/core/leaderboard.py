@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from distill_assets.core.evidence import columns_of_queries, compare_with_baseline, gap_closed
-from distill_assets.core.recipes import BM25, HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.recipes import BM25, HARD_LABELS, HYBRID, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.tables import (
     MISSING,
     Cells,
@@ -21,9 +21,10 @@ CHAMPION_MARK = "*"
 SIGNIFICANT = "†"
 _FIGURE_SPACE = "\u2007"  # instead of the mark, so that digits stay below digits
 ALPHA = 0.05
-_BASELINES = {"hard_labels": HARD_LABELS, "untouched": UNTOUCHED_STUDENT}  # column suffix: system
+# Column suffix: system. The untouched student comes first: whether training helps at all is the first question.
+_BASELINES = {"untouched": UNTOUCHED_STUDENT, "hard_labels": HARD_LABELS}
 _HEADER = (
-    "system,nDCG@10,95 % interval,vs hard_labels,vs untouched,MRR@10,recall@100,MAP,gap closed,ms p50,ms p95,docs/s,MB"
+    "system,nDCG@10,95 % interval,vs untouched,vs hard_labels,MRR@10,recall@100,MAP,gap closed,ms p50,ms p95,docs/s,MB"
 )
 
 
@@ -75,7 +76,7 @@ class LeaderboardRow:
     @property
     def is_student(self) -> bool:
         """Whether this is a bi-encoder: a recipe's student or the untouched one."""
-        return self.system not in (BM25, TEACHER)
+        return self.system not in (BM25, HYBRID, TEACHER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,8 @@ def comparison_columns(
 ) -> dict[str, dict[str, float | None]]:
     """Per recipe the columns of its row that compare it: `gap_closed*`, `p_vs_*` and `detectable_vs_*`.
 
-    A system that was not evaluated brings no column. The tests are two families, one per baseline, each corrected over
+    The gap is told only where the teacher is significantly above the untouched student. A system that was not evaluated brings no
+    column. The tests are two families, one per baseline, each corrected over
     the recipes: they answer two questions (does distilling beat plain fine-tuning; does training help at all).
 
     Args:
@@ -157,12 +159,19 @@ def comparison_columns(
             continue
         for name, found in compare_with_baseline(per_query, baseline, recipes, seed=seed, alpha=ALPHA).items():
             columns[name] |= {f"p_vs_{suffix}": found.p_holm, f"detectable_vs_{suffix}": found.detectable}
-    if UNTOUCHED_STUDENT in per_query and TEACHER in per_query:
+    if UNTOUCHED_STUDENT in per_query and TEACHER in per_query and _is_ahead(per_query, seed):
         values = columns_of_queries(per_query, [UNTOUCHED_STUDENT, TEACHER, *recipes])
         for name in recipes:
             share = gap_closed(values[name], values[UNTOUCHED_STUDENT], values[TEACHER], seed=seed)
             columns[name] |= dict(zip(("gap_closed", "gap_closed_low", "gap_closed_high"), share, strict=True))
     return columns
+
+
+def _is_ahead(per_query: Mapping[str, Mapping[str, float]], seed: int) -> bool:
+    """Whether the teacher is significantly above the untouched student: a share of a gap that may be none says nothing."""
+    return compare_with_baseline(per_query, UNTOUCHED_STUDENT, [TEACHER], seed=seed, alpha=ALPHA)[TEACHER].is_better(
+        ALPHA
+    )
 
 
 def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], baseline: str) -> str:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, fields
 
 import ir_measures
 import numpy as np
+import numpy.typing as npt
 from ir_measures import AP, RR, R, nDCG
 
 from distill_assets.core.errors import NonFiniteError
 from distill_assets.core.groups import DevGroup
+from distill_assets.core.retrieval import rank
 
 Qrels = dict[str, dict[str, int]]
+_SEARCH_DEPTH = 10  # nDCG@10 reads no more
 _MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR @ 10, "recall_at_100": R @ 100, "map": AP}
 
 
@@ -69,13 +72,39 @@ def rerank_ndcg(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -
 
 
 def rerank_metrics(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -> dict[str, QueryMetrics]:
-    """Per query, ranking each group's documents by its scores: one list per group in the order of its documents."""
+    """Per query, ranking each group's candidates by its scores: one list per group in the order of its documents.
+
+    A judged document that is no candidate counts as missed.
+    """
     run, qrels = {}, {}
     for group, values in zip(groups, scores, strict=True):
         ids = [f"{i:06d}" for i in range(len(group.documents))]
         run[group.query_id] = [(key, float(value)) for key, value in zip(ids, values, strict=True)]
-        qrels[group.query_id] = {key: r for key, r in zip(ids, group.relevances, strict=True) if r > 0}
+        found = {key: r for key, r in zip(ids, group.relevances, strict=True) if r > 0}
+        qrels[group.query_id] = found | {f"missed {i}": r for i, r in enumerate(group.missed)}
     return evaluate_run(run, qrels)
+
+
+def search_ndcg(groups: Sequence[DevGroup], documents: Sequence[str], scores: npt.NDArray[np.floating]) -> float:
+    """Mean nDCG@10 where each group's query searches among all `documents`: whoever finds what others miss gains by it.
+
+    Args:
+        groups: queries with what is relevant to them, found or missed.
+        documents: distinct texts; those of every group and its missed ones are among them.
+        scores: (len(groups), len(documents)), of each query with each document.
+    """
+    ids = [f"{i:06d}" for i in range(len(documents))]
+    id_of = dict(zip(documents, ids, strict=True))
+    run = {group.query_id: rank(ids, row, _SEARCH_DEPTH) for group, row in zip(groups, scores, strict=True)}
+    qrels: Qrels = {}
+    for group in groups:
+        judged = zip((*group.documents, *group.missed_documents), (*group.relevances, *group.missed), strict=True)
+        grades: dict[str, int] = {}
+        for text, relevance in judged:
+            if relevance > 0:
+                grades[id_of[text]] = max(relevance, grades.get(id_of[text], 0))
+        qrels[group.query_id] = grades
+    return mean_of(evaluate_run(run, qrels), "ndcg_at_10")
 
 
 def values_of(per_query: Mapping[str, QueryMetrics], name: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Hard negatives: documents that a first stage ranks high for a query and that no one judged relevant.
+"""What search finds for a query: hard negatives, which no one judged relevant, and the judged answers among the candidates.
 
 `mine_hard_negatives` is a list of filters over the fused ranking, one decision per function. The filters are lazy:
 only as many candidates are compared with the positives as are needed to fill the list.
@@ -21,8 +21,8 @@ _WORD = re.compile(r"\w+")
 class Candidate:
     """One document that may become a hard negative of a query.
 
-    `rank` is its 1-based place: in the fused ranking before `keep_top`, among the hard negatives after it. `bm25_rank`
-    and `dense_rank` are its 1-based places in the two rankings, None where one does not hold it.
+    `rank` is its 1-based place: in the fused ranking, or among what is kept of it. `bm25_rank` and `dense_rank` are its 1-based
+    places in the two rankings, None where one does not hold it.
     """
 
     doc_id: str
@@ -67,7 +67,9 @@ def mine_hard_negatives(
     texts: Mapping[str, str],
     rules: MiningRules,
 ) -> list[Candidate]:
-    """Hard negatives of one query, hardest first.
+    """Hard negatives of one query and the judged answers that search finds, in the order of the fusion.
+
+    The answers found are kept because training takes its positives among them (`Recipe.positives`).
 
     Args:
         query_id: the query; a document of that id is its own document and never its negative.
@@ -79,32 +81,26 @@ def mine_hard_negatives(
         rules: how many to keep, and what counts as near-identical.
 
     Returns:
-        At most `rules.num_negatives` candidates in the order of the fusion; fewer where the rankings run out.
+        At most `rules.num_negatives` hard negatives, fewer where the rankings run out, and every positive of the rankings;
+        ranked anew from 1.
 
     Raises:
         ValueError: a ranking holds a document twice, or a ranked document has no text.
     """
-    candidates: Iterable[Candidate] = iter_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k)
-    candidates = drop_judged_positives(candidates, positives)
-    candidates = drop_own_document(candidates, query_id)
-    candidates = drop_near_identical(candidates, [texts[p] for p in sorted(positives) if p in texts], texts, rules)
-    return keep_top(candidates, rules.num_negatives)
+    fused = list(drop_own_document(fuse_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k), query_id))
+    unjudged = drop_judged_positives(fused, positives)
+    negatives = drop_near_identical(unjudged, [texts[p] for p in sorted(positives) if p in texts], texts, rules)
+    kept = {candidate.doc_id for candidate in islice(negatives, rules.num_negatives)}
+    return rank_anew(candidate for candidate in fused if candidate.doc_id in kept or candidate.doc_id in positives)
 
 
 def fuse_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *, rrf_k: int = 60) -> list[Candidate]:
     """Every document of the two rankings, fused by reciprocal rank, with its place in each."""
-    return list(iter_candidates(bm25_ranking, dense_ranking, rrf_k=rrf_k))
-
-
-def iter_candidates(
-    bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *, rrf_k: int = 60
-) -> Iterator[Candidate]:
-    """`fuse_candidates` one by one: mining reads few of them."""
     bm25_ranks = {doc_id: position for position, doc_id in enumerate(bm25_ranking, start=1)}
     dense_ranks = {doc_id: position for position, doc_id in enumerate(dense_ranking, start=1)}
     fused = fuse_reciprocal_rank([bm25_ranking, dense_ranking], k=rrf_k)
-    for position, (doc_id, score) in enumerate(fused, start=1):
-        yield Candidate(
+    return [
+        Candidate(
             doc_id=doc_id,
             rank=position,
             source=_source(doc_id in bm25_ranks, doc_id in dense_ranks),
@@ -112,6 +108,13 @@ def iter_candidates(
             dense_rank=dense_ranks.get(doc_id),
             rrf_score=score,
         )
+        for position, (doc_id, score) in enumerate(fused, start=1)
+    ]
+
+
+def pool_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], depth: int) -> list[Candidate]:
+    """What a teacher reranks for a query, on dev and on test alike: the first `depth` documents of each ranking, fused."""
+    return fuse_candidates(bm25_ranking[:depth], dense_ranking[:depth])
 
 
 def drop_judged_positives(candidates: Iterable[Candidate], positives: Set[str]) -> Iterator[Candidate]:
@@ -143,10 +146,9 @@ def drop_near_identical(
             yield candidate
 
 
-def keep_top(candidates: Iterable[Candidate], num_negatives: int) -> list[Candidate]:
-    """The first `num_negatives` candidates, ranked anew from 1."""
-    kept = islice(candidates, num_negatives)
-    return [replace(candidate, rank=position) for position, candidate in enumerate(kept, start=1)]
+def rank_anew(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The same candidates with ranks from 1."""
+    return [replace(candidate, rank=position) for position, candidate in enumerate(candidates, start=1)]
 
 
 def is_near_identical(text: str, other: str, rules: MiningRules) -> bool:

@@ -1,15 +1,19 @@
 """The gate: when does the champion, the student that search uses, give way to a candidate?
 
-The best recipe on dev is the candidate. Where there is no champion yet, it is promoted without a test. After that it must
-be shown to be *not worse*, on the same dev queries, than two students: the present champion, and the best champion so
-far. For each of them `non_inferiority_test` has to reject "the candidate loses `margin` nDCG@10 or more". The candidate
-need not be better, so that a student trained on fresher data can move in.
+The untouched student is the first champion. The best recipe on dev is the candidate; once a trained student is champion, the
+untouched one may be the candidate as well. A candidate must be shown, on the same dev queries, to be
 
-- p-values are multiplied by the number of recipes (Bonferroni), because the best of them was picked on the same queries.
-  Where each test errs in a share `alpha` of the cases at most, so does the choice, however the recipes correlate.
-- Both comparisons have to pass, so no further correction is due (Berger 1982, "Multiparameter hypothesis testing and
-  acceptance sampling": intersection-union test).
-- The best champion so far keeps small losses from adding up: twenty steps of 0.004 are 0.08 below it.
+- *better* than the untouched student: training that does not help must not be paid for with a new index;
+- *not worse* than the present champion, and than the best champion so far. `non_inferiority_test` has to reject "the candidate
+  loses `margin` nDCG@10 or more". It need not be better than they are, so that a student trained on fresher data can move in.
+
+p-values are multiplied by the number of candidates (Bonferroni), because the best of them was picked on the same queries.
+Where each test errs in a share `alpha` of the cases at most, so does the choice, however the candidates correlate.
+
+All comparisons have to pass, so no further correction is due (Berger 1982, "Multiparameter hypothesis testing and
+acceptance sampling": intersection-union test).
+
+The best champion so far keeps small losses from adding up: twenty steps of 0.004 are 0.08 below it.
 
 Levels and power are simulated by `python -m benchmarks.gate`. Whether candidate and champion are one model is the
 caller's question (equal fingerprints: nothing to decide).
@@ -20,16 +24,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distill_assets.core.errors import NonFiniteError, PromotionError
+from distill_assets.core.recipes import UNTOUCHED_STUDENT
 from distill_assets.core.significance import non_inferiority_test
 
-_PRESENT, _BEST = "the present champion", "the best champion so far"
+_PRESENT, _BEST, _UNTOUCHED = "the present champion", "the best champion so far", "the untouched student"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the gate decided about the recipe `candidate`, in a sentence and in numbers.
+    """What the gate decided about `candidate`, in a sentence and in numbers.
 
-    `p_value` is the larger of the adjusted ones, which decided; it is None for a first champion.
+    `p_value` is the largest of the adjusted ones, which decided; None where nothing was tested.
     """
 
     candidate: str
@@ -40,11 +45,23 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Candidate against one champion: mean difference in nDCG@10, adjusted p-value."""
+    """Candidate against one champion: the loss that would be tolerated, mean difference in nDCG@10, adjusted p-value."""
 
     champion: str
+    margin: float
     difference: float
     p_value: float
+
+    def told(self, alpha: float) -> str:
+        """What is shown, or is not."""
+        is_shown = self.p_value <= alpha
+        if self.margin == 0:
+            claim = f"{'better' if is_shown else 'not shown to be better'} than {self.champion}"
+        else:
+            claim = (
+                f"a loss of {self.margin:g} or more is {'' if is_shown else 'not '}ruled out against {self.champion}"
+            )
+        return f"{claim} ({self.difference:+.4f}, p = {self.p_value:.4f})"
 
 
 def choose_candidate(dev_means: Mapping[str, float]) -> str:
@@ -66,8 +83,9 @@ def choose_candidate(dev_means: Mapping[str, float]) -> str:
 
 def decide_promotion(
     candidates: Mapping[str, Mapping[str, float]],
-    present: Mapping[str, float] | None,
-    best: Mapping[str, float] | None,
+    untouched: Mapping[str, float],
+    present: Mapping[str, float] | None = None,
+    best: Mapping[str, float] | None = None,
     *,
     margin: float,
     alpha: float,
@@ -75,10 +93,11 @@ def decide_promotion(
     """Whether the best of the candidates becomes champion; the rule is this module's docstring. It draws nothing at random.
 
     Args:
-        candidates: dev nDCG@10 by query_id, of every recipe that could become champion.
-        present: the same of the present champion; None where there is none yet.
-        best: the same of the best champion so far; None where that is the present one.
-        margin: nDCG@10 by which a candidate may be worse, at least 0 and below 1; 0 asks for one that is better.
+        candidates: dev nDCG@10 by query_id, of every student that could become champion; the untouched one may be among them.
+        untouched: the same of the untouched student.
+        present: the same of the present champion; None where that is the untouched student.
+        best: the same of the best champion so far; None where that is one of the two.
+        margin: nDCG@10 by which a candidate may be worse than a trained champion, at least 0 and below 1.
         alpha: level of the gate, above 0 and below 1.
 
     Raises:
@@ -88,45 +107,47 @@ def decide_promotion(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be above 0 and below 1, got {alpha}")
-    champions = {label: values for label, values in ((_PRESENT, present), (_BEST, best)) if values is not None}
+    champions = {_UNTOUCHED: untouched} | {k: v for k, v in ((_PRESENT, present), (_BEST, best)) if v is not None}
     _require_same_queries({**candidates, **champions})
-    means = {name: math.fsum(values.values()) / len(values) for name, values in candidates.items()}
-    candidate = choose_candidate(means)
-    if not champions:
-        return Decision(candidate, True, f"{candidate} is the first champion: there is none to compare it with", None)
+    candidate = choose_candidate(
+        {name: math.fsum(values.values()) / len(values) for name, values in candidates.items()}
+    )
+    if candidate == UNTOUCHED_STUDENT and present is not None:
+        del champions[_UNTOUCHED]
+    margins = {label: 0.0 if label == _UNTOUCHED else margin for label in champions}
     compared = [
-        _compare(candidates[candidate], values, label, margin=margin, num_recipes=len(candidates))
+        _compare(candidates[candidate], values, label, margin=margins[label], num_candidates=len(candidates))
         for label, values in champions.items()
     ]
-    num_queries = len(candidates[candidate])
     p_value = max(comparison.p_value for comparison in compared)
-    reason = _explain(candidate, compared, margin=margin, alpha=alpha)
-    reason += f" Dev queries: {num_queries}; recipes to choose from: {len(candidates)}."
-    # No result says more than every query going from 0 to 1: the most likely loser has (1 - margin) / 2 of those.
-    if len(candidates) * ((1 - margin) / 2) ** num_queries > alpha:
-        reason += " No result on so few queries could pass."
+    reason = _explain(candidate, compared, len(untouched), len(candidates), alpha)
     return Decision(candidate, p_value <= alpha, reason, p_value)
 
 
 def _compare(
-    candidate: Mapping[str, float], champion: Mapping[str, float], label: str, *, margin: float, num_recipes: int
+    candidate: Mapping[str, float], champion: Mapping[str, float], label: str, *, margin: float, num_candidates: int
 ) -> _Comparison:
     query_ids = sorted(candidate)
     ours, theirs = ([values[query_id] for query_id in query_ids] for values in (candidate, champion))
     difference = (math.fsum(ours) - math.fsum(theirs)) / len(query_ids)
-    return _Comparison(label, difference, min(1.0, num_recipes * non_inferiority_test(ours, theirs, margin=margin)))
+    p_value = min(1.0, num_candidates * non_inferiority_test(ours, theirs, margin=margin))
+    return _Comparison(label, margin, difference, p_value)
 
 
-def _explain(candidate: str, compared: list[_Comparison], *, margin: float, alpha: float) -> str:
-    """One sentence; a refusal names the champions that were not matched first, and the others are still shown."""
-    failed = [comparison.champion for comparison in compared if comparison.p_value > alpha]
-    promoted = f"{'not promoted' if failed else 'promoted'}: a loss of {margin:g} nDCG@10 or more is"
-    against = " and ".join(failed or [comparison.champion for comparison in compared])
-    numbers = "; ".join(f"{c.difference:+.4f} against {c.champion}, p = {c.p_value:.4f}" for c in compared)
-    return (
-        f"{candidate} is {promoted} {'not ' if failed else ''}ruled out against {against} "
-        f"(dev nDCG@10 {numbers}; p at most {alpha:g} is asked for)."
+def _explain(candidate: str, compared: list[_Comparison], num_queries: int, num_candidates: int, alpha: float) -> str:
+    """Two sentences; a refusal says first what was not shown, and the rest is still told."""
+    failed_first = sorted(compared, key=lambda comparison: comparison.p_value <= alpha)
+    is_promoted = all(comparison.p_value <= alpha for comparison in compared)
+    claims = "; ".join(comparison.told(alpha) for comparison in failed_first)
+    reason = (
+        f"{candidate} is {'' if is_promoted else 'not '}promoted: {claims}. Differences are in dev nDCG@10, p at most {alpha:g} is "
+        f"asked for. Dev queries: {num_queries}; students to choose from: {num_candidates}."
     )
+    # No result says more than every query going from 0 to 1: the most likely loser has (1 - margin) / 2 of those.
+    smallest = min(comparison.margin for comparison in compared)
+    if num_candidates * ((1 - smallest) / 2) ** num_queries > alpha:
+        reason += " No result on so few queries could pass."
+    return reason
 
 
 def _require_same_queries(students: Mapping[str, Mapping[str, float]]) -> None:

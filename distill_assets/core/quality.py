@@ -20,6 +20,7 @@ MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enou
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
 MAX_EMPTY_SHARE = 0.01  # the readers refuse blank texts; this is for texts of signs alone
 MIN_JUDGED_SHARE = 0.5
+MIN_POSITIVES_FOUND, MIN_AREA_UNDER_CURVE = 0.5, 0.5  # a collection that training harmed: 0.32 and 0.16 to 0.33
 # A teacher of random weights puts half of the negatives above the positive; good ones found 70 % of the unlabelled top passages
 # of MS MARCO to be relevant (Qu et al. 2021, RocketQA), so a high share may also be the labels' fault: a warning, with the pairs.
 MAX_NEGATIVES_ABOVE = 0.3
@@ -163,6 +164,53 @@ def judge_leakage(
             for left_out, stays in sorted(pairs, key=lambda pair: (pair[0].query_id, pair[1].query_id))[:MAX_SAMPLES]
         ],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPositives:
+    """A train query's judged documents: how many search finds, and what the untouched student says of them.
+
+    `positives` and `negatives` are cosines with the query, of all judged documents and of the hard negatives.
+    """
+
+    query: str
+    num_found: int
+    positives: Sequence[float]
+    negatives: Sequence[float]
+
+
+def judge_positives_found(queries: Sequence[FoundPositives]) -> Verdict:
+    """Whether training could learn that documents which look less like the query are right.
+
+    It can where search finds few of the judged documents while every negative is one that search found. Two figures see it coming:
+
+    - the share of a query's judged documents that search finds, averaged over queries;
+    - the area under the ROC curve of the untouched similarity, averaged over queries: the chance that a judged document is more
+      similar to its query than a hard negative is. Below one half, the less similar document is the right one more often.
+    """
+    shares = [_share(found.num_found, len(found.positives)) for found in queries]
+    areas = [
+        _area_under_curve(found.positives, found.negatives) for found in queries if found.positives and found.negatives
+    ]
+    share, area = (float(np.mean(values)) if values else 1.0 for values in (shares, areas))
+    worst = sorted(zip(shares, queries, strict=True), key=lambda found: (found[0], found[1].query))
+    return Verdict(
+        share >= MIN_POSITIVES_FOUND and area >= MIN_AREA_UNDER_CURVE,
+        f"search finds {share:.0%} of the judged documents of {len(queries):,} train queries (warned below "
+        f"{MIN_POSITIVES_FOUND:.0%}); a judged document is more similar to its query than a hard negative in {area:.0%} of the cases "
+        f"(warned below {MIN_AREA_UNDER_CURVE:.0%}, where the less similar one would be right)",
+        {"num_queries": len(queries), "share_found": share, "area_under_curve": area},
+        [
+            {"query": found.query[:80], "judged": len(found.positives), "found": found.num_found}
+            for _, found in worst[:MAX_SAMPLES]
+        ],
+    )
+
+
+def _area_under_curve(positives: Sequence[float], negatives: Sequence[float]) -> float:
+    """Share of (positive, negative) pairs in which the positive has the higher value; ties count half (Mann and Whitney 1947)."""
+    above = np.subtract.outer(np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64))
+    return float(((above > 0) + 0.5 * (above == 0)).mean())
 
 
 def judge_logits(pairs: Sequence[ScoredPair]) -> Verdict:

@@ -12,7 +12,7 @@ from distill_assets.core.errors import SettingsError, UnknownRecipeError
 from distill_assets.core.records import fingerprint
 
 Sampling = Literal["top", "stratified", "random"]
-Positives = Literal["human", "teacher"]
+Positives = Literal["found", "human", "teacher"]
 TeacherLogits = Literal["raw", "standardised"]
 Trained = Literal["both", "query_tower"]
 TeacherMember = Literal["cross_encoder", "bi_encoder"]  # of the bundled teacher, whose scores are summed
@@ -48,8 +48,10 @@ class Recipe:
         name: partition key and row of the leaderboard.
         loss: ``hard_labels`` (InfoNCE on the human labels, no teacher), one of `LOSSES`, or a table of weights over several:
             ``{"kl": 1.0, "info_nce": 0.1}``. Formulas and sources are in `core/losses.py`.
-        positives: ``human``: a judged document. ``teacher``: the candidate that the teacher puts first, so that a query without any
-            human label can be trained on; a judged document is one of the candidates.
+        positives: ``found``: a judged document that search finds; where it finds none of the query's, any of them. Negatives are
+            always found by search, so with any judged document as positive "less similar" comes to mean "relevant" where many are
+            judged (docs/results.md). ``human``: any judged document. ``teacher``: the candidate that the teacher puts first, so that a
+            query without any human label can be trained on; a judged document is one of the candidates.
         num_positives: at most this many judged documents of a query, each with a list of its own, drawn anew each epoch.
         num_negatives: mined negatives in a list.
         sampling: which of the mined candidates. ``top``: the first ones as mined. ``random``: any, drawn anew each epoch.
@@ -84,7 +86,7 @@ class Recipe:
 
     name: str
     loss: str | dict[str, float]
-    positives: Positives = "human"
+    positives: Positives = "found"
     num_positives: int = 1
     num_negatives: int = 1
     sampling: Sampling = "top"
@@ -196,7 +198,7 @@ def _refuse_contradictions(owner: str, recipe: Recipe) -> None:
         (recipe.mask_above is not None and not reads_in_batch, "mask_above acts on info_nce alone: give info_nce a weight in "
          "loss, or leave mask_above out"),
         (recipe.positives == "teacher" and recipe.num_positives > 1, "positives = \"teacher\" is the one candidate that the "
-         "teacher puts first: leave num_positives out, or set positives = \"human\""),
+         "teacher puts first: leave num_positives out, or set positives = \"found\""),
         (recipe.teacher_logits == "standardised" and not reads_lists, f"teacher_logits is read by "
          f"{', '.join(LISTWISE_LOSSES)} alone: leave it out"),
         (recipe.margin_scale == LEARNED and "margin_mse" not in recipe.loss_weights, "margin_scale is read by margin_mse "
@@ -215,11 +217,13 @@ class TeacherRecipe:
 
     Attributes:
         num_queries: training queries per epoch, chosen by seed; None for all.
+        positives: ``found`` or ``human``, as in `Recipe`. The default is what older versions did; the settings say ``found``.
         lora_rank: train low-rank adapters of this rank (Hu et al. 2021) in place of all weights; 0 trains all.
     """
 
     epochs: int = 1
     num_queries: int | None = 1000
+    positives: Literal["found", "human"] = "human"
     num_hard: int = 3
     num_random: int = 1
     batch_size: int = 16
@@ -239,6 +243,7 @@ class TeacherRecipe:
         }
         require_whole("teacher", **whole, num_random=self.num_random, lora_rank=self.lora_rank, seed=self.seed)
         require_positive("teacher", **whole, learning_rate=self.learning_rate)
+        require_one_of("teacher", positives=(self.positives, Literal["found", "human"]))
         if self.num_random < 0 or self.lora_rank < 0:
             raise SettingsError("teacher: num_random and lora_rank must be 0 or more")
         _require_share("teacher", self.warmup_share)
@@ -335,8 +340,8 @@ def derive_recipe(name: str, table: Mapping[str, Any], like: str | None) -> Reci
         raise SettingsError(f"recipe {name!r}: {error}") from error
 
 
-BM25, UNTOUCHED_STUDENT, TEACHER = "bm25", "untouched_student", "teacher"
-RESERVED_SYSTEMS: tuple[str, ...] = (BM25, UNTOUCHED_STUDENT, TEACHER)
+BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER = "bm25", "hybrid", "untouched_student", "teacher"
+RESERVED_SYSTEMS: tuple[str, ...] = (BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER)
 BUILT_IN_RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (

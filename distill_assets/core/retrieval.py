@@ -7,7 +7,7 @@ two runs. Dense search (`core/dense_search.py`) and BM25 (`storage/lexical.py`) 
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -53,11 +53,6 @@ def without_own(queries: Sequence[Query], rankings: Sequence[Ranking]) -> Run:
     }
 
 
-def pool_documents(runs: Sequence[Mapping[str, Ranking]], depth: int) -> dict[str, list[str]]:
-    """Per query the documents in the top `depth` of any run, sorted by id. All runs hold the queries of the first."""
-    return {query_id: sorted({d for run in runs for d, _ in run[query_id][:depth]}) for query_id in runs[0]}
-
-
 def fuse_reciprocal_rank(rankings: Sequence[Sequence[str]], *, k: int = 60) -> Ranking:
     """Fuse rankings by reciprocal rank: a document scores the sum of 1 / (k + rank) over the rankings that hold it.
 
@@ -80,6 +75,14 @@ def fuse_reciprocal_rank(rankings: Sequence[Sequence[str]], *, k: int = 60) -> R
             parts[doc_id].append(1.0 / (k + position))
     # fsum rounds once: three or more terms give the same sum in any order.
     return sorted(((doc_id, math.fsum(terms)) for doc_id, terms in parts.items()), key=_order, reverse=True)
+
+
+def fuse_runs(first: Run, second: Run, depth: int) -> Run:
+    """The `depth` best documents of each query when two runs of the same queries are fused by reciprocal rank."""
+    return {
+        query_id: fuse_reciprocal_rank([[doc_id for doc_id, _ in run[query_id]] for run in (first, second)])[:depth]
+        for query_id in first
+    }
 
 
 def _order(scored: tuple[str, float]) -> tuple[float, str]:

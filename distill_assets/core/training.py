@@ -1,4 +1,7 @@
-"""Training of students and teachers on transformers' trainer: seeded, resumable, best dev step kept."""
+"""Training of students and teachers on transformers' trainer: seeded, resumable, best dev step kept.
+
+The model as it is before training is step 0. Where no later step is better on dev, training ends with it.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,7 +15,15 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.utils.data import Dataset, SequentialSampler
 from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_utils import rotate_checkpoints
 
 from distill_assets.core.batches import StudentSteps, TeacherSteps, plan_steps
@@ -20,7 +31,7 @@ from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, has_f
 from distill_assets.core.errors import TrainingError
 from distill_assets.core.groups import DevGroup, Epochs, TrainingGroup, pairs_of, per_group
 from distill_assets.core.losses import TeacherStatistics, measure_logits, require_soft
-from distill_assets.core.metrics import rerank_ndcg
+from distill_assets.core.metrics import rerank_ndcg, search_ndcg
 from distill_assets.core.objectives import SCALE_RATE, StudentLoss, TeacherLoss
 from distill_assets.core.query_tower import require_split
 from distill_assets.core.recipes import Recipe, TeacherRecipe
@@ -29,6 +40,7 @@ from distill_assets.core.saves import keep_saves_of, mark_whole, newest_save
 
 _DEV_METRIC = "dev_ndcg_at_10"
 _SAVES_KEPT = 2  # the newest and the best
+_PATIENCE = 2  # dev evaluations in a row that are not better than the best so far: then training stops
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class TrainingRun:
     Attributes:
         work_folder: holds resumable state; the same call after a kill goes on from its last whole save. Saves of a call with
             another recipe, data, start weights or device are removed.
-        num_evaluations: dev evaluations and saves over the whole run; 0 leaves the last weights, unsaved.
+        num_evaluations: dev evaluations and saves over the whole run, beside that of step 0; 0 leaves the last weights, unsaved.
         show_progress: a progress bar on stderr.
     """
 
@@ -50,7 +62,11 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What training did. `losses` and `dev_curve` are (step, value); dev is nDCG@10 of reranking the dev groups.
+    """What training did. `losses` and `dev_curve` are (step, value); dev is nDCG@10.
+
+    A student searches for it (`search_dev`), a teacher reranks the candidates.
+
+    `best_step` 0 says that no step was better than the model before training, which was kept.
 
     `teacher` are the statistics of the logits that were trained on, `learned_margin_scale` where a learned scale ended,
     `num_queries_left_out` the queries that no epoch trained on, by reason (`core.groups.Epochs`).
@@ -77,6 +93,7 @@ def train_student(
 ) -> TrainingReport:
     """Train `model` in place by `recipe` on the groups of each epoch; afterwards it holds the weights of the best dev step.
 
+    Step 0 is one of them. Training stops early where two dev evaluations in a row are not better than the best so far.
     For a recipe that trains the query tower alone, `model` is one that `split_towers` gave.
 
     Raises:
@@ -104,7 +121,7 @@ def make_student_trainer(
     vectors = _frozen_vectors(model, steps) if recipe.train == "query_tower" else None
     data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(run.device), document_vectors=vectors)
     objective = StudentLoss(model, recipe, statistics)
-    return StepTrainer(objective, data, DevEvaluator(dev_groups, score_dev_groups), _arguments(run, recipe, len(steps)))
+    return StepTrainer(objective, data, DevEvaluator(dev_groups, search_dev), _arguments(run, recipe, len(steps)))
 
 
 def _frozen_vectors(model: SentenceTransformer, steps: Sequence[Sequence[TrainingGroup]]) -> dict[str, np.ndarray]:
@@ -133,7 +150,7 @@ def train_teacher(
     """
     set_seed(recipe.seed)
     steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
-    evaluator = DevEvaluator(dev_groups, _teacher_scores)
+    evaluator = DevEvaluator(dev_groups, _rerank_dev)
     trainer = StepTrainer(TeacherLoss(model), TeacherSteps(steps), evaluator, _arguments(run, recipe, len(steps)))
     return _train(trainer, epochs, recipe, run)
 
@@ -196,10 +213,10 @@ def _train(trainer: Any, epochs: Epochs, recipe: Recipe | TeacherRecipe, run: Tr
         trainer.remove_callback(printer)
     trainer.add_callback(_ProgressBar(is_shown=run.show_progress))
     keep_saves_of(run.work_folder, _describe(trainer, recipe, run))
-    last = newest_save(run.work_folder)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    last = newest_save(run.work_folder) or trainer.save_start()
+    trainer.go_on_from(last)
     history = trainer.state.log_history
-    dev_curve = [(entry["step"], entry[f"eval_{_DEV_METRIC}"]) for entry in history if f"eval_{_DEV_METRIC}" in entry]
+    dev_curve = _dev_curve(history)
     best_step, best = max(dev_curve, key=lambda point: (point[1], -point[0]))
     return TrainingReport(
         num_groups=len(epochs[0]),
@@ -208,9 +225,22 @@ def _train(trainer: Any, epochs: Epochs, recipe: Recipe | TeacherRecipe, run: Tr
         dev_curve=dev_curve,
         best_step=best_step,
         best_dev_ndcg_at_10=best,
-        resumed_from_step=int(last.name.rsplit("-", 1)[1]) if last else 0,
+        resumed_from_step=int(last.name.rsplit("-", 1)[1]),
         num_queries_left_out=dict(epochs.left_out),
     )
+
+
+def _dev_curve(history: Sequence[dict[str, float]]) -> list[tuple[int, float]]:
+    """(step, nDCG@10) of every dev evaluation in a trainer's history."""
+    name = f"eval_{_DEV_METRIC}"
+    return [(int(entry["step"]), entry[name]) for entry in history if name in entry]
+
+
+def _has_stopped(history: Sequence[dict[str, float]]) -> bool:
+    """Whether the last `_PATIENCE` dev evaluations are no better than the best one before them."""
+    values = [value for _, value in _dev_curve(history)]
+    before, recent = values[:-_PATIENCE], values[-_PATIENCE:]
+    return bool(before) and max(recent) <= max(before)
 
 
 def _describe(trainer: Any, recipe: Recipe | TeacherRecipe, run: TrainingRun) -> dict[str, object]:
@@ -239,20 +269,20 @@ def _fingerprint_weights(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def score_dev_groups(model: SentenceTransformer, groups: Sequence[DevGroup]) -> list[list[float]]:
-    """Cosine of each document of each group, in the order given; a text that several groups hold is encoded once."""
-    texts = sorted({text for group in groups for text in group.documents})
-    row_of = {text: row for row, text in enumerate(texts)}
+def search_dev(model: SentenceTransformer, groups: Sequence[DevGroup]) -> float:
+    """nDCG@10 of a student that searches, for each dev query, among the candidates and judged documents of all of them.
+
+    A search among all documents of the collection would encode them anew at each evaluation. On a collection of topics this one
+    puts two students in the same order and 0.006 apart from it (docs/results.md).
+    """
+    texts = sorted({text for group in groups for text in (*group.documents, *group.missed_documents)})
     documents = encode_texts(model, texts, "document")
     queries = encode_texts(model, [group.query for group in groups], "query")
-    return [
-        (documents[[row_of[text] for text in group.documents]] @ query).tolist()
-        for group, query in zip(groups, queries, strict=True)
-    ]
+    return search_ndcg(groups, texts, queries @ documents.T)
 
 
-def _teacher_scores(model: CrossEncoder, groups: Sequence[DevGroup]) -> list[list[float]]:
-    return per_group(groups, CrossEncoderScorer(model)(pairs_of(groups)))
+def _rerank_dev(model: CrossEncoder, groups: Sequence[DevGroup]) -> float:
+    return rerank_ndcg(groups, per_group(groups, CrossEncoderScorer(model)(pairs_of(groups))))
 
 
 class StepTrainer(Trainer):
@@ -273,7 +303,7 @@ class StepTrainer(Trainer):
             train_dataset=data,
             eval_dataset=evaluator.groups,
             data_collator=_the_step,
-            callbacks=[_FiniteLoss()],
+            callbacks=[_FiniteLoss(), _StopEarly()],
         )
         self.evaluator = evaluator
 
@@ -305,6 +335,30 @@ class StepTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def save_start(self) -> Path:
+        """Measure the model as it is and save it as step 0, from which training then goes on."""
+        folder = Path(self.args.output_dir) / "checkpoint-0"
+        name, value = f"eval_{_DEV_METRIC}", self.evaluator(self.model.model)[_DEV_METRIC]
+        state = self.state  # as it is born: it holds the states of the callbacks
+        state.log_history = [{"epoch": 0.0, "step": 0, name: value}]
+        state.epoch, state.best_metric, state.best_global_step = 0.0, value, 0
+        state.best_model_checkpoint = str(folder)
+        for field_name in ("train_batch_size", "logging_steps", "eval_steps", "save_steps"):
+            setattr(state, field_name, getattr(self.args, field_name))
+        self._save(str(folder))
+        state.save_to_json(str(folder / "trainer_state.json"))
+        mark_whole(folder)
+        return folder
+
+    def go_on_from(self, save: Path) -> None:
+        """Train from a save to the end. One that is the end already, because training stopped there, is not gone on from."""
+        state = TrainerState.load_from_json(str(save / "trainer_state.json"))
+        if _has_stopped(state.log_history):
+            self.state = state
+            self._load_best_model()
+        else:
+            self.train(resume_from_checkpoint=str(save))
 
     def _trained(self) -> dict[str, torch.Tensor]:
         """What training changes: parameters with a gradient; buffers too where every parameter has one."""
@@ -350,17 +404,15 @@ def _the_step(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class DevEvaluator:
-    """nDCG@10 of reranking each dev query's candidates; what decides the best step."""
+    """nDCG@10 on dev by `measure`; what decides the best step."""
 
-    def __init__(
-        self, groups: Sequence[DevGroup], score: Callable[[Any, Sequence[DevGroup]], list[list[float]]]
-    ) -> None:
+    def __init__(self, groups: Sequence[DevGroup], measure: Callable[[Any, Sequence[DevGroup]], float]) -> None:
         self.groups = list(groups)
-        self.score = score
+        self.measure = measure
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """Score the dev groups with the model as it stands."""
-        return {_DEV_METRIC: rerank_ndcg(self.groups, self.score(model, self.groups))}
+        """Measure the model as it stands."""
+        return {_DEV_METRIC: self.measure(model, self.groups)}
 
 
 class _FiniteLoss(TrainerCallback):
@@ -370,6 +422,13 @@ class _FiniteLoss(TrainerCallback):
         loss = (logs or {}).get("loss")
         if loss is not None and not abs(loss) < float("inf"):
             raise TrainingError(f"loss is {loss} at step {state.global_step}: lower the learning rate or margin_scale")
+
+
+class _StopEarly(TrainerCallback):
+    """Stops where dev no longer rises: what follows costs time and is not kept."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = control.should_training_stop or _has_stopped(state.log_history)
 
 
 class _ProgressBar(TrainerCallback):

@@ -89,7 +89,7 @@ class PythonApiSource:
     def read(self, batch: str) -> Collection:
         """Parse one package."""
         require_known_batch(batch, self.batches())
-        entries = _read_entries(_package_folder(batch), batch)
+        entries = read_entries(batch)
         documents = [
             Document(entry.qualified_name, "", entry.document_text(self.body_words)) for entry in entries.values()
         ]
@@ -102,13 +102,16 @@ class PythonApiSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """A documented function or class."""
+
     qualified_name: str
     signature: str
     summary: str
     body: str
 
     def document_text(self, body_words: int) -> str:
+        """Name, signature and the opening words of the docstring's body."""
         body = self.body.replace(
             self.summary, ""
         )  # some bodies repeat the first sentence, which would give the answer away
@@ -187,15 +190,23 @@ def _cannot_read(path: Path, error: OSError) -> SourceError:
     )
 
 
-def _read_entries(folder: Path, package: str) -> dict[str, _Entry]:
-    entries: dict[str, _Entry] = {}
+def read_entries(package: str) -> dict[str, Entry]:
+    """The documented functions and classes of an installed package by qualified name; of equal names the first."""
+    entries: dict[str, Entry] = {}
+    for _, found in read_modules(package):
+        for entry in found:
+            entries.setdefault(entry.qualified_name, entry)
+    return entries
+
+
+def read_modules(package: str) -> Iterator[tuple[ast.Module, list[Entry]]]:
+    """The syntax tree of each source file of an installed package, with its documented functions and classes."""
+    folder = _package_folder(package)
     for path in _source_files(folder):
         # Private modules hold much of the public API (numpy._core.fromnumeric), under names that nobody types.
         public = [part for part in path.relative_to(folder).with_suffix("").parts if not part.startswith("_")]
         tree = _parse(path)
-        for entry in _walk(tree.body, ".".join([package, *public])):
-            entries.setdefault(entry.qualified_name, entry)
-    return entries
+        yield tree, list(_walk(tree.body, ".".join([package, *public])))
 
 
 def _parse(path: Path) -> ast.Module:
@@ -208,14 +219,14 @@ def _parse(path: Path) -> ast.Module:
             return ast.Module(body=[], type_ignores=[])
 
 
-def _walk(body: list[ast.stmt], prefix: str) -> Iterator[_Entry]:
+def _walk(body: list[ast.stmt], prefix: str) -> Iterator[Entry]:
     for node in body:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
             continue
         name = f"{prefix}.{node.name}"
         summary, rest = _split_docstring(_docstring(node))
         if _MIN_QUERY_WORDS <= len(summary.split()) <= _MAX_QUERY_WORDS and not _NOT_A_SENTENCE.match(summary):
-            yield _Entry(name, _signature(node), summary, rest)
+            yield Entry(name, _signature(node), summary, rest)
         if isinstance(node, ast.ClassDef):
             yield from _walk(node.body, name)
 
@@ -223,6 +234,11 @@ def _walk(body: list[ast.stmt], prefix: str) -> Iterator[_Entry]:
 def _docstring(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
     """The docstring, with `?` for half a surrogate pair, which an escape can write and no hash or table takes."""
     return (ast.get_docstring(node) or "").encode("utf-8", "replace").decode("utf-8")
+
+
+def first_sentence(docstring: str) -> str:
+    """The sentence that a docstring opens with, without markup."""
+    return _split_docstring(docstring)[0]
 
 
 def _split_docstring(docstring: str) -> tuple[str, str]:
@@ -252,13 +268,13 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> s
     return f"({arguments[:_SIGNATURE_LIMIT]}){returns}"
 
 
-def _build_queries(package: str, entries: dict[str, _Entry]) -> tuple[list[Query], list[Qrel]]:
+def _build_queries(package: str, entries: dict[str, Entry]) -> tuple[list[Query], list[Qrel]]:
     """One query per distinct first sentence; every entry that opens with that sentence is relevant to it.
 
     The split is hashed from the sentence, not from the id, so that the same sentence in two packages cannot be
     trained on in one and tested in the other.
     """
-    by_sentence: dict[str, list[_Entry]] = defaultdict(list)
+    by_sentence: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries.values():
         by_sentence[entry.summary.rstrip(".").casefold()].append(entry)
     queries: list[Query] = []

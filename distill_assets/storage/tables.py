@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from distill_assets.core.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
-# primary key off `pair_scores`; 4 `rankings`, `former_scores`, `slices.inputs_json` and the champion's columns. The warehouse brings an
-# older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and keys that were given up.
-SCHEMA_VERSION: int = 4
+# primary key off `pair_scores`; 4 `rankings`, `former_scores`, `slices.inputs_json` and the champion's columns; 5 `answers_found`.
+# The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
+# keys that were given up.
+SCHEMA_VERSION: int = 5
 RENAMED: dict[str, dict[str, str]] = {
     "pair_scores": {"teacher_fingerprint": "scorer_id"}
 }  # table -> old name -> new name
@@ -122,13 +123,26 @@ TABLES: dict[str, TableSpec] = {
         key_columns=("batch", "query_id", "doc_id"),
         slice_column="batch",
     ),
+    "answers_found": TableSpec(
+        asset="hard_negatives",
+        columns={
+            "batch": _BATCH,
+            "num_queries": _integer("Judged train queries that were looked at."),
+            "share_found": _double("Share of a query's judged documents that search finds, mean over queries."),
+            "area_under_curve": _double(
+                "Chance that a judged document is more similar to its query than a hard negative."
+            ),
+        },
+        key_columns=("batch",),
+        slice_column="batch",
+    ),
     "hard_negatives": TableSpec(
         asset="hard_negatives",
         columns={
             "batch": _BATCH,
             "query_id": _QUERY_ID,
             "doc_id": _DOC_ID,
-            "rank": _integer("Final rank after fusion and filters, from 1."),
+            "rank": _integer("Rank among the query's rows, from 1: the order of the fusion."),
             "source": _text("Who found it: bm25, dense or both."),
             "bm25_rank": _integer("Rank in the BM25 list, from 1; NULL when not in it.", is_nullable=True),
             "dense_rank": _integer("Rank in the dense list, from 1; NULL when not in it.", is_nullable=True),
@@ -236,9 +250,9 @@ TABLES: dict[str, TableSpec] = {
     "teacher_fitness": TableSpec(
         asset="leaderboard",
         columns={
-            "system": _text("The teacher, or a recipe's student."),
+            "system": _text("The teacher, the untouched student, or a recipe's."),
             "query_id": _text("Id of a dev query."),
-            "ndcg_at_10": _double("nDCG@10 of reranking the query's positives and mined negatives."),
+            "ndcg_at_10": _double("nDCG@10 of reranking what BM25 and the untouched student find for the query."),
         },
         key_columns=("system", "query_id"),
     ),
@@ -259,7 +273,7 @@ TABLES: dict[str, TableSpec] = {
         asset="champion",
         columns={
             "decided_at": ColumnSpec("TIMESTAMP", "When the gate decided, UTC."),
-            "recipe": _text("Recipe of the candidate, or of the champion rolled back to."),
+            "recipe": _text("Recipe of the candidate, or of the champion rolled back to; or untouched_student."),
             "model_fingerprint": _text("Content of its folder."),
             "checkpoint_path": _text("Folder of its model."),
             "verdict": _text("promoted, kept or rolled_back."),

@@ -179,14 +179,31 @@ def test_comparison_columns_are_corrected_per_baseline() -> None:
 
 def test_gap_closed_is_compared_on_the_same_queries() -> None:
     """Half way on each query is 50 % in every draw; sorting queries by value, or a teacher row, would give another share."""
+    queries = [f"q{i}" for i in range(6)]  # six queries better: p = 2 / 64
     per_query = {
-        "untouched_student": {"q1": 0.1, "q2": 0.5},
-        "margin_mse": {"q2": 0.6, "q1": 0.3},
-        "teacher": {"q1": 0.5, "q2": 0.7},
+        "untouched_student": {q: 0.1 * i for i, q in enumerate(queries)},
+        "margin_mse": {q: 0.1 * i + 0.05 * (1 + i % 3) for i, q in reversed([*enumerate(queries)])},
+        "teacher": {q: 0.1 * i + 0.1 * (1 + i % 3) for i, q in enumerate(queries)},
     }
     found = comparison_columns(per_query, ["margin_mse"], seed=1)["margin_mse"]
     shares = [found[name] for name in ("gap_closed", "gap_closed_low", "gap_closed_high")]
     assert shares == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_no_gap_is_told_where_the_teacher_is_not_significantly_ahead() -> None:
+    """A gap closed of -764 % was printed for a teacher 0.003 ahead: a share of a gap that may be none says nothing.
+
+    Five queries better give p = 2 / 32 = 0.0625, six give 0.031.
+    """
+    for num_queries, is_told in ((5, False), (6, True)):
+        low = {f"q{i}": 0.1 for i in range(num_queries)}
+        per_query = {
+            "untouched_student": low,
+            "margin_mse": dict.fromkeys(low, 0.2),
+            "teacher": dict.fromkeys(low, 0.3),
+        }
+        found = comparison_columns(per_query, ["margin_mse"], seed=1)["margin_mse"]
+        assert ("gap_closed" in found) is is_told
 
 
 def test_tests_without_a_baseline_bring_no_column() -> None:
@@ -216,8 +233,8 @@ def test_table_marks_what_is_significant_and_says_what_could_be_seen() -> None:
     assert lines[5].startswith(
         "† significantly different: two-sided paired randomisation test, p ≤ 0.05, Holm-corrected"
     )
-    assert "Against hard_labels, 500 queries find a true difference of 0.030" in lines[6]
-    assert "Against untouched_student, 500 queries find a true difference of 0.050" in lines[7]
+    assert "Against untouched_student, 500 queries find a true difference of 0.050" in lines[6]
+    assert "Against hard_labels, 500 queries find a true difference of 0.030" in lines[7]
 
 
 def test_versus_is_open_where_nothing_was_tested() -> None:

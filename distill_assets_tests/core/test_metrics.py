@@ -16,6 +16,7 @@ from distill_assets.core.metrics import (
     mean_metrics,
     mean_of,
     rerank_ndcg,
+    search_ndcg,
     values_of,
 )
 
@@ -59,6 +60,25 @@ def test_reranking_counts_grades_with_linear_gains() -> None:
     """
     group = DevGroup("q", "query", ("a", "b", "c"), (1, 3, 0))
     assert rerank_ndcg([group], [[2.0, 1.0, 3.0]]) == pytest.approx(0.58688, abs=1e-5)
+
+
+def test_a_judged_document_that_no_candidate_is_counts_as_missed() -> None:
+    """One of two answers is found and put first: 1 / (1 + 1/log2 3) = 0.6131. Left out, it would be a perfect 1."""
+    group = DevGroup("q", "query", ("a", "b"), (0, 1), (1,), ("c",))
+    assert rerank_ndcg([group], [[1.0, 2.0]]) == pytest.approx(0.61315, abs=1e-5)
+
+
+def test_a_search_ranks_every_document_for_every_query() -> None:
+    """Query a finds its missed document third of four, 1/log2 4 = 0.5; b has grade 2 first of two grades, 1.0; mean 0.75.
+
+    The text "x" is a candidate under two ids: it stands there once, with the higher grade.
+    """
+    groups = [
+        DevGroup("a", "qa", ("w", "x"), (0, 0), (1,), ("z",)),
+        DevGroup("b", "qb", ("x", "y", "x"), (1, 0, 2)),
+    ]
+    scores = np.array([[4.0, 1.0, 3.0, 2.0], [0.0, 9.0, 1.0, 2.0]])
+    assert search_ndcg(groups, ["w", "x", "y", "z"], scores) == pytest.approx(0.75)
 
 
 def test_cut_offs() -> None:

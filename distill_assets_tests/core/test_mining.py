@@ -14,8 +14,9 @@ from distill_assets.core.mining import (
     drop_own_document,
     fuse_candidates,
     is_near_identical,
-    keep_top,
     mine_hard_negatives,
+    pool_candidates,
+    rank_anew,
     shingles,
 )
 
@@ -113,14 +114,20 @@ def test_drop_near_identical_names_a_document_without_text() -> None:
         list(drop_near_identical(fuse_candidates(["gone"], []), [TEN], {}, RULES))
 
 
-def test_keep_top_ranks_anew() -> None:
-    """Ranks with holes would tell the reader that negatives were lost."""
-    kept = keep_top(drop_judged_positives(fuse_candidates(["a", "b", "c", "d"], []), {"a", "c"}), 5)
+def test_rank_anew() -> None:
+    """Ranks with holes would tell the reader that documents were lost."""
+    kept = rank_anew(drop_judged_positives(fuse_candidates(["a", "b", "c", "d"], []), {"a", "c"}))
     assert [(c.doc_id, c.rank, c.bm25_rank) for c in kept] == [("b", 1, 2), ("d", 2, 4)]
 
 
+def test_a_pool_is_the_tops_of_both_rankings_and_no_more() -> None:
+    """A judged document that is put in, or a top that is left out, is another search than the leaderboard's."""
+    pool = pool_candidates(["a", "b", "c"], ["d", "a", "e"], 2)
+    assert [(c.doc_id, c.rank, c.source) for c in pool] == [("a", 1, "both"), ("d", 2, "dense"), ("b", 3, "bm25")]
+
+
 def test_mine_hard_negatives_end_to_end() -> None:
-    """Document p judged, q the query's own, twin a copy of p: what remains comes in fused order, ranked anew."""
+    """Document p judged, q the query's own, twin a copy of p: what remains comes in fused order, ranked anew, p with it."""
     texts = {
         "p": TEN,
         "twin": TEN + "!",
@@ -132,12 +139,13 @@ def test_mine_hard_negatives_end_to_end() -> None:
     mined = mine_hard_negatives(
         "q", ["p", "q", "n1", "n3"], ["twin", "n2", "n1", "p"], positives={"p"}, texts=texts, rules=RULES
     )
-    # n1: 1/63 + 1/63 = 0.03175; n2: 1/62 = 0.01613; n3: 1/64 = 0.01563.
+    # p: 1/61 + 1/64 = 0.03202; n1: 1/63 + 1/63 = 0.03175; n2: 1/62 = 0.01613; n3: 1/64 = 0.01563.
     assert [(c.doc_id, c.rank, c.source, c.bm25_rank, c.dense_rank) for c in mined] == [
-        ("n1", 1, "both", 3, 3),
-        ("n2", 2, "dense", None, 2),
+        ("p", 1, "both", 1, 4),
+        ("n1", 2, "both", 3, 3),
+        ("n2", 3, "dense", None, 2),
     ]
-    assert [c.rrf_score for c in mined] == pytest.approx([2 / 63, 1 / 62])
+    assert [c.rrf_score for c in mined] == pytest.approx([1 / 61 + 1 / 64, 2 / 63, 1 / 62])
 
 
 def test_mine_hard_negatives_with_a_positive_that_left_the_corpus() -> None:
@@ -180,15 +188,17 @@ def test_mining_rules_refuse_values_that_mean_nothing(field: str, value: float) 
 @given(
     st.permutations("abcdefgh"), st.permutations("abcdefgh"), st.sets(st.sampled_from("abcdefgh")), st.integers(1, 9)
 )
-def test_mined_negatives_are_never_positives(
+def test_mined_are_the_positives_found_and_the_best_of_the_others(
     bm25: list[str], dense: list[str], positives: set[str], wanted: int
 ) -> None:
-    """Whatever the rankings: distinct, no positive, not the own document, ranked 1..n, best fused score first."""
+    """Whatever the rankings: distinct, not the own document, every answer found, ranked 1..n, best fused score first."""
     texts = {d: f"text {d}" for d in "abcdefgh"}
     rules = MiningRules(num_negatives=wanted)
     mined = mine_hard_negatives("a", bm25[:5], dense[:5], positives=positives, texts=texts, rules=rules)
-    left = (set(bm25[:5]) | set(dense[:5])) - positives - {"a"}
-    assert len(mined) == min(wanted, len(left))
-    assert set(ids(mined)) <= left
+    found = (set(bm25[:5]) | set(dense[:5])) - {"a"}
+    assert set(ids(mined)) & positives == found & positives
+    negatives = [d for d in ids(mined) if d not in positives]
+    everything = [c.doc_id for c in fuse_candidates(bm25[:5], dense[:5]) if c.doc_id not in {"a", *positives}]
+    assert negatives == everything[:wanted]
     assert [c.rank for c in mined] == list(range(1, len(mined) + 1))
     assert mined == sorted(mined, key=lambda c: (c.rrf_score, c.doc_id), reverse=True)

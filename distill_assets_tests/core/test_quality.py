@@ -1,6 +1,7 @@
 """The judgements behind the asset checks, each provoked with hand-worked numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from distill_assets.core.agreement import mean_kendall_tau_b
 from distill_assets.core.errors import ShapeError
 from distill_assets.core.quality import (
     MAX_SAMPLES,
+    FoundPositives,
     ScoredPair,
     Verdict,
     judge_against_baselines,
@@ -25,6 +27,7 @@ from distill_assets.core.quality import (
     judge_losses,
     judge_missing_positives,
     judge_negatives_above,
+    judge_positives_found,
     judge_spread,
     mean_pairwise_cosine,
 )
@@ -280,6 +283,30 @@ def test_agreement_is_judged_against_the_untouched_student() -> None:
     assert judge_agreement(teacher, one_off, same, learns_from_teacher=False).passed
     assert judge_agreement([], [], [], learns_from_teacher=True).passed
     assert mean_kendall_tau_b([[1.0], [1.0, 2.0]], [[5.0], [1.0, 2.0]]) == 1.0, "a query with one document says nothing"
+
+
+def test_judged_documents_that_search_does_not_find_are_seen_coming() -> None:
+    """Training on them makes search worse, and nothing else says so before it is paid for.
+
+    First query: 1 of 2 found; of its 4 pairs 2 are above and 1 ties, 2.5 / 4 = 0.625. Second: 1 of 4 found, 0 of 4 pairs, 0.
+    """
+    one = FoundPositives(query="one", num_found=1, positives=[0.5, 0.3], negatives=[0.3, 0.2])
+    two = FoundPositives(query="two", num_found=1, positives=[0.1] * 4, negatives=[0.2])
+    found = judge_positives_found([one, two])
+    assert not found.passed
+    assert found.figures == {"num_queries": 2, "share_found": 0.375, "area_under_curve": pytest.approx(0.4375)}
+    assert found.samples[0] == {"query": "two", "judged": 4, "found": 1}
+    good = replace(one, num_found=2, positives=[0.5, 0.4])
+    assert judge_positives_found([good]).passed
+    assert not judge_positives_found([replace(good, negatives=[0.9])]).passed, "found, and unlike the query"
+    assert not judge_positives_found([replace(good, num_found=0)]).passed, "like the query, and not found"
+
+
+def test_without_judged_queries_there_is_nothing_to_see_coming() -> None:
+    """A batch of documents alone must not warn of judgements that it does not have."""
+    assert judge_positives_found([]).passed and judge_positives_found([]).figures["num_queries"] == 0
+    alone = judge_positives_found([FoundPositives(query="q", num_found=1, positives=[0.5], negatives=[])])
+    assert alone.passed and alone.figures["area_under_curve"] == 1.0
 
 
 def test_the_gate_warns_when_a_candidate_is_kept_out() -> None:

@@ -19,7 +19,7 @@ from distill_assets.core.recipes import (
 )
 
 RECIPE = Recipe(name="mine", loss={"margin_mse": 1.0, "info_nce": 1.0})
-OTHER_WORDS = {"human": "teacher", "top": "stratified", "raw": "standardised", "both": "query_tower"}
+OTHER_WORDS = {"human": "found", "found": "human", "top": "stratified", "raw": "standardised", "both": "query_tower"}
 
 
 def other_value(value: Any) -> Any:
@@ -41,13 +41,18 @@ def test_every_field_changes_the_fingerprint(recipe: Any) -> None:
 
 
 def test_fingerprints_are_those_of_stored_checkpoints() -> None:
-    """Another fingerprint of the same recipe trains every stored student and teacher again."""
-    assert {name: recipe.fingerprint for name, recipe in BUILT_IN_RECIPES.items()} == {
+    """Another fingerprint of the same recipe trains every stored student and teacher again.
+
+    The built-in ones took any judged document as positive until "found" was their default.
+    """
+    any_judged = {name: replace(recipe, positives="human") for name, recipe in BUILT_IN_RECIPES.items()}
+    assert {name: recipe.fingerprint for name, recipe in any_judged.items()} == {
         "hard_labels": "e6435822d3a5a26eefa508961a3ff3d8",
         "kl": "3bb55d3032c49ffb03def26c5108449a",
         "margin_mse": "3c3490a5dfaec086e1c743807cff0e57",
     }
-    assert Recipe(name="a", loss="margin_mse", margin_scale="learned").fingerprint == "e860d80de4c14322a61f2f2cc15dd8ad"
+    learned = Recipe(name="a", loss="margin_mse", margin_scale="learned", positives="human")
+    assert learned.fingerprint == "e860d80de4c14322a61f2f2cc15dd8ad"
     assert TeacherRecipe().fingerprint == "2bd95989be9f4bfd929609350dbea3b0"
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from distill_assets.core.errors import NonFiniteError, ShapeError
 from distill_assets.core.records import Query
-from distill_assets.core.retrieval import fuse_reciprocal_rank, pool_documents, rank, without_own
+from distill_assets.core.retrieval import fuse_reciprocal_rank, fuse_runs, rank, without_own
 
 small = settings(max_examples=60, deadline=None)
 
@@ -72,10 +72,15 @@ def test_reciprocal_rank_fusion_is_symmetric(lists: list[list[str]], random: obj
     assert {d for d, _ in fused} == {d for ranking in lists for d in ranking}
 
 
-def test_a_pool_unites_the_tops_of_all_runs() -> None:
-    """A pool that missed a system's top would cap the teacher by the other systems' recall."""
-    runs = [{"q": [("d3", 3.0), ("d1", 2.0), ("d9", 1.0)]}, {"q": [("d2", 9.0), ("d3", 8.0)]}]
-    assert pool_documents(runs, 2) == {"q": ["d1", "d2", "d3"]}
+def test_runs_are_fused_query_by_query() -> None:
+    """d1: 1/62 + 1/61, d3: 1/61 + 1/62, equal, so the higher id is first; d9 and d2 have 1/63. Cut to three."""
+    bm25 = {"q": [("d3", 3.0), ("d1", 2.0), ("d9", 1.0)], "empty": []}
+    dense = {"q": [("d1", 0.9), ("d3", 0.8), ("d2", 0.7)], "empty": [("d5", 0.1)]}
+    fused = fuse_runs(bm25, dense, 3)
+    assert fused == {
+        "q": [("d3", 1 / 61 + 1 / 62), ("d1", 1 / 61 + 1 / 62), ("d9", 1 / 63)],
+        "empty": [("d5", 1 / 61)],
+    }
 
 
 def test_a_query_that_is_a_document_does_not_find_itself() -> None:

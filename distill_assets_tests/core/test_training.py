@@ -1,5 +1,6 @@
 """Training on tiny models: it learns, it repeats, it resumes, it keeps the best step, and it refuses what cannot work."""
 
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -74,14 +75,22 @@ def run(tmp_path: Path) -> TrainingRun:
 
 
 class ScriptedDev:
-    """Gives the dev evaluations in turn from a list and keeps the weights at each; an exception in it is raised."""
+    """Gives the dev evaluations in turn from a list and keeps the weights at each; an exception in it is raised.
 
-    def __init__(self, values: list[float | Exception]) -> None:
-        self.values = values
+    Step 0 is not in the list: it gets `start`, and its weights are `begun`.
+    """
+
+    def __init__(self, values: list[float | Exception], start: float = 0.0) -> None:
+        self.values, self.start = values, start
         self.seen: list[dict[str, torch.Tensor]] = []
+        self.begun: dict[str, torch.Tensor] = {}
+        self.is_start = False
 
     def __call__(self, evaluator: Any, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Stand in for `DevEvaluator.__call__`."""
+        if self.is_start:
+            self.begun = weights(model)
+            return {"dev_ndcg_at_10": self.start}
         self.seen.append(weights(model))
         value = self.values[len(self.seen) - 1]
         if isinstance(value, Exception):
@@ -89,7 +98,17 @@ class ScriptedDev:
         return {"dev_ndcg_at_10": value}
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "ScriptedDev":
-        """Replace the evaluator's call."""
+        """Replace the evaluator's call, and know the one of step 0."""
+        save_start = training.StepTrainer.save_start
+
+        def save(trainer: Any) -> Path:
+            self.is_start = True
+            try:
+                return save_start(trainer)
+            finally:
+                self.is_start = False
+
+        monkeypatch.setattr(training.StepTrainer, "save_start", save)
         monkeypatch.setattr(training.DevEvaluator, "__call__", lambda *args, **kwargs: self(*args, **kwargs))
         return self
 
@@ -103,7 +122,7 @@ def test_student_learns(tiny_encoder: Path, run: TrainingRun) -> None:
     assert report.num_steps == 12 and report.num_groups == 48 and report.resumed_from_step == 0
     losses = [loss for _, loss in report.losses]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-    assert [step for step, _ in report.dev_curve] == [6, 12]
+    assert [step for step, _ in report.dev_curve] == [0, 6, 12]
     assert report.best_dev_ndcg_at_10 == max(value for _, value in report.dev_curve)
     assert 0.0 < report.best_dev_ndcg_at_10 <= 1.0
 
@@ -190,6 +209,50 @@ def test_the_best_dev_step_of_an_adapter_is_kept(
         train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
     assert same(weights(model), dev.seen[0])
     assert not same(dev.seen[0], dev.seen[1])
+
+
+def test_training_that_is_never_better_gives_the_model_back(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that training harms would be shipped as "the best step" of those that harm: step 0 is one of them.
+
+    A tie goes to step 0. After a kill the start is not measured again, and its weights are still there.
+    """
+    with monkeypatch.context() as patch:
+        dev = ScriptedDev([0.5, 0.4], start=0.5).install(patch)
+        model, report = train(tmp_path / "whole", 2)
+        assert same(weights(model), dev.begun) and not same(dev.begun, dev.seen[0])
+        assert (report.best_step, report.best_dev_ndcg_at_10, report.dev_curve[0]) == (0, 0.5, (0, 0.5))
+    with monkeypatch.context() as patch:
+        begun = ScriptedDev([0.5, KilledError()], start=0.5).install(patch).begun
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed", 2)
+    with monkeypatch.context() as patch:
+        rest = ScriptedDev([0.4], start=0.9).install(patch)
+        model, report = train(tmp_path / "killed", 2)
+        assert (report.best_step, report.resumed_from_step, report.dev_curve[0]) == (0, 6, (0, 0.5))
+        assert same(weights(model), dev.begun) and not begun and not rest.begun
+
+
+def test_training_stops_where_dev_no_longer_rises(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps after the stop cost time; steps that a resume adds after it give a model that no run without a kill gives.
+
+    Evaluations at 3, 6, 9 and 12; neither 6 nor 9 is better than 3, so 9 is the end.
+    """
+    with monkeypatch.context() as patch:
+        dev = ScriptedDev([0.3, 0.2, 0.3]).install(patch)
+        model, report = train(tmp_path / "work", 4)
+        assert (report.num_steps, report.best_step) == (9, 3)
+        assert same(weights(model), dev.seen[0])
+    with monkeypatch.context() as patch:
+        again = ScriptedDev([]).install(patch)
+        model, resumed = train(tmp_path / "work", 4)
+        assert resumed == replace(report, resumed_from_step=9) and not again.seen
+        assert same(weights(model), dev.seen[0])
+    with monkeypatch.context() as patch:
+        ScriptedDev([0.3, 0.2, 0.31, 0.2]).install(patch)
+        _, report = train(tmp_path / "rises", 4)
+        assert (report.num_steps, report.best_step) == (12, 9)
 
 
 class KilledError(Exception):
@@ -385,7 +448,7 @@ def test_a_loss_that_is_not_finite_is_refused(
         else:
             model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
             train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
-    assert not list(run.work_folder.glob("checkpoint-*"))
+    assert [save.name for save in run.work_folder.glob("checkpoint-*")] == ["checkpoint-0"]
 
 
 @pytest.mark.parametrize("logits", [None, (1.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
@@ -421,7 +484,7 @@ def test_groups_that_make_no_table_are_refused(
 def test_fewer_groups_than_a_batch_still_train(count: int, tiny_encoder: Path, run: TrainingRun) -> None:
     """A dropped incomplete batch would leave no step at all, and a report without a dev score."""
     _, report = student(tiny_encoder, GROUPS[:count], run)
-    assert report.num_steps == 2 and len(report.dev_curve) == 2
+    assert report.num_steps == 2 and [step for step, _ in report.dev_curve] == [0, 1, 2]
 
 
 def test_groups_that_share_their_positive(tiny_encoder: Path, run: TrainingRun) -> None:
@@ -485,28 +548,33 @@ def test_every_list_loss_teaches_the_order_of_the_teacher(loss: str, tiny_encode
     recipe = replace(RECIPE, loss=loss, teacher_logits="standardised", margin_scale=5.0, epochs=4)
     dev = [DevGroup(g.query_id, g.query, g.documents, (0, 1, 0)) for g in GROUPS]
     model = load_student(tiny_encoder, device="cpu")
-    before = training.DevEvaluator(dev, training.score_dev_groups)(model)["dev_ndcg_at_10"]
+    before = training.search_dev(model, dev)
     report = train_student(model, Epochs([groups] * 4), dev, recipe, run)
     assert report.best_dev_ndcg_at_10 > before + 0.05
 
 
-def test_dev_score_by_hand(tiny_encoder: Path) -> None:
-    """What decides the best step. Relevant at rank 2: 1 / log2(3) = 0.6309; at rank 1: 1; mean 0.8155."""
-    groups = [DevGroup("a", "qa", ("x", "y", "z"), (0, 1, 0)), DevGroup("b", "qb", ("x", "y"), (1, 0))]
-    evaluator = training.DevEvaluator(groups, lambda model, groups: [[3.0, 2.0, 1.0], [5.0, 4.0]])
-    assert evaluator(None)["dev_ndcg_at_10"] == pytest.approx((0.63093 + 1) / 2, abs=1e-5)
-
-
-def test_dev_scores_belong_to_their_documents(tiny_encoder: Path) -> None:
-    """Scores are computed for all texts at once and cut apart again; groups of unequal width show a cut that is off."""
+def test_dev_evaluation_of_a_teacher_by_hand(tiny_encoder: Path) -> None:
+    """What decides the best step: scores of all pairs are cut apart again, and groups of unequal width show a cut that is off."""
     groups = [DevGroup("a", "sum", ("sum", "sort", "rank"), (1, 0, 0)), DevGroup("b", "sort", ("sum", "sort"), (0, 1))]
-    model = load_student(tiny_encoder, device="cpu")
-    assert [len(scores) for scores in training.score_dev_groups(model, groups)] == [3, 2]
-    assert training.score_dev_groups(model, groups)[1][1] == pytest.approx(1.0, abs=1e-5)
-    assert training.score_dev_groups(model, groups)[0][0] == pytest.approx(1.0, abs=1e-5)
     teacher = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-    scores = training._teacher_scores(teacher, groups)
-    assert [len(s) for s in scores] == [3, 2]
-    assert scores[1] == pytest.approx(
-        teacher.predict([("sort", "sum"), ("sort", "sort")], show_progress_bar=False).tolist(), abs=1e-4
-    )
+    found = []
+    for group in groups:
+        scores = teacher.predict([(group.query, d) for d in group.documents], show_progress_bar=False).tolist()
+        rank = sorted(scores, reverse=True).index(scores[group.relevances.index(1)]) + 1
+        found.append(1 / math.log2(1 + rank))
+    assert training._rerank_dev(teacher, groups) == pytest.approx(sum(found) / 2)
+
+
+def test_dev_evaluation_of_a_student_searches_all_candidates_and_what_was_missed(tiny_encoder: Path) -> None:
+    """Ranked among its own candidates alone, a student gets nothing for finding what the untouched one missed.
+
+    Each text is most like itself. "rank" was missed for query a: found, it is the first of five.
+    """
+    groups = [
+        DevGroup("a", "rank", ("sum", "sort"), (0, 0), (1,), ("rank",)),
+        DevGroup("b", "sort", ("sum", "sort"), (0, 1)),
+    ]
+    model = load_student(tiny_encoder, device="cpu")
+    assert training.search_dev(model, groups) == pytest.approx(1.0)
+    hidden = [replace(groups[0], query="sum"), groups[1]]  # its own text comes before the one that is relevant
+    assert 0.5 < training.search_dev(model, hidden) < 0.9

@@ -1,0 +1,117 @@
+"""What a run comes to, in words: whether training helped, probably why not, and what to try."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill_assets.core.fitness import TeacherFitness
+from distill_assets.core.leaderboard import ALPHA, Champion, LeaderboardRow, find_champion_row, find_row, sort_rows
+from distill_assets.core.quality import MIN_AREA_UNDER_CURVE, MIN_POSITIVES_FOUND
+from distill_assets.core.recipes import BM25, HYBRID, UNTOUCHED_STUDENT
+from distill_assets.core.tables import format_difference, format_score
+
+_FEW_DEV_QUERIES, _FEW_TRAIN_QUERIES = 200, 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What there was to learn from and to choose by.
+
+    Attributes:
+        share_found, area_under_curve: see `core.quality.judge_positives_found`; None where no train query has an answer.
+    """
+
+    num_train_queries: int
+    num_dev_queries: int
+    share_found: float | None
+    area_under_curve: float | None
+
+
+def conclude(
+    rows: Sequence[LeaderboardRow],
+    champion: Champion | None,
+    decision: str,
+    data: TrainingData,
+    fitness: TeacherFitness | None,
+) -> list[str]:
+    """Sentences for the end of a run and the head of the report.
+
+    Args:
+        rows: of the leaderboard.
+        champion: what search uses; None before the first decision.
+        decision: the gate's last one, in words.
+        data: what was trained on.
+        fitness: the teacher's verdict; None where there is none.
+    """
+    return [*_on_training(rows, champion, decision, data, fitness), *_on_search(rows)]
+
+
+def _on_training(
+    rows: Sequence[LeaderboardRow],
+    champion: Champion | None,
+    decision: str,
+    data: TrainingData,
+    fitness: TeacherFitness | None,
+) -> list[str]:
+    untouched = find_row(rows, UNTOUCHED_STUDENT)
+    if champion is None or untouched is None:
+        return []
+    if champion.model_fingerprint == untouched.model_fingerprint:
+        return [
+            "Training was not shown to help on these documents: search uses the untouched student. The gate says: "
+            f"{decision}",
+            *_why_not(data, fitness),
+        ]
+    row = find_champion_row(rows, champion)
+    if row is None:
+        return []
+    told = f"nDCG@10 on test {format_score(row.ndcg_at_10)} against {format_score(untouched.ndcg_at_10)}"
+    if row.p_vs_untouched is None or row.p_vs_untouched > ALPHA:
+        difference = format_difference(row.ndcg_at_10 - untouched.ndcg_at_10)
+        return [
+            f"Search uses {row.system}, which was better than the untouched student on dev. On test the difference ({difference}) is "
+            f"not significant: {told}."
+        ]
+    if row.ndcg_at_10 > untouched.ndcg_at_10:
+        return [
+            f"Training helped: {row.system}, which search uses, is significantly better than the untouched student: {told}."
+        ]
+    return [
+        f"Search uses {row.system}, which is significantly worse than the untouched student on test: {told}. Dev and test differ: look "
+        "at how the queries were split, and go back with distill-assets rollback."
+    ]
+
+
+def _why_not(data: TrainingData, fitness: TeacherFitness | None) -> list[str]:
+    """Probable reasons, each with what to try."""
+    found = []
+    share, area = data.share_found, data.area_under_curve
+    if share is not None and area is not None and (share < MIN_POSITIVES_FOUND or area < MIN_AREA_UNDER_CURVE):
+        found.append(
+            f"search finds {share:.0%} of the judged documents, and a judged document is more similar to its query than a hard "
+            f"negative in {area:.0%} of the cases: the judgements mean something that similarity does not see; try a stronger "
+            "student, or judge documents that search finds"
+        )
+    if fitness is not None and UNTOUCHED_STUDENT in fitness.not_beaten:
+        found.append("the teacher is not above the untouched student and has little to teach; try a stronger teacher")
+    if data.num_dev_queries < _FEW_DEV_QUERIES:
+        found.append(f"with {data.num_dev_queries:,} dev queries small gains cannot be shown; try more dev queries")
+    if data.num_train_queries < _FEW_TRAIN_QUERIES:
+        found.append(f"there are {data.num_train_queries:,} train queries only; try more of them")
+    if not found:
+        found.append("the untouched student may know already what the labels say; try a stronger student or teacher")
+    return [f"Why, probably: {'; '.join(found)}."]
+
+
+def _on_search(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """BM25 and hybrid where they are ahead of every bi-encoder."""
+    best = next((row for row in sort_rows(rows) if row.is_student), None)
+    ahead = [
+        row for row in sort_rows(rows) if row.system in (BM25, HYBRID) and best and row.ndcg_at_10 > best.ndcg_at_10
+    ]
+    if best is None or not ahead:
+        return []
+    listed = " and ".join(f"{row.system} ({format_score(row.ndcg_at_10)})" for row in ahead)
+    is_ahead, need = ("is", "needs") if len(ahead) == 1 else ("are", "need")
+    return [
+        f"{listed} {is_ahead} ahead of every bi-encoder (best: {best.system}, {format_score(best.ndcg_at_10)}) and {need} no training."
+    ]
