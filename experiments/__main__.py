@@ -59,6 +59,17 @@ def tables(
         typer.echo(render(json.loads(path.read_text(encoding="utf-8")), split, against))
 
 
+@app.command()
+def topics(
+    folder: Annotated[Path, typer.Argument(help="BEIR folder that is written.")],
+    packages: Annotated[list[str], typer.Argument(help="Import names of installed packages.")],
+) -> None:
+    """Write a collection with dozens of judged documents a query, which search mostly does not find."""
+    from experiments.topics import write_topics
+
+    typer.echo(f"written: {write_topics(folder, packages)}")
+
+
 @app.command(name="grow-teacher")
 def grow_teacher(
     out: Annotated[Path, typer.Argument(help="Folder of the teacher: per fold two adapters with their provenance.")],

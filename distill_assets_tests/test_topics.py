@@ -1,0 +1,115 @@
+"""A collection of topics, end to end: dozens of judged documents a query, of which search finds few.
+
+The failure is silent: the line trains, every system gets a number, and search becomes worse than it was without training.
+"""
+
+import logging
+from pathlib import Path
+from statistics import fmean
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.publishing import current_champion, read_conclusion
+from distill_assets.assets.student import STUDENT_CHECKPOINT
+from distill_assets.core.groups import DevGroup, pairs_of, per_group
+from distill_assets.core.metrics import rerank_ndcg, search_ndcg
+from distill_assets.core.recipes import UNTOUCHED_STUDENT
+from distill_assets.definitions import build_definitions
+from distill_assets.resources import Project
+from distill_assets.running import run_line
+from distill_assets_tests.conftest import make_project
+from experiments.topics import write_topics
+
+INSTANCE = dg.DagsterInstance.ephemeral()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, tiny_cross_encoder: Path) -> Project:
+    """The whole line over the topics of one installed package, run once."""
+    folder = tmp_path_factory.mktemp("topics")
+    recipes = {"hard_labels": {"batch_size": 8, "learning_rate": 1e-3}}
+    made: Project = make_project(
+        write_topics(folder / "networkx", ["networkx"]),
+        tiny_encoder,
+        tiny_cross_encoder,
+        folder / "data",
+        recipes=recipes,
+        skip_recipes=("kl", "margin_mse"),
+        pool_depth=30,
+    )
+    list(run_line(build_definitions(made), made, INSTANCE))
+    return made
+
+
+def _inputs(project: Project) -> Inputs:
+    return Inputs(project, "student_checkpoint", STUDENT_CHECKPOINT.reads, "hard_labels", logging.getLogger())
+
+
+def test_the_check_sees_it_coming(project: Project) -> None:
+    """Without the warning nobody knows, before training is paid for, that the labels say "the less similar is right"."""
+    key = dg.AssetCheckKey(dg.AssetKey("hard_negatives"), "positives_found")
+    [record] = INSTANCE.event_log_storage.get_asset_check_execution_history(key, limit=5)
+    event = record.event
+    assert event is not None
+    evaluation = event.asset_check_evaluation
+    assert evaluation is not None and not evaluation.passed
+    assert evaluation.severity is dg.AssetCheckSeverity.WARN
+    share, area = (evaluation.metadata[name].value for name in ("share_found", "area_under_curve"))
+    assert 0 < share < 0.5 and area < 0.3
+    [row] = project.places.warehouse.read("answers_found").to_pylist()
+    assert (row["share_found"], row["area_under_curve"]) == (share, area)
+    found = f"search finds {share:.0%} of the judged documents"
+    assert any(found in sentence for sentence in read_conclusion(project))
+
+
+def test_whoever_prefers_unlike_documents_wins_lists_that_hold_every_answer_and_loses_the_search(
+    project: Project,
+) -> None:
+    """Lists of all judged documents and the first negatives reward this scorer; so do steps and teachers chosen on them."""
+    found = step_groups(_inputs(project))
+    biased = [_with_every_answer(group, num_negatives=6) for group in found]
+    assert _reranked(project, biased, sign=-1) > _reranked(project, biased, sign=1) + 0.2
+    assert _reranked(project, found, sign=-1) < _reranked(project, found, sign=1) - 0.05
+
+    texts = sorted({text for group in found for text in (*group.documents, *group.missed_documents)})
+    pairs = [(group.query, text) for group in found for text in texts]
+    cosines = project.vectors.cosines(project.models.student_path, pairs).reshape(len(found), len(texts))
+    assert search_ndcg(found, texts, -cosines) < search_ndcg(found, texts, cosines) - 0.05
+
+
+def _with_every_answer(group: DevGroup, num_negatives: int) -> DevGroup:
+    answers = [(d, r) for d, r in zip(group.documents, group.relevances, strict=True) if r > 0]
+    answers += zip(group.missed_documents, group.missed, strict=True)
+    negatives = [d for d, r in zip(group.documents, group.relevances, strict=True) if r == 0][:num_negatives]
+    documents = (*(document for document, _ in answers), *negatives)
+    return DevGroup(group.query_id, group.query, documents, (*(r for _, r in answers), *(0 for _ in negatives)))
+
+
+def _reranked(project: Project, groups: list[DevGroup], sign: int) -> float:
+    cosines = project.vectors.cosines(project.models.student_path, pairs_of(groups))
+    return rerank_ndcg(groups, per_group(groups, sign * cosines))
+
+
+def test_candidates_of_dev_are_what_search_finds(project: Project) -> None:
+    """A judged document that is put into a dev list counts as retrieved, and the verdict on the teacher is wrong."""
+    groups = step_groups(_inputs(project))
+    depth = project.settings.pool_depth
+    assert groups and all(group.missed for group in groups)
+    assert all(depth <= len(group.documents) <= 2 * depth for group in groups)
+
+
+def test_search_never_uses_a_model_that_is_worse_on_dev_than_the_untouched_one(project: Project) -> None:
+    """A first champion that nobody compared made search worse on a public collection."""
+    values: dict[str, list[float]] = {}
+    for row in project.places.warehouse.read("eval_metrics").to_pylist():
+        if row["split"] == "dev":
+            values.setdefault(row["system"], []).append(row["ndcg_at_10"])
+    champion = current_champion(project)
+    assert champion is not None
+    assert fmean(values[champion["recipe"]]) >= fmean(values[UNTOUCHED_STUDENT])
+    assert np.isfinite(champion["dev_ndcg_at_10"])
+    assert champion["recipe"] == UNTOUCHED_STUDENT or champion["p_value"] <= project.settings.promotion_alpha
