@@ -55,6 +55,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "promotion_margin": (0.01, 0.5),
 }
 LEARNING_RATES = (5e-5, 1e-3)
+POSITIVES = ("found", "human", "teacher")
 
 
 class Killed(BaseException):
@@ -113,7 +114,7 @@ class Line(RuleBasedStateMachine):
         (self.root / "inbox").mkdir()
         self.batches: dict[str, Batch] = {}
         self.overrides: dict[str, Any] = {name: values[0] for name, values in SETTINGS.items()}
-        self.student, self.rate = "encoder", LEARNING_RATES[0]
+        self.student, self.rate, self.positives = "encoder", LEARNING_RATES[0], POSITIVES[0]
         self.committed: Counter[tuple[str, str, str]] = Counter()
 
     # --- what changes --------------------------------------------------------------------------------------------------
@@ -198,10 +199,10 @@ class Line(RuleBasedStateMachine):
         """A setting changes, and perhaps back again."""
         self.overrides[name] = data.draw(st.sampled_from(SETTINGS[name]))
 
-    @rule(rate=st.sampled_from(LEARNING_RATES))
-    def change_recipe(self, rate: float) -> None:
+    @rule(rate=st.sampled_from(LEARNING_RATES), positives=st.sampled_from(POSITIVES))
+    def change_recipe(self, rate: float, positives: str) -> None:
         """A recipe changes."""
-        self.rate = rate
+        self.rate, self.positives = rate, positives
 
     @rule(student=st.sampled_from(("encoder", "other_encoder")))
     def change_student(self, student: str) -> None:
@@ -284,7 +285,13 @@ class Line(RuleBasedStateMachine):
     def _project(self, folder: str = "data") -> Any:
         recipes = {
             "hard_labels": {"batch_size": 4, "learning_rate": self.rate},
-            "margin_mse": {"batch_size": 4, "num_negatives": 2, "sampling": "top", "learning_rate": self.rate},
+            "margin_mse": {
+                "batch_size": 4,
+                "num_negatives": 2,
+                "sampling": "top",
+                "learning_rate": self.rate,
+                "positives": self.positives,
+            },
         }
         return make_project(
             self.root / "inbox",
@@ -401,12 +408,12 @@ def _changing_after_read(change: Callable[[], None]) -> Iterator[None]:
 def compare(incremental: Any, scratch: Any) -> None:
     """Both folders hold the same: ids and choices exactly, numbers up to the rounding of another batch composition."""
     batches = incremental.collection.batches()
-    for table in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores"):
+    for table in ("corpus", "queries", "qrels", "hard_negatives", "answers_found", "teacher_scores"):
         _same_rows(table, *(p.places.warehouse.read(table, slice_keys=batches) for p in (incremental, scratch)))
     recipes = sorted(incremental.settings.all_recipes)
     for name in recipes:
         _same_students(name, incremental, scratch)
-    for system in ("bm25", "untouched_student", "teacher", *recipes):
+    for system in ("bm25", "untouched_student", "hybrid", "teacher", *recipes):
         _same_rows(
             "rankings", *(p.places.warehouse.read("rankings", slice_keys=[system]) for p in (incremental, scratch))
         )
