@@ -192,7 +192,10 @@ class Inputs:
     @cached_property
     def retrieval(self) -> Retrieval:
         """What searches all documents."""
-        return Retrieval(self.documents, self._project.places.lexical, self._project.vectors)
+        judged: Qrels = {}
+        for name in ("own_judgements", "training_judgements", "evaluation_judgements"):
+            judged |= self._values.get(name, {})
+        return Retrieval(self.documents, self._project.places.lexical, self._project.vectors, judged)
 
     @property
     def project(self) -> Project:

@@ -15,7 +15,7 @@ from distill_assets.core.dense_search import FoundRows
 from distill_assets.core.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
 from distill_assets.core.quality import FoundPositives, Verdict, judge_positives_found
 from distill_assets.core.records import Query, hash_text
-from distill_assets.handles.retrieval import Corpus
+from distill_assets.handles.retrieval import Retrieval
 from distill_assets.storage.warehouse import SliceWrite
 
 # What decides which candidates are mined; a recipe of several rounds mines by the same rules.
@@ -36,8 +36,8 @@ def hard_negatives(inputs: Inputs) -> Made:
     )
     dev = choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
     depth, rules = settings.mining_depth, mining_rules(settings)
-    mined = mine_all(train, *_search(inputs, train, depth), inputs.documents, judged, rules)
-    pooled = _pool_all(dev, *_search(inputs, dev, settings.pool_depth + 1), inputs.documents, settings.pool_depth)
+    mined = mine_all(inputs.retrieval, train, *_search(inputs, train, depth), judged, rules)
+    pooled = _pool_all(inputs.retrieval, dev, *_search(inputs, dev, settings.pool_depth + 1), settings.pool_depth)
     table = _as_table(chain(mined, pooled))
     verdict = _judge_positives(inputs, train, table)
     metadata = {"num_queries": len(train) + len(dev), "sample": markdown_table(table.slice(0, 8).to_pylist())}
@@ -74,27 +74,27 @@ def mining_rules(settings: Any) -> MiningRules:
 
 
 def mine_all(
+    retrieval: Retrieval,
     queries: Sequence[Query],
     bm25: FoundRows | None,
     dense: FoundRows,
-    corpus: Corpus,
     judged: Mapping[str, Set[str] | Mapping[str, int]],
     rules: MiningRules,
 ) -> Iterator[tuple[str, Candidate]]:
     """(query_id, hard negative or answer found) of every query, in order; without `bm25`, dense search alone brings candidates."""
-    texts = corpus.content_of
-    for query, lexical, similar in _rankings(queries, bm25, dense, corpus.doc_ids):
-        positives = set(judged.get(query.query_id, ()))
-        mined = mine_hard_negatives(query.query_id, lexical, similar, positives=positives, texts=texts, rules=rules)
-        yield from ((query.query_id, candidate) for candidate in mined)
+    texts = retrieval.corpus.content_of
+    for query_id, lexical, similar in _rankings(retrieval, queries, bm25, dense):
+        positives = set(judged.get(query_id, ()))
+        mined = mine_hard_negatives(lexical, similar, positives=positives, texts=texts, rules=rules)
+        yield from ((query_id, candidate) for candidate in mined)
 
 
 def _pool_all(
-    queries: Sequence[Query], bm25: FoundRows, dense: FoundRows, corpus: Corpus, depth: int
+    retrieval: Retrieval, queries: Sequence[Query], bm25: FoundRows, dense: FoundRows, depth: int
 ) -> Iterator[tuple[str, Candidate]]:
     """(query_id, candidate) of every query, in order."""
-    for query, lexical, similar in _rankings(queries, bm25, dense, corpus.doc_ids):
-        yield from ((query.query_id, candidate) for candidate in pool_candidates(lexical, similar, depth))
+    for query_id, lexical, similar in _rankings(retrieval, queries, bm25, dense):
+        yield from ((query_id, candidate) for candidate in pool_candidates(lexical, similar, depth))
 
 
 def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> tuple[FoundRows, FoundRows]:
@@ -103,13 +103,15 @@ def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> tuple[Found
 
 
 def _rankings(
-    queries: Sequence[Query], bm25: FoundRows | None, dense: FoundRows, doc_ids: Sequence[str]
-) -> Iterator[tuple[Query, list[str], list[str]]]:
-    """Each query with its two rankings; a query that is itself a document does not find itself."""
-    lexical = [[] for _ in queries] if bm25 is None else bm25.rows.tolist()
-    for query, *found in zip(queries, lexical, dense.rows.tolist(), strict=True):
-        ids = [[doc_ids[row] for row in rows if row >= 0 and doc_ids[row] != query.query_id] for rows in found]
-        yield query, ids[0], ids[1]
+    retrieval: Retrieval, queries: Sequence[Query], bm25: FoundRows | None, dense: FoundRows
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each query's id with what BM25 and dense search found for it, best first."""
+    lexical = {} if bm25 is None else retrieval.without_own(queries, bm25)
+    similar = retrieval.without_own(queries, dense)
+    for query in queries:
+        rankings = (run.get(query.query_id, []) for run in (lexical, similar))
+        bm25_ids, dense_ids = ([doc_id for doc_id, _ in ranking] for ranking in rankings)
+        yield query.query_id, bm25_ids, dense_ids
 
 
 def _judge_positives(inputs: Inputs, queries: Sequence[Query], table: pa.Table) -> Verdict:

@@ -59,7 +59,6 @@ class MiningRules:
 
 
 def mine_hard_negatives(
-    query_id: str,
     bm25_ranking: Sequence[str],
     dense_ranking: Sequence[str],
     *,
@@ -72,8 +71,7 @@ def mine_hard_negatives(
     The answers found are kept because training takes its positives among them (`Recipe.positives`).
 
     Args:
-        query_id: the query; a document of that id is its own document and never its negative.
-        bm25_ranking: doc_ids, best first, distinct.
+        bm25_ranking: doc_ids, best first, distinct; without the query itself (`core.retrieval.without_own`).
         dense_ranking: doc_ids, best first, distinct.
         positives: doc_ids judged relevant (relevance above 0) for this query.
         texts: what encoders read of a document, by doc_id; must hold every ranked document. A positive that it does
@@ -87,7 +85,7 @@ def mine_hard_negatives(
     Raises:
         ValueError: a ranking holds a document twice, or a ranked document has no text.
     """
-    fused = list(drop_own_document(fuse_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k), query_id))
+    fused = fuse_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k)
     unjudged = drop_judged_positives(fused, positives)
     negatives = drop_near_identical(unjudged, [texts[p] for p in sorted(positives) if p in texts], texts, rules)
     kept = {candidate.doc_id for candidate in islice(negatives, rules.num_negatives)}
@@ -120,11 +118,6 @@ def pool_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], d
 def drop_judged_positives(candidates: Iterable[Candidate], positives: Set[str]) -> Iterator[Candidate]:
     """Leave out what was judged relevant: training on it as a negative would teach the opposite."""
     return (candidate for candidate in candidates if candidate.doc_id not in positives)
-
-
-def drop_own_document(candidates: Iterable[Candidate], query_id: str) -> Iterator[Candidate]:
-    """Leave out the document that the query was made from, where both have one id (as in BEIR's ArguAna and Quora)."""
-    return (candidate for candidate in candidates if candidate.doc_id != query_id)
 
 
 def drop_near_identical(

@@ -7,13 +7,13 @@ two runs. Dense search (`core/dense_search.py`) and BM25 (`storage/lexical.py`) 
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.records import Query
+from distill_assets.core.records import Query, is_own_document
 
 Ranking = list[tuple[str, float]]
 Run = dict[str, Ranking]
@@ -42,13 +42,22 @@ def rank(doc_ids: Sequence[str], scores: npt.ArrayLike, k: int) -> Ranking:
     return sorted(((doc_ids[i], float(values[i])) for i in kept), key=_order, reverse=True)[:k]
 
 
-def without_own(queries: Sequence[Query], rankings: Sequence[Ranking]) -> Run:
-    """The run of these queries, one ranking each; a query that is itself a document must not find itself.
+def without_own(
+    queries: Sequence[Query],
+    rankings: Sequence[Ranking],
+    content_of: Mapping[str, str],
+    judged: Mapping[str, Container[str]],
+) -> Run:
+    """The run of these queries, one ranking each, without documents that are the query itself (`is_own_document`).
 
-    ArguAna and Quora are such collections; BEIR PR 91 moved nDCG from 31.5 to 41.4 by this.
+    `content_of` holds what encoders read of every ranked document, `judged` the doc_ids judged relevant for a query.
     """
     return {
-        query.query_id: [(doc_id, score) for doc_id, score in ranking if doc_id != query.query_id]
+        query.query_id: [
+            (doc_id, score)
+            for doc_id, score in ranking
+            if not is_own_document(query, doc_id, content_of[doc_id], judged.get(query.query_id, ()))
+        ]
         for query, ranking in zip(queries, rankings, strict=True)
     }
 

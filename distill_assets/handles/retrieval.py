@@ -1,7 +1,8 @@
 """Searching all documents: BM25 and exact dense search over one corpus."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ class Corpus:
         if not self.doc_ids:
             raise SourceError("the batches bring no document: there is nothing to search")
 
-    @property
+    @cached_property
     def content_of(self) -> dict[str, str]:
         """doc_id -> content."""
         return dict(zip(self.doc_ids, self.contents, strict=True))
@@ -35,11 +36,15 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What finds documents of `corpus` for queries. A query that is itself a document never finds itself."""
+    """What finds documents of `corpus` for queries. A query that is itself a document never finds itself.
+
+    `judged` are the doc_ids judged relevant for each query: an answer is never the query itself.
+    """
 
     corpus: Corpus
     lexical: LexicalCache
     vectors: Vectors
+    judged: Mapping[str, Container[str]]
 
     def index(self) -> LexicalIndex:
         """The BM25 index of this corpus, from the cache."""
@@ -51,7 +56,7 @@ class Retrieval:
 
     def bm25(self, queries: Sequence[Query], k: int) -> Run:
         """Top k by BM25."""
-        return without_own(queries, self.bm25_rows(queries, k).rankings(self.corpus.doc_ids))
+        return self.without_own(queries, self.bm25_rows(queries, k))
 
     def dense_rows(self, path: Path, queries: Sequence[Query], k: int) -> FoundRows:
         """Exact top k by cosine with the bi-encoder at `path`, as positions in the corpus. Known vectors are not computed again."""
@@ -68,7 +73,11 @@ class Retrieval:
 
     def dense(self, path: Path, queries: Sequence[Query], k: int) -> Run:
         """Exact top k by cosine."""
-        return without_own(queries, self.dense_rows(path, queries, k).rankings(self.corpus.doc_ids))
+        return self.without_own(queries, self.dense_rows(path, queries, k))
+
+    def without_own(self, queries: Sequence[Query], found: FoundRows) -> Run:
+        """What was found for these queries as rankings, a query's own document left out."""
+        return without_own(queries, found.rankings(self.corpus.doc_ids), self.corpus.content_of, self.judged)
 
 
 def search_vectors(

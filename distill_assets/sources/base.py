@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Protocol
 
 from distill_assets.core.errors import SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.core.records import Collection, Document, Qrel, Query
 
 _MAX_READS = 5
+_MAX_BLANK_SHARE = 0.05
 _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -110,22 +111,26 @@ def require_known_batch(name: str, known: Iterable[str]) -> str:
 def check_collection(
     documents: list[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
 ) -> Collection:
-    """Refuse duplicate ids and empty texts; drop judgements of unknown ids, up to `max_unknown_share` of them.
+    """Refuse duplicate ids; drop blank texts, up to 5 %, and judgements of unknown ids, up to `max_unknown_share` of them.
 
     `qrels` are checked against the documents (queries) of this batch only when the batch has documents (queries) of its own:
     a batch that brings queries alone is judged against the corpus that stands already, one that brings judgements alone
     judges the queries that stand already.
 
     Raises:
-        SourceError: an id occurs twice, or a text is empty.
+        SourceError: an id occurs twice, or too many texts are blank.
         UnknownJudgementError: the share of judgements that name an unknown id is above `max_unknown_share`.
     """
     _require_unique(where, "document", (document.doc_id for document in documents))
     _require_unique(where, "query", (query.query_id for query in queries))
-    _require_text(where, "document", ((document.doc_id, document.content) for document in documents))
-    _require_text(where, "query", ((query.query_id, query.text) for query in queries))
-    kept = _drop_unknown(documents, queries, qrels, where=where, max_unknown_share=max_unknown_share)
-    return Collection(documents, queries, kept, num_dropped_qrels=len(qrels) - len(kept))
+    with_text = [document for document in documents if document.content.strip()]
+    asked = [query for query in queries if query.text.strip()]
+    blank = {d.doc_id for d in documents if not d.content.strip()}, {q.query_id for q in queries if not q.text.strip()}
+    _require_few_blank(where, "document", blank[0], len(documents))
+    _require_few_blank(where, "query", blank[1], len(queries))
+    about_text = [q for q in qrels if q.doc_id not in blank[0] and q.query_id not in blank[1]]
+    kept = _drop_unknown(with_text, asked, about_text, where=where, max_unknown_share=max_unknown_share)
+    return Collection(with_text, asked, kept, len(qrels) - len(kept), sum(map(len, blank)))
 
 
 def _require_unique(where: str, kind: str, ids: Iterable[str]) -> None:
@@ -137,12 +142,13 @@ def _require_unique(where: str, kind: str, ids: Iterable[str]) -> None:
         )
 
 
-def _require_text(where: str, kind: str, texts: Iterable[tuple[str, str]]) -> None:
-    empty = sorted(key for key, text in texts if not text.strip())
-    if empty:
+def _require_few_blank(where: str, kind: str, blank: Set[str], num_texts: int) -> None:
+    """An encoder has nothing to read in a blank text. FiQA and Cranfield have some as published; many are a wrong field."""
+    if len(blank) > _MAX_BLANK_SHARE * num_texts:
         raise SourceError(
-            f"{where}: {len(empty)} {kind} texts are empty, first id {empty[0]!r}: an encoder has nothing to read; "
-            "remove the record or give it text"
+            f"{where}: {len(blank)} of {num_texts} {kind} texts are blank, first id {min(blank)!r}; expected a share of "
+            f'{_MAX_BLANK_SHARE:.0%} at most, which is dropped: is the text under another key than "text"? Remove the records, or give '
+            "them text"
         )
 
 

@@ -7,28 +7,35 @@ A batch that cannot be opened has a fingerprint like any other, from what can be
 else, and its batch is read again when the entry changes. Only `read` refuses.
 """
 
+import csv
 import errno
+import gzip
 import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from distill_assets.core.errors import MalformedRecordError, SourceError, UnknownBatchError
-from distill_assets.core.records import Collection, Document, Qrel, Query, Split, assign_split, fingerprint
+from distill_assets.core.records import Collection, Document, Qrel, Query, Split, assign_split, fingerprint, normalise
 from distill_assets.sources.base import check_collection, require_batch_name, require_known_batch
 
 # Raised whenever the same files would give other documents, queries or splits, so that stored batches count as stale.
-READER_VERSION = "1"
+READER_VERSION = "2"
 _CORPUS, _QUERIES, _QRELS, _READY = "corpus.jsonl", "queries.jsonl", "qrels", "_READY"
+_GZIP = ".gz"
+_TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # how a file of judgements ends
+_TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in ("", _GZIP))
 _EXPECTED = f"expected {_CORPUS}, {_QUERIES} and {_QRELS}/*.tsv"
+_DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec")
 _SPLIT_OF_STEM: dict[str, Split] = {
     "train": "train",
     "dev": "dev",
@@ -37,8 +44,17 @@ _SPLIT_OF_STEM: dict[str, Split] = {
     "validation": "dev",
     "test": "test",
 }
-_HEADER_IDS = frozenset({"query-id", "query_id", "qid"})
-_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")  # nine digits fit the INTEGER column of the warehouse
+# Names that a header gives the three columns that are read, as BEIR, TREC and the sets of the hub write them.
+_COLUMNS: tuple[frozenset[str], ...] = (
+    frozenset({"query-id", "query_id", "queryid", "qid", "query"}),
+    frozenset({"corpus-id", "corpus_id", "doc-id", "doc_id", "docid", "did", "pid", "document-id", "document_id"}),
+    frozenset({"score", "relevance", "rel", "label", "grade"}),
+)
+_TREC = (0, 2, 3)  # of `qid 0 docid rel`
+_TREC_ITERATIONS = frozenset({"0", "Q0", "q0"})  # the second of TREC's four columns
+_INTEGER = re.compile(
+    r"([+-]?[0-9]{1,9})(\.0*)?"
+)  # nine digits fit the INTEGER column of the warehouse; 1.0 is integral
 _QUOTED_CHARACTERS = 80
 
 
@@ -81,7 +97,7 @@ class BeirSource:
     @property
     def is_inbox(self) -> bool:
         """Whether each sub-folder is a batch."""
-        return not any(_is_a(stat.S_ISREG, self.root / name) for name in (_CORPUS, _QUERIES))
+        return not any(_is_a(stat.S_ISREG, self.root / name) for name in _TEXTS)
 
     def batches(self) -> list[str]:
         """Names of the batches that are there now, sorted; folders of an inbox with impossible names are left out.
@@ -118,15 +134,14 @@ class BeirSource:
         """
         folder = self._folder(batch)
         files = _batch_files(folder)
-        qrels, judged = _read_judgements([path for path in files if path.parent.name == _QRELS])
-        splits = given_splits(judged)
-        texts = {name: _read_texts(folder / name) if folder / name in files else () for name in (_QUERIES, _CORPUS)}
-        queries = [
-            Query(query_id, text, splits.get(query_id) or assign_split(query_id))
-            for query_id, _, text in texts[_QUERIES]
-        ]
-        documents = [Document(*fields) for fields in texts[_CORPUS]]
-        return check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
+        qrels, judged = _read_judgements([path for path in files if path.name not in _TEXTS])
+        asked = [(query_id, text) for query_id, _, text in _texts_of(files, _QUERIES)]
+        key_of = {query_id: normalise(text) for query_id, text in asked}
+        splits = given_splits(judged, key_of)
+        queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, text in asked]
+        documents = [Document(*fields) for fields in _texts_of(files, _CORPUS)]
+        found = check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
+        return replace(found, unread=_unread(folder, files))
 
     def _folder(self, batch: str) -> Path:
         # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
@@ -152,11 +167,11 @@ class BeirSource:
         return found
 
 
-def given_splits(judged: Iterable[tuple[str, set[str]]]) -> dict[str, Split]:
+def given_splits(judged: Iterable[tuple[str, set[str]]], key_of: Mapping[str, str]) -> dict[str, Split]:
     """Split of each query that the files of judgements decide; the rules are in `BeirSource`.
 
-    `judged` holds one pair per file: its name without ending, and the ids of the queries it judges. Queries that are
-    not in the answer get the hash split.
+    `judged` holds one pair per file: its name without ending, and the ids of the queries it judges. `key_of` is what the hash
+    of a query is taken of, by id; the id itself where it is missing. Queries that are not in the answer get the hash split.
     """
     files = [(_SPLIT_OF_STEM.get(stem.casefold()), query_ids) for stem, query_ids in judged if query_ids]
     named = {split for split, _ in files}
@@ -168,7 +183,8 @@ def given_splits(judged: Iterable[tuple[str, set[str]]]) -> dict[str, Split]:
             if split == wanted:
                 found.update(dict.fromkeys(query_ids, split))
     if "dev" not in named:
-        found.update({key: "dev" for key, split in found.items() if split == "train" and assign_split(key) == "dev"})
+        train = [query_id for query_id, split in found.items() if split == "train"]
+        found.update({q: "dev" for q in train if assign_split(key_of.get(q, q)) == "dev"})
     return found
 
 
@@ -216,11 +232,44 @@ def _batch_files(folder: Path) -> list[Path]:
         SourceError: the folder, or what is called `qrels` in it, cannot be listed.
     """
     names = _list(folder)
-    judgements = _list(folder / _QRELS) if _QRELS in names else []
-    # Hidden ones are left out: macOS archives bring a binary `._test.tsv` beside each `test.tsv`.
-    shown = sorted(name for name in judgements if name.endswith(".tsv") and not name.startswith("."))
-    texts = [folder / name for name in (_CORPUS, _QUERIES) if name in names]
-    return texts + [folder / _QRELS / name for name in shown]
+    if _QRELS in names:
+        # Hidden ones are left out: macOS archives bring a binary `._test.tsv` beside each `test.tsv`.
+        shown = sorted(name for name in _list(folder / _QRELS) if name.endswith(_TABLES) and not name.startswith("."))
+        judgements = [folder / _QRELS / name for name in shown]
+    else:
+        judgements = [folder / name for name in sorted(names) if name in {f"{_QRELS}{ending}" for ending in _TABLES}]
+    return [folder / name for name in _TEXTS if name in names] + judgements
+
+
+def _unread(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+    """Files that look like data and are not read, with the reason: what a misnamed file holds would be missed in silence."""
+    entries = [folder / name for name in _list(folder)]
+    if folder / _QRELS in entries:
+        entries += [folder / _QRELS / name for name in _list(folder / _QRELS)]
+    found = {}
+    for path in sorted(set(entries) - set(files)):
+        if path.name.endswith(_DATA_ENDINGS) and not path.name.startswith(".") and _is_a(stat.S_ISREG, path):
+            found[_shown(path.relative_to(folder).as_posix())] = _why_unread(path)
+    return found
+
+
+def _why_unread(path: Path) -> str:
+    if path.name.endswith(_TABLES):
+        return f"judgements are read from {_QRELS}/, or from {_QRELS}.tsv where there is no such folder: move it there"
+    if ".json" in path.name:
+        return f"documents are read from {_CORPUS} and queries from {_QUERIES} (also .gz): rename it"
+    return f"it has no ending that is read ({', '.join(_TABLES)} for judgements, .jsonl for texts): write it as one of these"
+
+
+def _texts_of(files: Sequence[Path], name: str) -> Iterator[tuple[str, str, str]]:
+    """Records of a batch's corpus or queries file, plain or compressed; nothing where it brings none."""
+    found = [path for path in files if path.name in (name, name + _GZIP)]
+    if len(found) > 1:
+        raise SourceError(
+            f"{found[0].parent}: {name} is there twice, plain and as {_GZIP}; expected one: remove the other"
+        )
+    for path in found:
+        yield from _read_texts(path)
 
 
 def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:
@@ -306,7 +355,7 @@ def _malformed(path: Path, number: int, expected: str, found: str) -> MalformedR
 def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of every line that is not blank, from 1."""
     with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_unpacked(path, file), start=1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             try:
                 text = content.decode("utf-8").rstrip("\r\n")
@@ -315,6 +364,19 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise _malformed(path, number, "UTF-8 text", f"bytes {found}") from error
             if text.strip():
                 yield number, text
+
+
+def _unpacked(path: Path, file: BufferedReader) -> Iterator[bytes]:
+    """The lines of a file, decompressed where its name ends with `.gz`."""
+    if not path.name.endswith(_GZIP):
+        yield from file
+        return
+    try:
+        yield from gzip.GzipFile(fileobj=file)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(
+            f"{_shown(path)} cannot be decompressed: {error}; expected a whole gzip file: copy it again"
+        ) from error
 
 
 def _read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -383,22 +445,62 @@ def _read_judgements(files: Iterable[Path]) -> tuple[list[Qrel], list[tuple[str,
             if known != qrel.relevance:
                 expected = f"score {known} for ({qrel.query_id!r}, {qrel.doc_id!r}) as judged before"
                 raise _malformed(path, number, expected, str(qrel.relevance))
-        judged.append((path.stem, query_ids))
+        judged.append((path.name.split(".")[0], query_ids))
     return [Qrel(*pair, relevance) for pair, relevance in relevance_of.items()], judged
 
 
 def _iter_qrels(path: Path) -> Iterator[tuple[int, Qrel]]:
-    """Line number and judgement; BEIR rows `query-id corpus-id score` (with a header or without) or TREC rows."""
+    """Line number and judgement; rows `query-id corpus-id score`, columns by name where there is a header, or TREC rows."""
+    columns: tuple[int, ...] = ()
     width = 0
     for number, line in _iter_lines(path):
-        cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
-        is_first, width = width == 0, width or len(cells)
-        if is_first and cells[0].casefold() in _HEADER_IDS and not _INTEGER.fullmatch(cells[-1]):
-            continue
-        if len(cells) not in (3, 4) or not all(cells):
-            raise _malformed(path, number, "`query-id corpus-id score` or TREC's `qid 0 docid rel`", line)
-        if len(cells) != width:
-            raise _malformed(path, number, f"{width} columns as in the lines before", line)
-        if not _INTEGER.fullmatch(cells[-1]):
-            raise _malformed(path, number, "an integer score in the last column", line)
-        yield number, Qrel(cells[0], cells[-2], int(cells[-1]))
+        cells = _cells(path, line)
+        if not columns:
+            width, columns = len(cells), _header(path, number, cells, line)
+            if columns:
+                continue
+            columns = _columns_without_header(path, number, cells, line)
+        if len(cells) != width or not all(cells[column] for column in columns):
+            raise _malformed(path, number, f"{width} columns as in the lines before (`query-id corpus-id score`)", line)
+        if width == 4 and columns == _TREC and cells[1] not in _TREC_ITERATIONS:
+            raise _malformed(
+                path, number, "0 or Q0 in the second of four columns, as in TREC's `qid 0 docid rel`", line
+            )
+        query_id, doc_id, score = (cells[column] for column in columns)
+        integer = _INTEGER.fullmatch(score)
+        if integer is None:
+            raise _malformed(path, number, "an integer score", score)
+        yield number, Qrel(query_id, doc_id, int(integer[1]))
+
+
+def _cells(path: Path, line: str) -> list[str]:
+    if ".csv" in path.name:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    return [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+
+
+def _header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[int, ...]:
+    """Places of query, document and score as the header names them; nothing where the line is a judgement.
+
+    Raises:
+        MalformedRecordError: the line ends with no number, and names other columns.
+    """
+    names = [cell.casefold() for cell in cells]
+    found = [[place for place, name in enumerate(names) if name in known] for known in _COLUMNS]
+    if all(len(places) == 1 for places in found):
+        return tuple(places[0] for places in found)
+    if any(_INTEGER.fullmatch(cell) for cell in cells[2:]):
+        return ()
+    raise _malformed(
+        path, number, "a header that names query-id, corpus-id and score, or a judgement with an integer score", line
+    )
+
+
+def _columns_without_header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[int, ...]:
+    if len(cells) == 3:
+        return (0, 1, 2)
+    if len(cells) == 4 and cells[1] in _TREC_ITERATIONS:
+        return _TREC
+    raise _malformed(
+        path, number, "`query-id corpus-id score`, TREC's `qid 0 docid rel`, or a header that names more columns", line
+    )

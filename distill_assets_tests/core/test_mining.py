@@ -11,7 +11,6 @@ from distill_assets.core.mining import (
     MiningRules,
     drop_judged_positives,
     drop_near_identical,
-    drop_own_document,
     fuse_candidates,
     is_near_identical,
     mine_hard_negatives,
@@ -40,11 +39,6 @@ def test_fuse_candidates_keeps_where_each_came_from() -> None:
 def test_drop_judged_positives() -> None:
     """A positive among the negatives teaches the student to rank the right answer low."""
     assert ids(list(drop_judged_positives(fuse_candidates(["a", "b", "c"], []), {"b"}))) == ["a", "c"]
-
-
-def test_drop_own_document() -> None:
-    """In ArguAna the query is itself a document: it is always on top and never a real negative."""
-    assert ids(list(drop_own_document(fuse_candidates(["q1", "b"], []), "q1"))) == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -136,21 +130,19 @@ def test_mine_hard_negatives_end_to_end() -> None:
         "n2": "second negative",
         "n3": "third",
     }
-    mined = mine_hard_negatives(
-        "q", ["p", "q", "n1", "n3"], ["twin", "n2", "n1", "p"], positives={"p"}, texts=texts, rules=RULES
-    )
-    # p: 1/61 + 1/64 = 0.03202; n1: 1/63 + 1/63 = 0.03175; n2: 1/62 = 0.01613; n3: 1/64 = 0.01563.
+    mined = mine_hard_negatives(["p", "n1", "n3"], ["twin", "n2", "n1", "p"], positives={"p"}, texts=texts, rules=RULES)
+    # p: 1/61 + 1/64 = 0.03202; n1: 1/62 + 1/63 = 0.03200; n2: 1/62 = 0.01613; n3: 1/63 = 0.01587.
     assert [(c.doc_id, c.rank, c.source, c.bm25_rank, c.dense_rank) for c in mined] == [
         ("p", 1, "both", 1, 4),
-        ("n1", 2, "both", 3, 3),
+        ("n1", 2, "both", 2, 3),
         ("n2", 3, "dense", None, 2),
     ]
-    assert [c.rrf_score for c in mined] == pytest.approx([1 / 61 + 1 / 64, 2 / 63, 1 / 62])
+    assert [c.rrf_score for c in mined] == pytest.approx([1 / 61 + 1 / 64, 1 / 62 + 1 / 63, 1 / 62])
 
 
 def test_mine_hard_negatives_with_a_positive_that_left_the_corpus() -> None:
     """A judgement outlives its document: mining goes on without it."""
-    mined = mine_hard_negatives("q", ["n1"], [], positives={"gone"}, texts={"n1": "text"}, rules=RULES)
+    mined = mine_hard_negatives(["n1"], [], positives={"gone"}, texts={"n1": "text"}, rules=RULES)
     assert ids(mined) == ["n1"]
 
 
@@ -164,7 +156,7 @@ def test_mining_compares_no_more_candidates_than_it_needs() -> None:
             return super().get(key, default)
 
     texts = Recording({f"d{i}": f"document number {i}" for i in range(1000)})
-    mine_hard_negatives("q", list(texts), [], positives={"d0"}, texts=texts, rules=RULES)
+    mine_hard_negatives(list(texts), [], positives={"d0"}, texts=texts, rules=RULES)
     assert asked == ["d1", "d2"]
 
 
@@ -191,14 +183,14 @@ def test_mining_rules_refuse_values_that_mean_nothing(field: str, value: float) 
 def test_mined_are_the_positives_found_and_the_best_of_the_others(
     bm25: list[str], dense: list[str], positives: set[str], wanted: int
 ) -> None:
-    """Whatever the rankings: distinct, not the own document, every answer found, ranked 1..n, best fused score first."""
+    """Whatever the rankings: distinct, every answer found, ranked 1..n, best fused score first."""
     texts = {d: f"text {d}" for d in "abcdefgh"}
     rules = MiningRules(num_negatives=wanted)
-    mined = mine_hard_negatives("a", bm25[:5], dense[:5], positives=positives, texts=texts, rules=rules)
-    found = (set(bm25[:5]) | set(dense[:5])) - {"a"}
+    mined = mine_hard_negatives(bm25[:5], dense[:5], positives=positives, texts=texts, rules=rules)
+    found = set(bm25[:5]) | set(dense[:5])
     assert set(ids(mined)) & positives == found & positives
     negatives = [d for d in ids(mined) if d not in positives]
-    everything = [c.doc_id for c in fuse_candidates(bm25[:5], dense[:5]) if c.doc_id not in {"a", *positives}]
+    everything = [c.doc_id for c in fuse_candidates(bm25[:5], dense[:5]) if c.doc_id not in positives]
     assert negatives == everything[:wanted]
     assert [c.rank for c in mined] == list(range(1, len(mined) + 1))
     assert mined == sorted(mined, key=lambda c: (c.rrf_score, c.doc_id), reverse=True)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.records import Query
+from distill_assets.core.records import Query, is_own_document, normalise
 from distill_assets.core.retrieval import fuse_reciprocal_rank, fuse_runs, rank, without_own
 
 small = settings(max_examples=60, deadline=None)
@@ -85,6 +85,23 @@ def test_runs_are_fused_query_by_query() -> None:
 
 def test_a_query_that_is_a_document_does_not_find_itself() -> None:
     """ArguAna's queries are documents of the corpus: found first, each halves its own nDCG."""
-    queries = [Query("d1", "text", "test"), Query("q", "text", "test")]
-    ranking = [("d1", 2.0), ("d2", 1.0)]
-    assert without_own(queries, [ranking, ranking]) == {"d1": [("d2", 1.0)], "q": ranking}
+    queries = [Query("d1", "To  BE or not", "test"), Query("q", "to be", "test")]
+    contents = {"d1": "Hamlet To be or not", "d2": "to be or not", "d3": "to be or not to be"}
+    ranking = [("d1", 2.0), ("d2", 1.0), ("d3", 0.5)]
+    assert without_own(queries, [ranking, ranking], contents, {}) == {"d1": [("d3", 0.5)], "q": ranking}
+
+
+def test_without_own_keeps_what_is_judged_and_ids_that_only_coincide() -> None:
+    """A FAQ that numbers questions and answers alike had every answer taken out of every ranking: all systems at 0.000."""
+    queries = [Query("1", "where is it", "test"), Query("2", "one word", "test")]
+    contents = {"1": "in the attic", "2": "one word"}
+    ranking = [("1", 2.0), ("2", 1.0)]
+    found = without_own(queries, [ranking, ranking], contents, {"2": {"2": 1}})
+    assert found == {"1": ranking, "2": ranking}
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_own_is_equality_of_normalised_texts(text: str, content: str) -> None:
+    """The short look at a document's beginning must not decide otherwise than the whole comparison."""
+    for asked, found in ((text, content), (text, f"  {text.upper()}"), (f"{text} {content}", f"{text}\n{content} ")):
+        assert is_own_document(Query("q", asked, "test"), "d", found, ()) == (normalise(asked) == normalise(found))

@@ -96,10 +96,20 @@ def test_duplicate_query_ids_are_refused() -> None:
 @pytest.mark.parametrize("text", ["", "  ", "\n\t"])
 def test_empty_texts_are_refused(text: str) -> None:
     """An encoder gives empty text a vector too, which then ranks like any other."""
-    with pytest.raises(SourceError, match=r"1 document texts are empty, first id 'd9'"):
+    with pytest.raises(SourceError, match=r"1 of 1 document texts are blank, first id 'd9'"):
         check_collection([Document("d9", "", text)], [], [], where="w", max_unknown_share=0.0)
-    with pytest.raises(SourceError, match=r"1 query texts are empty, first id 'q9'"):
+    with pytest.raises(SourceError, match=r"1 of 1 query texts are blank, first id 'q9'"):
         check_collection(DOCUMENTS, [Query("q9", text, "dev")], [], where="w", max_unknown_share=0.0)
+
+
+def test_a_few_blank_texts_are_dropped_and_counted_with_their_judgements() -> None:
+    """One blank record of FiQA or Cranfield as published refused the whole collection."""
+    documents = [Document(f"d{i}", "", "text" if i else " ") for i in range(20)]
+    queries = [Query(f"q{i}", "text" if i else "", "train") for i in range(20)]
+    judged = [Qrel("q0", "d1", 1), Qrel("q1", "d0", 1), Qrel("q1", "d1", 1)]
+    found = check_collection(documents, queries, judged, where="w", max_unknown_share=0.0)
+    assert (len(found.documents), len(found.queries), found.num_blank) == (19, 19, 2)
+    assert (found.qrels, found.num_dropped_qrels) == ([Qrel("q1", "d1", 1)], 2)
 
 
 def test_unknown_judgements_up_to_the_threshold_are_dropped_and_counted() -> None:

@@ -1,5 +1,6 @@
 """BEIR folders: format, splits, inboxes, and every bad input with file and line."""
 
+import gzip
 import json
 import os
 import socket
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     return write_batch(
         tmp_path / "tiny",
         {"d1": "one", "d2": "two"},
-        dict.fromkeys(HASHED, "what"),
+        {key: key for key in HASHED},
         train="1 d1 1\n11 d2 1\n",
         test="6 d1 2\n",
     )
@@ -377,28 +378,28 @@ def test_without_a_dev_file_the_dev_bucket_of_train_becomes_dev(folder: Path) ->
     """Steps and champions would be chosen on nothing, or on test. Train queries never enter test."""
     assert assign_split("6") == "test"
     assert read_splits(folder) == {"1": "train", "11": "dev", "6": "test", "2": "train"}
-    assert given_splits([("train", {"6", "11"}), ("test", {"2"})]) == {"6": "train", "11": "dev", "2": "test"}
+    assert given_splits([("train", {"6", "11"}), ("test", {"2"})], {}) == {"6": "train", "11": "dev", "2": "test"}
 
 
 @pytest.mark.parametrize("stem", ["test", "train", "dev"])
 def test_a_single_file_falls_back_to_the_hash_split(tmp_path: Path, stem: str) -> None:
     """SQuAD's only file is test.tsv: all queries in test would leave nothing to train on."""
     rows = "".join(f"{query_id} d1 1\n" for query_id in HASHED)
-    folder = write_batch(tmp_path / "t", {"d1": "one"}, dict.fromkeys(HASHED, "what"), **{stem: rows})
+    folder = write_batch(tmp_path / "t", {"d1": "one"}, {key: key for key in HASHED}, **{stem: rows})
     assert read_splits(folder) == HASHED
 
 
 def test_a_file_with_a_header_alone_does_not_count(tmp_path: Path) -> None:
     """An empty dev.tsv would otherwise switch off both rules above: no dev query, and no word about it."""
-    folder = write_batch(tmp_path / "t", {"d1": "one"}, dict.fromkeys(HASHED, "what"), dev="", test="1 d1 1\n6 d1 1\n")
+    folder = write_batch(tmp_path / "t", {"d1": "one"}, {key: key for key in HASHED}, dev="", test="1 d1 1\n6 d1 1\n")
     assert read_splits(folder) == HASHED
 
 
 def test_unjudged_queries_and_other_files_get_the_hash_split() -> None:
     """A file called `holdout` decides nothing; guessing train would train on it."""
-    assert given_splits([("holdout", {"6"})]) == {}
-    assert given_splits([("holdout", {"6", "1"}), ("Train", {"1"}), ("VAL", {"2"})]) == {"1": "train", "2": "dev"}
-    assert given_splits([]) == {}
+    assert given_splits([("holdout", {"6"})], {}) == {}
+    assert given_splits([("holdout", {"6", "1"}), ("Train", {"1"}), ("VAL", {"2"})], {}) == {"1": "train", "2": "dev"}
+    assert given_splits([], {}) == {}
 
 
 def test_a_split_does_not_move_when_the_batch_grows(folder: Path) -> None:
@@ -408,7 +409,7 @@ def test_a_split_does_not_move_when_the_batch_grows(folder: Path) -> None:
     write_batch(
         folder,
         {"d1": "one", "d2": "two", "d3": "three"},
-        dict.fromkeys((*HASHED, "30", "31"), "what"),
+        {key: key for key in (*HASHED, "30", "31")},
         train="30 d3 1\n1 d1 1\n11 d2 1\n",
         test="31 d3 1\n6 d1 2\n",
     )
@@ -526,7 +527,7 @@ def test_duplicate_ids_and_empty_texts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"1 document ids occur more than once, first '1'"):
         BeirSource(folder).read("t")
     write_batch(folder, {"1": "one", "2": " "})
-    with pytest.raises(SourceError, match=r"1 document texts are empty, first id '2'"):
+    with pytest.raises(SourceError, match=r"1 of 2 document texts are blank, first id '2'"):
         BeirSource(folder).read("t")
 
 
@@ -564,3 +565,72 @@ def test_squad_dev_gets_train_and_dev_queries_from_its_only_file() -> None:
     assert 2200 < splits.count("train") < 2450
     assert splits.count("dev") > 200
     assert splits.count("test") > 200
+
+
+def write_judged(folder: Path, judgements: str) -> Path:
+    """A folder of one document and one query whose file of judgements is exactly this."""
+    write_batch(folder, {"1": "one"}, {"q": "what"}, test="")
+    (folder / "qrels" / "test.tsv").write_text(judgements, encoding="utf-8")
+    return folder
+
+
+def test_judgements_go_by_the_names_of_a_header(tmp_path: Path) -> None:
+    """A fourth column was taken for the relevance and the third for the document: 60 queries judged a document "1" with 7."""
+    folder = write_judged(tmp_path / "t", "qid\tdocid\trel\tannotator\nq\t1\t2\t7\n")
+    assert BeirSource(folder).read("t").qrels == [Qrel("q", "1", 2)]
+    write_judged(folder, "score\tcorpus-id\tquery-id\n2\t1\tq\n")
+    assert BeirSource(folder).read("t").qrels == [Qrel("q", "1", 2)]
+
+
+def test_four_columns_without_a_header_are_trecs_or_refused(tmp_path: Path) -> None:
+    """Without a header only the constant 0 or Q0 says that the second column is not the document."""
+    folder = write_judged(tmp_path / "t", "q 0 1 2\n")
+    assert BeirSource(folder).read("t").qrels == [Qrel("q", "1", 2)]
+    for rows in ("q 1 1 7\n", "q 0 1 2\nq 5 1 2\n"):
+        write_judged(folder, rows)
+        with pytest.raises(MalformedRecordError, match="TREC"):
+            BeirSource(folder).read("t")
+
+
+def test_integral_scores_are_integers(tmp_path: Path) -> None:
+    """A table program writes 1 as 1.0; 1.5 is no grade, and rounding it would change what somebody judged."""
+    folder = write_judged(tmp_path / "t", "q 1 1.0\n")
+    assert BeirSource(folder).read("t").qrels == [Qrel("q", "1", 1)]
+    write_judged(folder, "q 1 1\nq 1 1.5\n")
+    with pytest.raises(MalformedRecordError, match=r"line 2: expected an integer score, found '1.5'"):
+        BeirSource(folder).read("t")
+
+
+def test_compressed_texts_judgements_at_the_root_and_commas_are_read(tmp_path: Path) -> None:
+    """Each of these was passed over: the batch counted as one that brings none."""
+    folder = write_batch(tmp_path / "t", {"1": "one"}, {"q": "what"})
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress((folder / "corpus.jsonl").read_bytes()))
+    (folder / "corpus.jsonl").unlink()
+    before = BeirSource(folder).fingerprint("t")
+    (folder / "qrels.csv").write_text('query-id,corpus-id,score\n"q","1",2\n', encoding="utf-8")
+    found = BeirSource(folder).read("t")
+    assert ([d.text for d in found.documents], found.qrels, found.unread) == (["one"], [Qrel("q", "1", 2)], {})
+    assert BeirSource(folder).fingerprint("t") != before
+    (folder / "corpus.jsonl.gz").write_bytes(b"no archive")
+    with pytest.raises(SourceError, match="cannot be decompressed"):
+        BeirSource(folder).read("t")
+
+
+def test_what_is_not_read_is_told(tmp_path: Path) -> None:
+    """A file with another name brings nothing, and nobody says so."""
+    folder = write_batch(tmp_path / "t", {"1": "one"}, {"q": "what"}, test="q 1 1\n")
+    for name in ("qrels.tsv", "documents.jsonl", "qrels/old.parquet", "README.md", ".hidden.tsv", "_READY"):
+        (folder / name).write_text("x", encoding="utf-8")
+    unread = BeirSource(folder).read("t").unread
+    assert list(unread) == ["documents.jsonl", "qrels/old.parquet", "qrels.tsv"]
+    assert "rename it" in unread["documents.jsonl"] and "move it" in unread["qrels.tsv"]
+
+
+def test_a_question_that_is_typed_twice_stands_in_one_split(tmp_path: Path) -> None:
+    """Split by id, a log's repeats were trained on and tested; then the batch was refused for it."""
+    texts = [f"where is the {i}" for i in range(40)]
+    queries = {f"q{i}": texts[i // 2].upper() if i % 2 else f" {texts[i // 2]} " for i in range(80)}
+    rows = "".join(f"{query_id} d1 1\n" for query_id in queries)
+    splits = read_splits(write_batch(tmp_path / "t", {"d1": "one"}, queries, test=rows))
+    assert all(splits[f"q{i}"] == splits[f"q{i + 1}"] for i in range(0, 80, 2))
+    assert set(splits.values()) == {"train", "dev", "test"}
