@@ -70,6 +70,10 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused."
     )
 
+    local_ids: bool = Field(
+        False,
+        description="Ids are a batch's own: the same id in two batches names two documents. They then read BATCH/ID everywhere.",
+    )
     max_leaked_queries: float = Field(
         0.05,
         ge=0,

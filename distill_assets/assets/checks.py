@@ -29,6 +29,13 @@ class Check:
 
 CHECKS: tuple[Check, ...] = (
     Check(
+        name="files_read",
+        asset="corpus",
+        is_blocking=False,
+        meaning="Every file of the batch that looks like data was read, and no text was blank.",
+        next_step="Do what the sample says of each file, or take it out of the folder. Blank texts are dropped with their judgements.",
+    ),
+    Check(
         name="documents_not_empty",
         asset="corpus",
         is_blocking=True,
@@ -41,6 +48,14 @@ CHECKS: tuple[Check, ...] = (
         is_blocking=False,
         meaning="Few documents say exactly what another one says, in this batch or another.",
         next_step="Remove the copies: a copy of a relevant document that nobody judged counts as a mistake of every system.",
+    ),
+    Check(
+        name="ids_keep_their_text",
+        asset="corpus",
+        is_blocking=False,
+        meaning="The ids of the batch stand for the same documents in the other batches.",
+        next_step="The document of the batch that is last by name replaces the other one, whose judgements do not count any more. "
+        "Where two sources number alike, set local_ids = true; where the text was written anew, judge it anew.",
     ),
     Check(
         name="leakage_within_limit",

@@ -17,18 +17,22 @@ from distill_assets.core.quality import (
     judge_coverage,
     judge_duplicates,
     judge_empty_documents,
+    judge_files,
+    judge_identity,
     judge_leakage,
     judge_missing_positives,
 )
-from distill_assets.core.records import Collection, Document, Qrel, Query, hash_text
+from distill_assets.core.records import Collection, Document, Qrel, Query, hash_text, normalise
 from distill_assets.core.splits import find_twins
 from distill_assets.sources.base import Source, read_settled
+from distill_assets.storage.collection import CONTENT
 from distill_assets.storage.warehouse import SliceWrite, utc_now
 
 
 def corpus(inputs: Inputs) -> Made:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
-    documents = _read(inputs).documents
+    collection = _read(inputs)
+    documents = collection.documents
     rows = pa.table(
         {
             "doc_id": pa.array([d.doc_id for d in documents], pa.string()),
@@ -37,7 +41,7 @@ def corpus(inputs: Inputs) -> Made:
             "content_hash": pa.array([hash_text(d.content) for d in documents], pa.string()),
         }
     )
-    return _made(rows, _judge_documents(inputs, documents))
+    return _made(rows, _judge_documents(inputs, collection))
 
 
 def queries(inputs: Inputs) -> Made:
@@ -47,6 +51,7 @@ def queries(inputs: Inputs) -> Made:
         {
             "query_id": pa.array([q.query_id for q in found], pa.string()),
             "text": pa.array([q.text for q in found], pa.string()),
+            "text_key": pa.array([hash_text(normalise(q.text)) for q in found], pa.string()),
             "split": pa.array([q.split for q in found], pa.string()),
         }
     )
@@ -91,12 +96,28 @@ def _made(rows: pa.Table, verdicts: Mapping[str, Verdict], metadata: Mapping[str
     return Made(rows=rows, verdicts=verdicts, metadata=sample | dict(metadata or {}))
 
 
-def _judge_documents(inputs: Inputs, documents: list[Document]) -> dict[str, Verdict]:
+def _judge_documents(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
+    documents = collection.documents
     hash_of = {document.doc_id: hash_text(document.content) for document in documents}
     return {
+        "files_read": judge_files(collection.unread, collection.num_blank),
         "documents_not_empty": judge_empty_documents({d.doc_id: d.content for d in documents}),
         "documents_distinct": judge_duplicates(hash_of, _same_content_elsewhere(inputs, hash_of)),
+        "ids_keep_their_text": judge_identity(len(documents), _other_texts(inputs, documents)),
     }
+
+
+def _other_texts(inputs: Inputs, documents: list[Document]) -> list[tuple[str, str, str, str]]:
+    """(doc_id, text here, batch, text there) of ids of this batch that have another text in another batch, by id and batch."""
+    content_of = {document.doc_id: document.content for document in documents}
+    hashes = [hash_text(content) for content in content_of.values()]
+    rows = inputs.project.places.warehouse.query(
+        f"SELECT doc_id, batch, {CONTENT} AS content FROM corpus JOIN incoming USING (doc_id) "
+        "WHERE corpus.content_hash <> incoming.content_hash AND batch IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL",
+        [inputs.others("corpus")],
+        tables={"incoming": pa.table({"doc_id": list(content_of), "content_hash": hashes})},
+    )
+    return [(r["doc_id"], content_of[r["doc_id"]], r["batch"], r["content"]) for r in rows.to_pylist()]
 
 
 def _same_content_elsewhere(inputs: Inputs, hash_of: Mapping[str, str]) -> list[tuple[str, str, str]]:

@@ -72,7 +72,7 @@ class Inputs:
             self.versions = reads.versions(moment)
             collection = project.collection.on(connection, moment.state.batches)
             self._values = {name: LOADERS[name](collection, moment) for name in self.versions if name in LOADERS}
-            self.batches, self._left_out = list(moment.state.batches), collection.left_out
+            self.batches, self._view_parameters = list(moment.state.batches), collection.parameters
             self._slices, self._recipes = moment.state.slices, moment.recipes
 
     def __getattr__(self, name: str) -> Any:
@@ -119,7 +119,7 @@ class Inputs:
     @property
     def view_parameters(self) -> dict[str, Any]:
         """Parameters of the statements that build on `storage/collection.py`."""
-        return {"batches": self.batches, "left_out": list(self._left_out)}
+        return self._view_parameters
 
     def slice_versions(self, tables: Sequence[str]) -> dict[str, dict[str, str]]:
         """Data version of every batch's slice, by table: the way back from a model to its data."""

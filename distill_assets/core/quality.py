@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_assets.core.agreement import mean_kendall_tau_b
+from distill_assets.core.identity import is_same_document
 from distill_assets.core.records import SPLITS, Query, Split
 from distill_assets.core.splits import gives_way
 
@@ -97,6 +98,37 @@ def judge_duplicates(hash_of: Mapping[str, str], elsewhere: Sequence[tuple[str, 
         f"warned above {MAX_DUPLICATE_SHARE:.0%}",
         {"num_duplicates": len(copies), "share_duplicates": share},
         copies[:MAX_SAMPLES],
+    )
+
+
+def judge_files(unread: Mapping[str, str], num_blank: int) -> Verdict:
+    """Whether everything was read that a batch's folder holds; `unread` says why a file was not."""
+    return Verdict(
+        not unread and not num_blank,
+        f"{len(unread)} files that look like data were not read; {num_blank} blank texts were dropped",
+        {"num_unread_files": len(unread), "num_blank": num_blank},
+        [{"file": name, "reason": reason} for name, reason in list(unread.items())[:MAX_SAMPLES]],
+    )
+
+
+def judge_identity(num_documents: int, changed: Sequence[tuple[str, str, str, str]]) -> Verdict:
+    """Whether the ids of a batch stand for the same documents in the other batches.
+
+    `changed` are (doc_id, the batch's text, the other batch, its text) of ids with two texts. An edit may be meant; another document
+    under the same id replaces the one that is first by the name of its batch, and judgements of that one do not count any more.
+    """
+    other = [row for row in changed if not is_same_document(row[1], row[3])]
+    batches = sorted({row[2] for row in other})
+    told = f" (in {', '.join(batches[:3])})" if batches else ""
+    return Verdict(
+        not other,
+        f"{len({row[0] for row in other}):,} of {num_documents:,} ids stand for another document in another batch{told}, "
+        f"{len({row[0] for row in changed} - {row[0] for row in other}):,} for an edited text",
+        {"num_other_documents": len({row[0] for row in other}), "num_changed": len({row[0] for row in changed})},
+        [
+            {"doc_id": doc_id, "here": text[:80], "batch": batch, "there": there[:80]}
+            for doc_id, text, batch, there in other[:MAX_SAMPLES]
+        ],
     )
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import duckdb
 
 from distill_assets.core.errors import MissingPartitionError, SourceError
+from distill_assets.core.identity import is_same_document
 from distill_assets.core.records import SPLITS, fingerprint
 from distill_assets.core.splits import leaked_queries
 from distill_assets.settings import INBOX, Settings
 from distill_assets.sources.base import Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.storage.collection import Collection
+from distill_assets.storage.collection import Collection, changed_documents
 from distill_assets.storage.tables import TABLES
 from distill_assets.storage.warehouse import SliceInfo, Warehouse, slices_in
 
@@ -82,11 +83,16 @@ class CollectionHandle:
     def on(self, connection: duckdb.DuckDBPyConnection, batches: Sequence[str]) -> Collection:
         """These batches as one collection, on a connection that the caller has, inside its transaction."""
         slices = slices_in(connection)
-        key = ("left out", self.near_identical, *_content(slices, ("queries",), batches))
-        if key not in _known:
+        leaks = ("left out", self.near_identical, *_content(slices, ("queries",), batches))
+        if leaks not in _known:
             queries = Collection(connection, tuple(batches), ()).queries(SPLITS)
-            _remember(key, tuple(sorted(leaked_queries(queries, jaccard=self.near_identical))))
-        return Collection(connection, tuple(batches), _known[key])
+            _remember(leaks, tuple(sorted(leaked_queries(queries, jaccard=self.near_identical))))
+        left_out = _known[leaks]
+        texts = ("displaced", *_content(slices, ("corpus",), batches))
+        if texts not in _known:
+            changed = changed_documents(connection, batches)
+            _remember(texts, tuple((b, d) for b, d, former, now in changed if not is_same_document(former, now)))
+        return Collection(connection, tuple(batches), left_out, _known[texts])
 
     def _slices(self) -> Slices:
         return self.warehouse.all_slices() if self.warehouse.exists() else {}
@@ -189,4 +195,4 @@ def open_source(settings: Settings) -> Source:
         return PythonApiSource(settings.packages, body_words=settings.body_words)
     if settings.collection == INBOX:
         path.mkdir(parents=True, exist_ok=True)
-    return BeirSource(path, max_unknown_qrels=settings.max_unknown_qrels)
+    return BeirSource(path, max_unknown_qrels=settings.max_unknown_qrels, local_ids=settings.local_ids)

@@ -82,11 +82,13 @@ class BeirSource:
     Attributes:
         root: the folder.
         max_unknown_qrels: share of judgements that may name an unknown id; they are dropped and counted.
+        local_ids: whether ids are put behind the batch's name, so that two batches may number alike.
         name: what the leaderboard calls the collection; `beir:` and the folder name when empty.
     """
 
     root: Path
     max_unknown_qrels: float = 0.05
+    local_ids: bool = False
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -122,7 +124,9 @@ class BeirSource:
 
     def fingerprint(self, batch: str) -> str:
         """Hash of the bytes of the batch's files, and of what else decides whether and how they are read."""
-        return fingerprint(READER_VERSION, self.max_unknown_qrels, *_of_each_file(self._folder(batch), _digest))
+        return fingerprint(
+            READER_VERSION, self.max_unknown_qrels, self.local_ids, *_of_each_file(self._folder(batch), _digest)
+        )
 
     def read(self, batch: str) -> Collection:
         """Read one batch.
@@ -141,7 +145,8 @@ class BeirSource:
         queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, text in asked]
         documents = [Document(*fields) for fields in _texts_of(files, _CORPUS)]
         found = check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
-        return replace(found, unread=_unread(folder, files))
+        found = replace(found, unread=_unread(folder, files))
+        return _with_local_ids(found, batch) if self.local_ids else found
 
     def _folder(self, batch: str) -> Path:
         # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
@@ -165,6 +170,15 @@ class BeirSource:
                 "put a BEIR folder there (at least one of the three) or correct the path"
             )
         return found
+
+
+def _with_local_ids(collection: Collection, batch: str) -> Collection:
+    return replace(
+        collection,
+        documents=[replace(d, doc_id=f"{batch}/{d.doc_id}") for d in collection.documents],
+        queries=[replace(q, query_id=f"{batch}/{q.query_id}") for q in collection.queries],
+        qrels=[Qrel(f"{batch}/{q.query_id}", f"{batch}/{q.doc_id}", q.relevance) for q in collection.qrels],
+    )
 
 
 def given_splits(judged: Iterable[tuple[str, set[str]]], key_of: Mapping[str, str]) -> dict[str, Split]:

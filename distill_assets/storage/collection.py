@@ -2,7 +2,9 @@
 
 Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named
 after its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document
-exists. A train or dev query that repeats a query of a later split is left out (`core/splits.py`).
+exists, and for every query of its split that asks the same in the same words. It does not count where its batch brought another
+document under that id than the one that stands now (`core/identity.py`). A train or dev query that repeats a query of a later split
+is left out (`core/splits.py`).
 
 Every read of one `Collection` sees the same snapshot, because it happens on one connection.
 """
@@ -23,7 +25,8 @@ Qrels = dict[str, dict[str, int]]
 CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
 # `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
 TEXT_HASH = "sha256(text)[1:32]"
-# Parameters: $batches are those of the collection, $left_out are ids of repeated queries.
+# Parameters: $batches are those of the collection, $left_out are ids of repeated queries, $displaced are documents of a batch whose id
+# stands for another text now.
 VIEWS = f"""
     current AS (SELECT unnest($batches::VARCHAR[]) AS batch),
     documents AS (
@@ -31,14 +34,22 @@ VIEWS = f"""
         FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id
     ),
     asked AS (
-        SELECT query_id, max(batch) AS batch, arg_max(text, batch) AS text, arg_max(split, batch) AS split
+        SELECT query_id, max(batch) AS batch, arg_max(text, batch) AS text, arg_max(split, batch) AS split,
+            coalesce(arg_max(text_key, batch), query_id) AS text_key
         FROM queries SEMI JOIN current USING (batch) GROUP BY query_id
     ),
     kept AS (SELECT * FROM asked WHERE query_id NOT IN (SELECT unnest($left_out::VARCHAR[]))),
-    judgements AS (
-        SELECT query_id, doc_id, arg_max(relevance, batch) AS relevance FROM qrels SEMI JOIN current USING (batch)
+    displaced AS (SELECT unnest($displaced::STRUCT(batch VARCHAR, doc_id VARCHAR)[], recursive := true)),
+    given AS (
+        SELECT query_id, doc_id, arg_max(relevance, batch) AS relevance
+        FROM qrels SEMI JOIN current USING (batch) ANTI JOIN displaced USING (batch, doc_id)
         WHERE doc_id IN (SELECT doc_id FROM documents)
         GROUP BY query_id, doc_id HAVING arg_max(relevance, batch) > 0
+    ),
+    judgements AS (
+        SELECT same.query_id, doc_id, max(relevance) AS relevance
+        FROM given JOIN asked USING (query_id) JOIN asked AS same ON same.text_key = asked.text_key AND same.split = asked.split
+        GROUP BY same.query_id, doc_id
     ),
     mined AS (
         SELECT query_id, batch, doc_id, rank FROM hard_negatives SEMI JOIN kept USING (query_id, batch)
@@ -80,6 +91,7 @@ class Collection:
     connection: duckdb.DuckDBPyConnection
     batches: tuple[str, ...]
     left_out: tuple[str, ...]
+    displaced: tuple[tuple[str, str], ...] = ()
 
     def view_versions(self, view: str) -> dict[str, str]:
         """Version of one of `VERSIONED` by batch; a batch without a row has none."""
@@ -138,15 +150,36 @@ class Collection:
         """Rows of a statement on `VIEWS`; it may name `$chosen`, which most take for the splits."""
         own = "batch = $batch" if batch else "true"
         sql = sql.format(own=own, splits="(SELECT unnest($chosen::VARCHAR[]))")
-        values = {
-            "batches": list(self.batches),
-            "left_out": list(self.left_out),
-            "batch": batch,
-            "chosen": list(chosen),
-        }
-        return select(self.connection, f"WITH {VIEWS} {sql}", values)
+        return select(
+            self.connection, f"WITH {VIEWS} {sql}", self.parameters | {"batch": batch, "chosen": list(chosen)}
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those of `VIEWS`, for statements that are built on it elsewhere."""
+        displaced = [{"batch": batch, "doc_id": doc_id} for batch, doc_id in self.displaced]
+        return {"batches": list(self.batches), "left_out": list(self.left_out), "displaced": displaced}
 
 
-def view_parameters(batches: Sequence[str], left_out: Sequence[str]) -> dict[str, Any]:
-    """The parameters of `VIEWS`, for statements that are built on it elsewhere."""
-    return {"batches": list(batches), "left_out": list(left_out)}
+def changed_documents(connection: duckdb.DuckDBPyConnection, batches: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """(batch, doc_id, its text, the text that stands now) of documents that a later one of these batches brings with another text."""
+    rows = select(
+        connection,
+        f"""
+        WITH current AS (SELECT unnest($batches::VARCHAR[]) AS batch),
+        changed AS (
+            SELECT doc_id FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id HAVING count(DISTINCT content_hash) > 1
+        ),
+        brought AS (
+            SELECT batch, doc_id, content_hash, {CONTENT} AS content FROM corpus SEMI JOIN current USING (batch)
+            SEMI JOIN changed USING (doc_id)
+        ),
+        standing AS (
+            SELECT doc_id, arg_max(content_hash, batch) AS content_hash, arg_max(content, batch) AS content FROM brought GROUP BY doc_id
+        )
+        SELECT batch, doc_id, brought.content AS former, standing.content AS now FROM brought JOIN standing USING (doc_id)
+        WHERE brought.content_hash <> standing.content_hash ORDER BY batch, doc_id
+        """,
+        {"batches": list(batches)},
+    )
+    return [(row["batch"], row["doc_id"], row["former"], row["now"]) for row in rows.to_pylist()]

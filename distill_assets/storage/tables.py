@@ -108,7 +108,17 @@ TABLES: dict[str, TableSpec] = {
     ),
     "queries": TableSpec(
         asset="queries",
-        columns={"batch": _BATCH, "query_id": _QUERY_ID, "text": _text("The query as typed."), "split": _SPLIT},
+        columns={
+            "batch": _BATCH,
+            "query_id": _QUERY_ID,
+            "text": _text("The query as typed."),
+            "text_key": ColumnSpec(
+                "VARCHAR",
+                "Hash of the normalised text: equal for two ids that ask the same. NULL until it is read again.",
+                True,
+            ),
+            "split": _SPLIT,
+        },
         key_columns=("batch", "query_id"),
         slice_column="batch",
     ),

@@ -21,7 +21,9 @@ from distill_assets.core.quality import (
     judge_coverage,
     judge_duplicates,
     judge_empty_documents,
+    judge_files,
     judge_gate,
+    judge_identity,
     judge_leakage,
     judge_logits,
     judge_losses,
@@ -320,3 +322,23 @@ def test_the_gate_warns_when_a_candidate_is_kept_out() -> None:
 def test_samples_stay_short() -> None:
     """A table of a million rows in an event log takes the UI down with it."""
     assert len(judge_empty_documents({f"d{i}": "-" for i in range(1000)}).samples) == MAX_SAMPLES
+
+
+def test_ids_that_stand_for_other_documents() -> None:
+    """Two help desks that number alike overwrote each other, 29 of 30 documents, and no check said so."""
+    kettle, edited, sofa = "the kettle is in the attic", "the kettle is in the cellar", "every sofa has a guarantee"
+    changed = [("1", sofa, "north", kettle), ("1", sofa, "east", kettle), ("2", edited, "north", kettle)]
+    verdict = judge_identity(30, changed)
+    assert not verdict.passed
+    assert verdict.found == (
+        "1 of 30 ids stand for another document in another batch (in east, north), 1 for an edited text"
+    )
+    assert verdict.samples[0] == {"doc_id": "1", "here": sofa, "batch": "north", "there": kettle}
+    assert judge_identity(30, changed[2:]).passed and judge_identity(0, []).passed
+
+
+def test_files_that_are_not_read_and_blank_texts_are_told() -> None:
+    """What a misnamed file holds is missing in silence."""
+    assert judge_files({}, 0).passed and not judge_files({}, 1).passed
+    verdict = judge_files({"test.csv": "move it"}, 0)
+    assert not verdict.passed and verdict.samples == [{"file": "test.csv", "reason": "move it"}]

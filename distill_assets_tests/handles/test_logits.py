@@ -107,7 +107,7 @@ def wanted_pairs(pairs: Sequence[Pair]) -> WantedPairs:
 def folder(tmp_path: Path) -> Path:
     """A project's folder with the texts of the pairs in its warehouse, and a student."""
     documents = [{"doc_id": d, "title": "", "text": d, "content_hash": hash_text(d)} for d in DOCUMENTS]
-    queries = [{"query_id": q, "text": q, "split": "train"} for q in QUERIES]
+    queries = [{"query_id": q, "text": q, "text_key": q, "split": "train"} for q in QUERIES]
     Places(tmp_path / "data").warehouse.write(
         SliceWrite(table="corpus", rows=pa.Table.from_pylist(documents), slice_key="a"),
         SliceWrite(table="queries", rows=pa.Table.from_pylist(queries), slice_key="a"),

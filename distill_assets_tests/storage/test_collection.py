@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distill_assets.core.records import SPLITS, Document, Query, Split, hash_text
-from distill_assets.storage.collection import VERSIONED, Collection
+from distill_assets.storage.collection import VERSIONED, Collection, changed_documents
 from distill_assets.storage.tables import TABLES, conform
 
 
@@ -40,7 +40,10 @@ class Batch:
                 }
                 for d in documents
             ],
-            "queries": [{"batch": batch, "query_id": q, "text": t, "split": s} for q, (t, s) in self.queries.items()],
+            "queries": [
+                {"batch": batch, "query_id": q, "text": t, "text_key": t, "split": s}
+                for q, (t, s) in self.queries.items()
+            ],
             "qrels": [
                 {"batch": batch, "query_id": q, "doc_id": d, "relevance": r} for (q, d), r in self.judgements.items()
             ],
@@ -73,6 +76,7 @@ def collect(
     batches: Mapping[str, Batch],
     current: tuple[str, ...] | None = None,
     left_out: tuple[str, ...] = (),
+    displaced: tuple[tuple[str, str], ...] = (),
 ) -> Collection:
     """These batches as one collection; `current` are those that make it up, all by default."""
     for table in Batch().tables(""):
@@ -81,7 +85,7 @@ def collect(
         if rows:
             connection.register("incoming", conform(table, pa.Table.from_pylist(rows)))
             connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
-    return Collection(connection, tuple(batches) if current is None else current, left_out)
+    return Collection(connection, tuple(batches) if current is None else current, left_out, displaced)
 
 
 def test_the_row_of_the_last_batch_counts(connection: duckdb.DuckDBPyConnection) -> None:
@@ -148,6 +152,32 @@ def test_what_was_mined_and_scored_for_a_former_text_does_not_count(connection: 
     assert (found.candidates("a"), found.candidates("b")) == ({}, {"q1": ["d2"]})
 
 
+def test_an_answer_is_known_for_every_query_that_asks_the_same(connection: duckdb.DuckDBPyConnection) -> None:
+    """In 34 of 54 queries that were typed twice the other right answer was mined as a negative, 29 times at rank 1."""
+    queries: dict[str, tuple[str, Split]] = {"q1": ("same", "train"), "q2": ("same", "train"), "q3": ("same", "test")}
+    batch = Batch({"d1": "x", "d2": "y", "d3": "z"}, queries, {("q1", "d1"): 2, ("q2", "d2"): 1, ("q3", "d3"): 1})
+    found = collect(connection, {"a": batch})
+    assert found.judgements(["train"]) == {"q1": {"d1": 2, "d2": 1}, "q2": {"d1": 2, "d2": 1}}
+    assert found.judgements(["test"]) == {"q3": {"d3": 1}}  # what is tested is not learnt by another way
+
+
+def test_judgements_of_a_document_whose_id_stands_for_another_text_do_not_count(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """Two help desks that number alike: the judgements of one named the texts of the other."""
+    north = Batch(
+        {"d1": "the kettle belongs in the attic", "d2": "kept"},
+        {"q": ("where", "test")},
+        {("q", "d1"): 1, ("q", "d2"): 1},
+    )
+    batches = {"north": north, "south": Batch({"d1": "every sofa has a guarantee"})}
+    assert changed_documents(collect(connection, batches).connection, ["north", "south"]) == [
+        ("north", "d1", "the kettle belongs in the attic", "title every sofa has a guarantee")
+    ]
+    assert changed_documents(connection, ["north"]) == []
+    assert collect(connection, batches, displaced=(("north", "d1"),)).judgements(SPLITS) == {"q": {"d2": 1}}
+
+
 @dataclass(frozen=True)
 class World:
     """Batches, which of them make up the collection, and the left-out queries; the rules once more, in plain Python."""
@@ -155,6 +185,7 @@ class World:
     batches: Mapping[str, Batch]
     current: tuple[str, ...]
     left_out: tuple[str, ...]
+    displaced: tuple[tuple[str, str], ...] = ()
 
     def last(self, what: str) -> dict[Any, tuple[str, Any]]:
         """Key -> (batch, value) of the last batch that brings it."""
@@ -170,8 +201,18 @@ class World:
 
     def judged(self) -> dict[tuple[str, str], int]:
         """The judgements that count."""
-        found, documents, kept = self.last("judgements"), self.last("documents"), self.kept()
-        return {(q, d): r for (q, d), (_, r) in found.items() if r > 0 and d in documents and q in kept}
+        documents, kept, asked = self.last("documents"), self.kept(), self.last("queries")
+        given: dict[tuple[str, str], int] = {}
+        for name in sorted(self.current):
+            given |= {
+                (q, d): r for (q, d), r in self.batches[name].judgements.items() if (name, d) not in self.displaced
+            }
+        found: dict[tuple[str, str], int] = {}
+        for (q, d), r in given.items():
+            for other, (_, asks) in kept.items():
+                if r > 0 and d in documents and q in asked and asked[q][1] == asks:
+                    found[other, d] = max(r, found.get((other, d), 0))
+        return found
 
     def mined(self) -> list[tuple[str, str, int, str]]:
         """(batch, query_id, rank, doc_id) of queries whose batch it is, sorted; of documents that are gone too."""
@@ -224,6 +265,7 @@ WORLDS = st.builds(
     st.fixed_dictionaries({"a": BATCHES, "b": BATCHES, "c": BATCHES}),
     st.permutations(["a", "b", "c"]).map(tuple) | st.sampled_from([("a", "c"), ("b",)]),
     st.sampled_from([(), (), ("q1",), ("q1", "q3")]),
+    st.sampled_from([(), (), (("a", "d1"), ("b", "d2"))]),
 )
 
 
@@ -231,7 +273,7 @@ WORLDS = st.builds(
 @settings(max_examples=25, deadline=None)
 def test_every_read_follows_the_rules(connection: duckdb.DuckDBPyConnection, world: World) -> None:
     """Two reads that follow two rules pair a query with judgements or texts of another state of the collection."""
-    found = collect(connection, world.batches, world.current, world.left_out)
+    found = collect(connection, world.batches, world.current, world.left_out, world.displaced)
     kept, documents = world.kept(), world.last("documents")
     contents = {d: document(d, text).content for d, (_, text) in sorted(documents.items())}
     assert found.documents() == (list(contents), list(contents.values()))
@@ -296,7 +338,7 @@ def test_a_version_changes_exactly_when_rows_change(
     """A version that stays hides new labels from every run; one that moves for nothing trains every student again."""
     other, versions = edited(world, name, *edit), []
     for each in (world, other):
-        found = collect(connection, each.batches, each.current, each.left_out)
+        found = collect(connection, each.batches, each.current, each.left_out, each.displaced)
         versions.append({view: found.view_versions(view) for view in VERSIONED})
     for view in VERSIONED:
         before, after = world.rows(view), other.rows(view)

@@ -22,7 +22,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PairScoreStore:
     """Ten documents, some with the same text, and six queries in two batches."""
     warehouse = Warehouse(tmp_path_factory.mktemp("missing") / "w.duckdb")
     rows = [{"doc_id": d, "title": t, "text": x, "content_hash": hash_text(content(t, x))} for d, t, x in DOCUMENTS]
-    queries = [{"query_id": q, "text": x, "split": "train"} for q, x in QUERIES]
+    queries = [{"query_id": q, "text": x, "text_key": x, "split": "train"} for q, x in QUERIES]
     warehouse.write(
         SliceWrite(table="corpus", rows=pa.Table.from_pylist(rows[:6]), slice_key="a"),
         SliceWrite(table="corpus", rows=pa.Table.from_pylist(rows[4:]), slice_key="b"),

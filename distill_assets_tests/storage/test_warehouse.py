@@ -34,7 +34,8 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 def queries(*ids: str, split: str = "train") -> pa.Table:
     """Rows of the table queries, without the slice column."""
-    return pa.table({"query_id": list(ids), "text": [f"text of {i}" for i in ids], "split": [split] * len(ids)})
+    texts = [f"text of {i}" for i in ids]
+    return pa.table({"query_id": list(ids), "text": texts, "text_key": texts, "split": [split] * len(ids)})
 
 
 def write(warehouse: Warehouse, table: str, rows: pa.Table, slice_key: str = "", **told: Any) -> None:
@@ -77,16 +78,16 @@ def test_replacing_a_slice_touches_no_other(warehouse: Warehouse) -> None:
 
 def test_columns_are_matched_by_name(warehouse: Warehouse) -> None:
     """An insert by position would swap query_id and text: both are text, so nothing would complain."""
-    rows = pa.table({"split": ["dev"], "text": ["the text"], "batch": ["a"], "query_id": ["q1"]})
+    rows = pa.table({"split": ["dev"], "text": ["the text"], "text_key": ["key"], "batch": ["a"], "query_id": ["q1"]})
     write(warehouse, "queries", rows, "a")
     assert warehouse.read("queries").to_pylist() == [
-        {"batch": "a", "query_id": "q1", "text": "the text", "split": "dev"}
+        {"batch": "a", "query_id": "q1", "text": "the text", "text_key": "key", "split": "dev"}
     ]
 
 
 def test_missing_and_extra_columns_are_both_named(warehouse: Warehouse) -> None:
     """A misspelt column would otherwise be filled with NULL."""
-    rows = pa.table({"query_id": ["q1"], "txt": ["t"], "split": ["dev"]})
+    rows = pa.table({"query_id": ["q1"], "txt": ["t"], "text_key": ["t"], "split": ["dev"]})
     with pytest.raises(WarehouseError, match=r"missing columns \['text'\], extra columns \['txt'\]"):
         write(warehouse, "queries", rows, "a")
 
@@ -310,7 +311,7 @@ import pyarrow as pa
 from distill_assets.storage.warehouse import SliceWrite, Warehouse
 name = sys.argv[2]
 for i in range(8):
-    rows = pa.table({"query_id": [f"{name}-{i}"], "text": ["t"], "split": ["dev"]})
+    rows = pa.table({"query_id": [f"{name}-{i}"], "text": ["t"], "text_key": ["t"], "split": ["dev"]})
     Warehouse(Path(sys.argv[1])).write(SliceWrite(table="queries", rows=rows, slice_key=f"{name}-{i}"))
 """
 
