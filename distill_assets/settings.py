@@ -74,6 +74,9 @@ class Settings(BaseSettings):
         False,
         description="Ids are a batch's own: the same id in two batches names two documents. They then read BATCH/ID everywhere.",
     )
+    train_share_of_dev: float = Field(
+        0.0, ge=0, lt=1, description="Share of the dev queries, by hash, that train where a folder has no train file."
+    )
     max_leaked_queries: float = Field(
         0.05,
         ge=0,

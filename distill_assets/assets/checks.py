@@ -73,6 +73,14 @@ CHECKS: tuple[Check, ...] = (
         next_step="Bring the missing judgements, or compare the ids of queries and qrels; queries without one are not used.",
     ),
     Check(
+        name="splits_judged",
+        asset="qrels",
+        is_blocking=False,
+        meaning="Train, dev and test each have at least 20 judged queries, over all batches read so far.",
+        next_step="Bring more judged queries, or judgements as one file, which is split 80/10/10. Without train queries set "
+        "train_share_of_dev.",
+    ),
+    Check(
         name="positives_in_corpus",
         asset="qrels",
         is_blocking=False,

@@ -21,6 +21,7 @@ from distill_assets.core.quality import (
     judge_identity,
     judge_leakage,
     judge_missing_positives,
+    judge_splits,
 )
 from distill_assets.core.records import Collection, Document, Qrel, Query, hash_text, normalise
 from distill_assets.core.splits import find_twins
@@ -165,9 +166,18 @@ def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
     judged = {qrel.query_id for qrel in judgements if qrel.relevance > 0}
     positives = [(qrel.query_id, qrel.doc_id) for qrel in collection.qrels if qrel.relevance > 0]
     return {
+        "splits_judged": judge_splits(_splits(inputs, collection), frozenset(judged)),
         "queries_judged": judge_coverage({q.query_id: q.split for q in collection.queries}, frozenset(judged)),
         "positives_in_corpus": judge_missing_positives(positives, frozenset(known)),
     }
+
+
+def _splits(inputs: Inputs, collection: Collection) -> dict[str, str]:
+    """Split of every query of all batches, this one's as it has just been read."""
+    columns = ["query_id", "split"]
+    rows = inputs.project.places.warehouse.read("queries", slice_keys=inputs.others("queries"), columns=columns)
+    stored = {row["query_id"]: row["split"] for row in rows.to_pylist()}
+    return stored | {query.query_id: query.split for query in collection.queries}
 
 
 def _read(inputs: Inputs) -> Collection:

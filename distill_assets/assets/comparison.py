@@ -68,6 +68,7 @@ def score_pool(inputs: Inputs, queries: Sequence[Query], bm25: Run, untouched: R
 
 def result_rows(
     inputs: Inputs,
+    split: str,
     pool: ScoredPool,
     students: Mapping[str, Path],
     per_query: Mapping[str, Mapping[str, QueryMetrics]],
@@ -79,7 +80,7 @@ def result_rows(
     agreement = _agreement(inputs, pool, students)
     rows = [
         {
-            "split": "test",
+            "split": split,
             "system": system,
             "query_id": query_id,
             "ndcg_at_10": found.ndcg_at_10,

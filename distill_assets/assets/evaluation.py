@@ -28,7 +28,7 @@ from distill_assets.core.leaderboard import LeaderboardRow, comparison_columns
 from distill_assets.core.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
 from distill_assets.core.recipes import BM25, HYBRID, RESERVED_SYSTEMS, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.core.retrieval import Run, fuse_runs
-from distill_assets.core.significance import bootstrap_interval
+from distill_assets.core.significance import MIN_QUERIES, bootstrap_interval
 from distill_assets.storage.collection import EVALUATION
 from distill_assets.storage.models import fingerprint_model
 from distill_assets.storage.warehouse import SliceWrite
@@ -73,25 +73,28 @@ EVAL_METRICS = Asset(
 
 
 def leaderboard(inputs: Inputs) -> Made:
-    """All systems on the test split: means with 95 % intervals, gap closed, latency, encoding speed, size.
+    """All systems on test queries: means with 95 % intervals, gap closed, latency, encoding speed, size. On dev where there are none.
 
     `hybrid` fuses BM25 and the untouched student by reciprocal rank: what search would be without any training.
     """
-    queries, qrels = judged_queries(inputs, "test")
+    split = "test" if judged_queries(inputs, "test")[0] else "dev"
+    queries, qrels = judged_queries(inputs, split)
     if not queries:
         raise EvaluationError(
-            "no test query has a judgement of a document that exists: there is nothing to compare; add qrels/test.tsv"
+            "no test or dev query has a judgement of a document that exists: there is nothing to compare; add qrels/test.tsv"
         )
     students = {UNTOUCHED_STUDENT: inputs.student_path} | {n: inputs.checkpoint_path(n) for n in inputs.recipes}
-    runs: dict[str, Run] = {BM25: rankings_of(inputs, BM25, None)["test"]}
-    runs |= {name: rankings_of(inputs, name, path)["test"] for name, path in students.items()}
+    runs: dict[str, Run] = {BM25: rankings_of(inputs, BM25, None)[split]}
+    runs |= {name: rankings_of(inputs, name, path)[split] for name, path in students.items()}
     runs[HYBRID] = fuse_runs(runs[BM25], runs[UNTOUCHED_STUDENT], DEPTH)
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
     runs[TEACHER] = pool.reranked(DEPTH)
     per_query = {system: evaluate_run(run, qrels) for system, run in runs.items()}
     fitness, num_scored = fitness_rows(inputs)
     speeds = measure_speeds(inputs, queries, runs[TEACHER], students)
-    rows = _leaderboard_rows(per_query, speeds, {name: fingerprint_model(path) for name, path in students.items()})
+    rows = _leaderboard_rows(
+        split, per_query, speeds, {name: fingerprint_model(path) for name, path in students.items()}
+    )
     table = pa.Table.from_pylist([_row_dict(row) for row in rows], schema=_LEADERBOARD_SCHEMA)
     made_from = {name: inputs.versions[name] for name in ("teacher", "metrics", "settings.pool_depth")}
     return Made(
@@ -99,8 +102,10 @@ def leaderboard(inputs: Inputs) -> Made:
         # Speeds differ from run to run; what the data version says is the quality.
         data_version=content_version(table.select(["system", "split", *METRIC_NAMES])),
         beside=[
-            *(write_of(system, {"test": runs[system]}, made_from) for system in (TEACHER, HYBRID)),
-            SliceWrite(table="query_results", rows=result_rows(inputs, pool, students, per_query), is_empty_meant=True),
+            *(write_of(system, {split: runs[system]}, made_from) for system in (TEACHER, HYBRID)),
+            SliceWrite(
+                table="query_results", rows=result_rows(inputs, split, pool, students, per_query), is_empty_meant=True
+            ),
             SliceWrite(table="teacher_fitness", rows=fitness, is_empty_meant=True),
         ],
         metadata={
@@ -146,13 +151,15 @@ def _picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:
 
 
 def _leaderboard_rows(
+    split: str,
     per_query: Mapping[str, Mapping[str, QueryMetrics]],
     speeds: Mapping[str, Mapping[str, float]],
     models: Mapping[str, str],
 ) -> list[LeaderboardRow]:
     ndcg = {s: {q: m.ndcg_at_10 for q, m in metrics.items()} for s, metrics in per_query.items()}
     recipes = [system for system in ndcg if system not in RESERVED_SYSTEMS]
-    compared = comparison_columns(ndcg, recipes, seed=_SEED)
+    is_enough = len(ndcg[UNTOUCHED_STUDENT]) >= MIN_QUERIES
+    compared = comparison_columns(ndcg, recipes, seed=_SEED) if is_enough else {}
     rows = []
     for system, metrics in per_query.items():
         low, high = bootstrap_interval([m.ndcg_at_10 for _, m in sorted(metrics.items())], seed=_SEED)
@@ -160,6 +167,7 @@ def _leaderboard_rows(
         rows.append(
             LeaderboardRow(
                 system=system,
+                split=split,
                 model_fingerprint=models.get(system),
                 **{name: float(np.mean([getattr(m, name) for m in metrics.values()])) for name in METRIC_NAMES},
                 ndcg_at_10_low=low,
@@ -172,7 +180,7 @@ def _leaderboard_rows(
 
 
 def _row_dict(row: LeaderboardRow) -> dict[str, Any]:
-    return {"split": "test", **{name: getattr(row, name) for name in _LEADERBOARD_SCHEMA.names if name != "split"}}
+    return {name: getattr(row, name) for name in _LEADERBOARD_SCHEMA.names}
 
 
 def _metric_rows(system: str, split: str, per_query: Mapping[str, QueryMetrics]) -> list[dict[str, Any]]:

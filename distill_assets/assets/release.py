@@ -19,6 +19,7 @@ from distill_assets.core.promotion import Decision, choose_candidate, decide_pro
 from distill_assets.core.quality import judge_gate
 from distill_assets.core.recipes import UNTOUCHED_STUDENT
 from distill_assets.core.records import fingerprint
+from distill_assets.core.significance import MIN_QUERIES
 from distill_assets.resources import Project
 from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.storage.models import fingerprint_model
@@ -116,6 +117,9 @@ def _decide(
     if not allowed:
         reason = "every student was rolled back by a person: change a recipe or its data, then train again"
         return Decision(best, promote=False, reason=reason, p_value=None)
+    if len(untouched) < MIN_QUERIES:
+        few = f"{len(untouched):,} judged dev queries, expected at least {MIN_QUERIES}: bring more"
+        return Decision(best, promote=False, reason=f"nothing is promoted: there are {few}", p_value=None)
     if students[best]["model_fingerprint"] == champion:
         reason = f"{best} is the champion already: no other student has a higher nDCG@10 on dev"
         return Decision(best, promote=False, reason=reason, p_value=None)

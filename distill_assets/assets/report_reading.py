@@ -9,6 +9,7 @@ from distill_assets.core.fitness import TeacherFitness, judge_teacher
 from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.report import Agreement, Contest, Cost, Example, LearningCurve, Way
 from distill_assets.resources import Project
+from distill_assets.storage.collection import EVALUATION
 
 _SEED = 2026
 _EXAMPLES = 5  # wins, and as many losses, per baseline
@@ -128,8 +129,8 @@ def _read_found(project: Project, system: str, query_ids: Sequence[str]) -> dict
 def _read_texts(project: Project, query_ids: Sequence[str], doc_ids: Sequence[str]) -> _Texts:
     """Texts of these queries, of what is judged relevant to them, and of these documents."""
     with project.collection.snapshot() as collection:
-        queries = {q.query_id: q.text for q in collection.queries(("test",)) if q.query_id in query_ids}
-        judged = {q: sorted(found) for q, found in collection.judgements(("test",)).items() if q in query_ids}
+        queries = {q.query_id: q.text for q in collection.queries(EVALUATION) if q.query_id in query_ids}
+        judged = {q: sorted(found) for q, found in collection.judgements(EVALUATION).items() if q in query_ids}
         wanted = {*doc_ids, *(doc_id for found in judged.values() for doc_id in found)}
         return _Texts(queries, collection.contents(sorted(wanted)), judged)
 

@@ -42,6 +42,11 @@ def conclude(
         data: what was trained on.
         fitness: the teacher's verdict; None where there is none.
     """
+    if rows and not any(row.ndcg_at_10 for row in rows):
+        return [
+            "Every system has nDCG@10 0.000: the judgements name other documents than search returns. Compare the ids of corpus, "
+            "queries and qrels."
+        ]
     return [*_on_training(rows, champion, decision, data, fitness), *_on_search(rows)]
 
 
@@ -64,12 +69,12 @@ def _on_training(
     row = find_champion_row(rows, champion)
     if row is None:
         return []
-    told = f"nDCG@10 on test {format_score(row.ndcg_at_10)} against {format_score(untouched.ndcg_at_10)}"
+    told = f"nDCG@10 on {row.split} {format_score(row.ndcg_at_10)} against {format_score(untouched.ndcg_at_10)}"
     if row.p_vs_untouched is None or row.p_vs_untouched > ALPHA:
         difference = format_difference(row.ndcg_at_10 - untouched.ndcg_at_10)
         return [
-            f"Search uses {row.system}, which was better than the untouched student on dev. On test the difference ({difference}) is "
-            f"not significant: {told}."
+            f"Search uses {row.system}, which was better than the untouched student on dev. On {row.split} the difference "
+            f"({difference}) is not significant: {told}."
         ]
     if row.ndcg_at_10 > untouched.ndcg_at_10:
         return [

@@ -7,6 +7,7 @@ from typing import Any
 
 from distill_assets.core.evidence import columns_of_queries, compare_with_baseline, gap_closed
 from distill_assets.core.recipes import BM25, HARD_LABELS, HYBRID, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.core.significance import MIN_QUERIES
 from distill_assets.core.tables import (
     MISSING,
     Cells,
@@ -33,6 +34,7 @@ class LeaderboardRow:
     """One system on one split: means over the judged queries, and what a query costs.
 
     Attributes:
+        split: ``test``, or ``dev`` where a collection has no test queries: there recipes were chosen on what they are shown on.
         ndcg_at_10_low: lower end of the 95 % bootstrap interval of the mean; `ndcg_at_10_high` is the upper end.
         model_fingerprint: content of the student's folder; None for systems that are no recipe's student, and in rows of
             older versions.
@@ -47,6 +49,7 @@ class LeaderboardRow:
     """
 
     system: str
+    split: str = "test"
     ndcg_at_10: float
     ndcg_at_10_low: float
     ndcg_at_10_high: float
@@ -69,7 +72,7 @@ class LeaderboardRow:
 
     @classmethod
     def from_mapping(cls, row: Mapping[str, Any]) -> "LeaderboardRow":
-        """Build from a row of the warehouse table; columns that are no field (`split`) are left out."""
+        """Build from a row of the warehouse table; columns that are no field are left out."""
         names = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in row.items() if name in names})
 
@@ -186,8 +189,13 @@ def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], baseline: str) -
 def legend_of_tests(rows: Sequence[LeaderboardRow]) -> list[str]:
     """What the marks mean and what the tests could see, as sentences; empty where nothing was tested."""
     sentences = []
+    if rows and rows[0].num_queries < MIN_QUERIES:
+        return [
+            f"{rows[0].num_queries:,} queries are too few to compare systems: {MIN_QUERIES} are the least, 200 are usual."
+        ]
     for suffix, baseline in _BASELINES.items():
-        found = [value for row in rows if (value := getattr(row, f"detectable_vs_{suffix}")) is not None]
+        # 0 where all values are equal: that says nothing about what could be seen.
+        found = [value for row in rows if (value := getattr(row, f"detectable_vs_{suffix}"))]
         if found:
             sentences.append(
                 f"Against {baseline}, {rows[0].num_queries:,} queries find a true difference of {max(found):.3f} or more with 80 % "
@@ -248,10 +256,19 @@ def format_table(rows: Sequence[LeaderboardRow], champion: Champion | None) -> s
     marked, note = find_champion_row(rows, champion), champion_note(rows, champion)
     marks = ["", *(CHAMPION_MARK if row is marked else "" for row in rows)]
     cells = [[mark, *line] for mark, line in zip(marks, table_cells(rows), strict=True)]
-    lines = [as_text(cells, num_left=2), *legend_of_tests(rows)]
+    lines = [as_text(cells, num_left=2), *_on_dev(rows), *legend_of_tests(rows)]
     if marked is not None:
         lines.append(f"{CHAMPION_MARK} champion: what search uses")
     return "\n".join([*lines, note] if note else lines)
+
+
+def _on_dev(rows: Sequence[LeaderboardRow]) -> list[str]:
+    if rows[0].split == "test":
+        return []
+    return [
+        "There are no judged test queries: these are dev queries, on which steps and champion are chosen, so all students look better "
+        "than they are. Bring qrels/test.tsv."
+    ]
 
 
 def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from distill_assets.core.agreement import mean_kendall_tau_b
 from distill_assets.core.identity import is_same_document
 from distill_assets.core.records import SPLITS, Query, Split
+from distill_assets.core.significance import MIN_QUERIES
 from distill_assets.core.splits import gives_way
 
 MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
@@ -147,6 +148,28 @@ def judge_coverage(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdi
         {f"share_judged_{split}": share for split, share in shares.items()},
         [{"query_id": query_id, "split": split_of[query_id]} for query_id in unjudged[:MAX_SAMPLES]],
     )
+
+
+def judge_splits(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdict:
+    """Whether each split has judged queries enough, over all batches: what there is to train on, to choose by, and to compare on."""
+    counts: dict[str, int] = {split: sum(s == split and q in judged for q, s in split_of.items()) for split in SPLITS}
+    thin = [split for split, count in counts.items() if count < MIN_QUERIES]
+    told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    return Verdict(
+        not thin,
+        f"judged queries: {told}; fewer than {MIN_QUERIES} of a split say little{_what_lacks(counts)}",
+        {f"num_judged_{split}": count for split, count in counts.items()},
+    )
+
+
+def _what_lacks(counts: Mapping[str, int]) -> str:
+    """What cannot be done without the judged queries of a split."""
+    needs = {
+        "train": "nothing can be trained",
+        "dev": "no step and no champion can be chosen",
+        "test": "the leaderboard shows dev",
+    }
+    return "".join(f"; without {split} queries {needs[split]}" for split, count in counts.items() if not count)
 
 
 def judge_missing_positives(positives: Sequence[tuple[str, str]], known: frozenset[str]) -> Verdict:

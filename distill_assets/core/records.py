@@ -100,6 +100,11 @@ def fingerprint_rows(rows: Iterable[tuple[object, ...]]) -> str:
     return fingerprint(*sorted(fingerprint(*row) for row in rows))
 
 
+def hash_share(key: str) -> float:
+    """Where a key falls in [0, 1) by hash, independent of its split."""
+    return int.from_bytes(hashlib.sha256(f"share of {key}".encode()).digest()[:6], "big") / 2**48
+
+
 def assign_split(key: str) -> Split:
     """Deterministic split of a query by hash: train 80 %, dev 10 %, test 10 %.
 

@@ -20,6 +20,9 @@ _SMALLEST_P = 1e-12  # a sum of chances that went through a Fourier transform is
 _DRAWS_PER_CHUNK = 1 << 20  # 8 MB of float64 at a time, whatever the number of queries
 
 
+MIN_QUERIES = 20  # fewer say nothing about other queries: with 12 pairs a champion was promoted on one test query
+
+
 def bootstrap_interval(
     values: Sequence[float] | _Floats, *, seed: int, num_resamples: int = 10_000, level: float = 0.95
 ) -> tuple[float, float]:

@@ -195,4 +195,9 @@ def open_source(settings: Settings) -> Source:
         return PythonApiSource(settings.packages, body_words=settings.body_words)
     if settings.collection == INBOX:
         path.mkdir(parents=True, exist_ok=True)
-    return BeirSource(path, max_unknown_qrels=settings.max_unknown_qrels, local_ids=settings.local_ids)
+    return BeirSource(
+        path,
+        max_unknown_qrels=settings.max_unknown_qrels,
+        local_ids=settings.local_ids,
+        train_share_of_dev=settings.train_share_of_dev,
+    )

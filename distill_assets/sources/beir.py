@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from distill_assets.core.errors import MalformedRecordError, SourceError, UnknownBatchError
-from distill_assets.core.records import Collection, Document, Qrel, Query, Split, assign_split, fingerprint, normalise
+from distill_assets.core.records import (
+    Collection,
+    Document,
+    Qrel,
+    Query,
+    Split,
+    assign_split,
+    fingerprint,
+    hash_share,
+    normalise,
+)
 from distill_assets.sources.base import check_collection, require_batch_name, require_known_batch
 
 # Raised whenever the same files would give other documents, queries or splits, so that stored batches count as stale.
@@ -74,6 +84,7 @@ class BeirSource:
       judge. A query in several files belongs to test, else dev, else train: what is tested is never trained on.
     - Without a dev file, the train queries whose hash falls in the dev bucket (10 %) become dev: steps and champions
       must be chosen on something. SciFact, with train and test, is such a collection.
+    - Without a train file, as in BEIR's Quora and DBpedia, a share of the dev queries trains where `train_share_of_dev` says so.
     - If all judgements name one split, as in SQuAD and COVID-QA where everything is `test.tsv`, all queries get the
       hash split (train 80, dev 10, test 10): there would be nothing to train on otherwise. Numbers on that test share
       cannot be compared with those published for the whole file.
@@ -83,12 +94,14 @@ class BeirSource:
         root: the folder.
         max_unknown_qrels: share of judgements that may name an unknown id; they are dropped and counted.
         local_ids: whether ids are put behind the batch's name, so that two batches may number alike.
+        train_share_of_dev: share of the dev queries, by hash, that train where there is no train file.
         name: what the leaderboard calls the collection; `beir:` and the folder name when empty.
     """
 
     root: Path
     max_unknown_qrels: float = 0.05
     local_ids: bool = False
+    train_share_of_dev: float = 0.0
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -125,7 +138,11 @@ class BeirSource:
     def fingerprint(self, batch: str) -> str:
         """Hash of the bytes of the batch's files, and of what else decides whether and how they are read."""
         return fingerprint(
-            READER_VERSION, self.max_unknown_qrels, self.local_ids, *_of_each_file(self._folder(batch), _digest)
+            READER_VERSION,
+            self.max_unknown_qrels,
+            self.local_ids,
+            self.train_share_of_dev,
+            *_of_each_file(self._folder(batch), _digest),
         )
 
     def read(self, batch: str) -> Collection:
@@ -141,7 +158,7 @@ class BeirSource:
         qrels, judged = _read_judgements([path for path in files if path.name not in _TEXTS])
         asked = [(query_id, text) for query_id, _, text in _texts_of(files, _QUERIES)]
         key_of = {query_id: normalise(text) for query_id, text in asked}
-        splits = given_splits(judged, key_of)
+        splits = given_splits(judged, key_of, self.train_share_of_dev)
         queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, text in asked]
         documents = [Document(*fields) for fields in _texts_of(files, _CORPUS)]
         found = check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
@@ -181,7 +198,9 @@ def _with_local_ids(collection: Collection, batch: str) -> Collection:
     )
 
 
-def given_splits(judged: Iterable[tuple[str, set[str]]], key_of: Mapping[str, str]) -> dict[str, Split]:
+def given_splits(
+    judged: Iterable[tuple[str, set[str]]], key_of: Mapping[str, str], train_share_of_dev: float = 0.0
+) -> dict[str, Split]:
     """Split of each query that the files of judgements decide; the rules are in `BeirSource`.
 
     `judged` holds one pair per file: its name without ending, and the ids of the queries it judges. `key_of` is what the hash
@@ -199,6 +218,9 @@ def given_splits(judged: Iterable[tuple[str, set[str]]], key_of: Mapping[str, st
     if "dev" not in named:
         train = [query_id for query_id, split in found.items() if split == "train"]
         found.update({q: "dev" for q in train if assign_split(key_of.get(q, q)) == "dev"})
+    if "train" not in named:
+        dev = [query_id for query_id, split in found.items() if split == "dev"]
+        found.update({q: "train" for q in dev if hash_share(key_of.get(q, q)) < train_share_of_dev})
     return found
 
 

@@ -243,3 +243,17 @@ def test_versus_is_open_where_nothing_was_tested() -> None:
     assert versus(rows[1], rows, "untouched_student") == "-"
     assert versus(rows[0], rows, "hard_labels") == "-"
     assert legend_of_tests(rows) == []
+
+
+def test_too_few_queries_and_equal_values_claim_nothing() -> None:
+    """That 1 query finds a true difference of 1.000 is no statement about anything."""
+    row = replace(make_row("kl", 0.5), num_queries=12)
+    assert legend_of_tests([row]) == ["12 queries are too few to compare systems: 20 are the least, 200 are usual."]
+    equal = replace(make_row("kl", 0.5), num_queries=40, detectable_vs_untouched=0.0, p_vs_untouched=1.0)
+    assert legend_of_tests([equal]) == []
+
+
+def test_a_table_of_dev_queries_says_so() -> None:
+    """On dev the champion was chosen: shown as if it were test, every student looks better than it is."""
+    assert "There are no judged test queries" in format_table([replace(make_row("kl", 0.5), split="dev")], None)
+    assert "no judged test" not in format_table([make_row("kl", 0.5)], None)

@@ -30,6 +30,7 @@ from distill_assets.core.quality import (
     judge_missing_positives,
     judge_negatives_above,
     judge_positives_found,
+    judge_splits,
     judge_spread,
     mean_pairwise_cosine,
 )
@@ -342,3 +343,16 @@ def test_files_that_are_not_read_and_blank_texts_are_told() -> None:
     assert judge_files({}, 0).passed and not judge_files({}, 1).passed
     verdict = judge_files({"test.csv": "move it"}, 0)
     assert not verdict.passed and verdict.samples == [{"file": "test.csv", "reason": "move it"}]
+
+
+def test_what_each_split_has_is_said_at_reading() -> None:
+    """A collection without train queries stopped after mining; with 12 pairs a champion was promoted on one test query."""
+    split_of = {f"{split}{i}": split for split in ("dev", "test") for i in range(25)}
+    verdict = judge_splits(split_of, frozenset(split_of) - {"dev0"})
+    assert not verdict.passed
+    assert verdict.found == (
+        "judged queries: train 0, dev 24, test 25; fewer than 20 of a split say little; without train queries nothing can be trained"
+    )
+    assert judge_splits(split_of | {f"train{i}": "train" for i in range(20)}, frozenset(split_of)).passed is False
+    everything = split_of | {f"train{i}": "train" for i in range(20)}
+    assert judge_splits(everything, frozenset(everything)).passed

@@ -634,3 +634,28 @@ def test_a_question_that_is_typed_twice_stands_in_one_split(tmp_path: Path) -> N
     splits = read_splits(write_batch(tmp_path / "t", {"d1": "one"}, queries, test=rows))
     assert all(splits[f"q{i}"] == splits[f"q{i + 1}"] for i in range(0, 80, 2))
     assert set(splits.values()) == {"train", "dev", "test"}
+
+
+def test_a_share_of_dev_trains_where_nothing_else_does(tmp_path: Path) -> None:
+    """BEIR's Quora and DBpedia have no train file: the line stopped after it had mined."""
+    queries = {f"q{i}": f"question {i}" for i in range(200)}
+    rows = {"dev": range(150), "test": range(150, 200)}
+    judged = {stem: "".join(f"q{i} d1 1\n" for i in chosen) for stem, chosen in rows.items()}
+    folder = write_batch(tmp_path / "t", {"d1": "one"}, queries, **judged)
+    assert set(read_splits(folder).values()) == {"dev", "test"}
+    split_of = {q.query_id: q.split for q in BeirSource(folder, train_share_of_dev=0.5).read("t").queries}
+    assert {split_of[f"q{i}"] for i in rows["test"]} == {"test"}
+    assert 60 < sum(split_of[f"q{i}"] == "train" for i in rows["dev"]) < 90
+    write_batch(folder, train="q0 d1 1\n")
+    split_of = {q.query_id: q.split for q in BeirSource(folder, train_share_of_dev=0.5).read("t").queries}
+    assert [split_of[f"q{i}"] for i in rows["dev"]] == ["dev"] * 150
+
+
+def test_two_batches_may_number_alike(tmp_path: Path) -> None:
+    """Ids that are a batch's own replace those of another batch that numbers alike."""
+    for name in ("north", "south"):
+        write_batch(tmp_path / name, {"1": name}, {"1": f"where is {name}"}, test="1 1 1\n")
+    source = BeirSource(tmp_path, local_ids=True)
+    found = source.read("north")
+    assert found.documents == [Document("north/1", "", "north")] and found.qrels == [Qrel("north/1", "north/1", 1)]
+    assert source.fingerprint("north") != BeirSource(tmp_path).fingerprint("north")
