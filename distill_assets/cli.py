@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill_assets.core.errors import DistillError
+from distill_assets.core.errors import DistillError, SourceError
 from distill_assets.settings import FULL, QUICK, load_settings
 
 if TYPE_CHECKING:
@@ -161,6 +161,27 @@ def report(
     typer.echo(f"report: {path}")
     if open_it:
         typer.launch(path.as_uri())
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A BEIR folder, or a folder of such folders.")],
+) -> None:
+    """Read a folder and say what was read, what was not, and why. Stores nothing and opens no model."""
+    from distill_assets.assets.collection import read_batch
+
+    project = _open_project({"collection": f"beir:{path}"})
+    source, is_refused = project.collection.source, False
+    for batch in source.batches():
+        typer.echo(f"{batch}:")
+        try:
+            sentences = read_batch(project, source.read(batch)).sentences()
+        except SourceError as error:
+            sentences, is_refused = [f"refused: {error}"], True
+        typer.echo("\n".join(f"  {sentence}" for sentence in sentences))
+    for name, reason in source.refused().items():
+        typer.echo(f"{name}: refused: {reason}")
+    raise typer.Exit(int(is_refused))
 
 
 @app.command()

@@ -89,7 +89,9 @@ class Settings(BaseSettings):
     )
 
     student: str = Field(PACKAGED, description="`packaged` (all-MiniLM-L6-v2 from PyPI), a local folder or a hub name.")
-    student_max_length: int = Field(128, ge=8, description="Tokens that the student reads of a text.")
+    student_max_length: int | None = Field(
+        None, ge=8, description="Tokens that the student reads of a text; as many as the model can by default."
+    )
     student_precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="What bi-encoders encode in; `auto`: bf16 where the hardware multiplies in it. Training has its own.",
@@ -107,9 +109,13 @@ class Settings(BaseSettings):
     teacher_finetune: bool = Field(
         False, description="Fine-tune the teacher on the train labels first; an encoder always is."
     )
-    teacher_max_length: int = Field(128, ge=8, description="Tokens of a (query, document) pair that the teacher reads.")
+    teacher_max_length: int = Field(
+        512,
+        ge=8,
+        description="Tokens of a (query, document) pair that the teacher reads; fewer where the model cannot.",
+    )
     teacher_epochs: int = Field(1, ge=1, description="Fine-tuning: passes over the train queries.")
-    teacher_queries: int | None = Field(600, ge=1, description="Fine-tuning: at most this many train queries.")
+    teacher_queries: int | None = Field(None, ge=1, description="Fine-tuning: at most this many train queries.")
     teacher_learning_rate: float = Field(1e-4, gt=0, description="Fine-tuning: peak learning rate.")
     teacher_folds: int = Field(
         1,
@@ -146,9 +152,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Passes over the train queries of a recipe that does not say `epochs`; none: what is built in.",
     )
-    step_queries: int = Field(48, ge=1, description="Dev queries that choose the best training step.")
-    dev_queries: int = Field(200, ge=1, description="Dev queries that choose the champion.")
-    test_queries: int = Field(150, ge=1, description="Test queries on the leaderboard.")
+    step_queries: int = Field(
+        96, ge=1, description="Dev queries that choose the best training step and judge the teacher."
+    )
+    dev_queries: int | None = Field(None, ge=1, description="Dev queries that choose the champion; all by default.")
+    test_queries: int | None = Field(None, ge=1, description="Test queries on the leaderboard; all by default.")
     pool_depth: int = Field(
         30, ge=1, description="Documents of each first-stage system in the pool that the teacher reranks."
     )
@@ -310,14 +318,20 @@ class Settings(BaseSettings):
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings file, then environment variables, then `overrides`, each winning over the one before.
 
+    A table `[python_api]` of the file holds values for that collection alone: sizes that suit the demo would leave most of other
+    people's documents unread.
+
     Raises:
         SettingsError: the file is missing or not TOML, a key is unknown, or a value is refused; all of them are listed.
     """
     chosen = path or Path(os.environ.get(SETTINGS_FILE_VARIABLE, "distill.toml"))
     table = _read_file(chosen, is_required=path is not None or SETTINGS_FILE_VARIABLE in os.environ)
+    of_demo = table.pop("python_api", {})
     _refuse_unknown_variables()
     try:
         settings = Settings(**table)
+        if overrides.get("collection", settings.collection) == "python_api":
+            settings = Settings(**table | of_demo)
         if overrides:
             # The environment is in `settings` already and must not win again: no variable's name starts with "=".
             settings = Settings(**{"_env_prefix": "=", **settings.model_dump(), **overrides})

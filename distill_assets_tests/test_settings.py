@@ -326,3 +326,26 @@ def test_the_example_file_of_the_repository_is_valid() -> None:
     if not path.is_file():
         pytest.skip("installed without the repository")
     assert load_settings(path).collection == "python_api"
+
+
+def test_the_demos_values_are_the_demos(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths chosen for docstrings left 61 % of other people's paragraphs unread: nDCG@10 0.912 instead of 0.959."""
+    text = "train_queries = 7\n[python_api]\nstudent_max_length = 64\ntrain_queries = 9\n"
+    demo = load(text, elsewhere)
+    assert (demo.student_max_length, demo.train_queries) == (64, 9)
+    own = load(text, elsewhere, collection="beir:somewhere")
+    assert (own.student_max_length, own.train_queries) == (None, 7)
+    monkeypatch.setenv("DISTILL_COLLECTION", "beir:somewhere")
+    assert load(text, elsewhere).student_max_length is None
+    monkeypatch.delenv("DISTILL_COLLECTION")
+    monkeypatch.setenv("DISTILL_TRAIN_QUERIES", "11")
+    assert load(text, elsewhere).train_queries == 11
+    with pytest.raises(SettingsError, match="student_length"):
+        load("[python_api]\nstudent_length = 64\n", elsewhere)
+
+
+def test_no_limit_that_nobody_asked_for() -> None:
+    """A collection of one's own is read as far as the models can, trained on as a whole and measured on every query."""
+    settings = load_settings(Path(__file__).parents[1] / "distill.toml", collection="beir:somewhere")
+    names = ("student_max_length", "train_queries", "dev_queries", "test_queries", "teacher_queries", "student_epochs")
+    assert {name: getattr(settings, name) for name in names} == dict.fromkeys(names)

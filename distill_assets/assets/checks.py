@@ -43,6 +43,14 @@ CHECKS: tuple[Check, ...] = (
         next_step="Remove the documents of the sample from the source, or give them text, and read the batch again.",
     ),
     Check(
+        name="documents_read_whole",
+        asset="corpus",
+        is_blocking=False,
+        meaning="The student reads nearly all of the documents' text: at most 10 % is not read.",
+        next_step="Raise student_max_length where the model can read more, choose a student that reads more, or cut long documents "
+        "into passages with ids of their own.",
+    ),
+    Check(
         name="documents_distinct",
         asset="corpus",
         is_blocking=False,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 
 from distill_assets.assets.inputs import Inputs
@@ -21,19 +22,25 @@ from distill_assets.core.quality import (
     judge_identity,
     judge_leakage,
     judge_missing_positives,
+    judge_reading,
     judge_splits,
 )
+from distill_assets.core.reading import Reading, read_figures
 from distill_assets.core.records import Collection, Document, Qrel, Query, hash_text, normalise
 from distill_assets.core.splits import find_twins
+from distill_assets.resources import Project
 from distill_assets.sources.base import Source, read_settled
 from distill_assets.storage.collection import CONTENT
+from distill_assets.storage.lexical import tokenise
 from distill_assets.storage.warehouse import SliceWrite, utc_now
 
 
 def corpus(inputs: Inputs) -> Made:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
     collection = _read(inputs)
-    documents = collection.documents
+    documents, reading = collection.documents, read_batch(inputs.project, collection)
+    for sentence in reading.sentences():
+        inputs.log.info(sentence)
     rows = pa.table(
         {
             "doc_id": pa.array([d.doc_id for d in documents], pa.string()),
@@ -42,7 +49,16 @@ def corpus(inputs: Inputs) -> Made:
             "content_hash": pa.array([hash_text(d.content) for d in documents], pa.string()),
         }
     )
-    return _made(rows, _judge_documents(inputs, collection))
+    return _made(
+        rows,
+        _judge_documents(inputs, collection) | {"documents_read_whole": judge_reading(reading)},
+        {"what was read": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))},
+    )
+
+
+def read_batch(project: Project, collection: Collection) -> Reading:
+    """Figures of what a batch brings, in tokens of the untouched student."""
+    return read_figures(collection, project.models.count_tokens, project.models.student_tokens, tokenise)
 
 
 def queries(inputs: Inputs) -> Made:

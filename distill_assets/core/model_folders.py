@@ -32,6 +32,20 @@ def is_cross_encoder(path: Path) -> bool:
         raise unreadable(path, "a model", error) from error
 
 
+def own_max_tokens(path: Path) -> int | None:
+    """Tokens of a text that the model in a folder reads by itself: as sentence-transformers saved it, else its positions."""
+    require_model_folder(path)
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("config.json", "max_position_embeddings")):
+        for folder in (
+            path,
+            *sorted(p for p in path.glob("*_*") if p.is_dir()),
+        ):  # modules lie in folders like 0_Transformer
+            found = read_json(folder / name).get(key) if (folder / name).is_file() else None
+            if isinstance(found, int):
+                return found
+    return None
+
+
 def read_json(path: Path) -> Any:
     """Parsed content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from distill_assets.core.agreement import mean_kendall_tau_b
 from distill_assets.core.identity import is_same_document
+from distill_assets.core.reading import Reading
 from distill_assets.core.records import SPLITS, Query, Split
 from distill_assets.core.significance import MIN_QUERIES
 from distill_assets.core.splits import gives_way
@@ -106,9 +107,20 @@ def judge_files(unread: Mapping[str, str], num_blank: int) -> Verdict:
     """Whether everything was read that a batch's folder holds; `unread` says why a file was not."""
     return Verdict(
         not unread and not num_blank,
-        f"{len(unread)} files that look like data were not read; {num_blank} blank texts were dropped",
+        f"files that look like data and were not read: {len(unread)}; blank texts that were dropped: {num_blank}",
         {"num_unread_files": len(unread), "num_blank": num_blank},
         [{"file": name, "reason": reason} for name, reason in list(unread.items())[:MAX_SAMPLES]],
+    )
+
+
+def judge_reading(reading: Reading) -> Verdict:
+    """Whether the student reads nearly all of the documents' text: an answer in what it does not read is not found."""
+    limit = "no limit" if reading.max_tokens is None else f"{reading.max_tokens:,} tokens"
+    return Verdict(
+        reading.is_read_whole,
+        f"{reading.share_longer:.0%} of the documents are longer than the student reads ({limit}), {reading.share_unread:.0%} of the "
+        "text is not read",
+        {"share_longer": reading.share_longer, "share_unread": reading.share_unread},
     )
 
 

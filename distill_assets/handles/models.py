@@ -1,12 +1,13 @@
 """Which models: where they lie, what identifies them, how they are loaded. No model is opened before it is asked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill_assets.core.errors import ModelError
-from distill_assets.core.model_folders import is_cross_encoder
+from distill_assets.core.model_folders import is_cross_encoder, own_max_tokens
 from distill_assets.core.records import fingerprint
 from distill_assets.settings import BUNDLED, Settings
 from distill_assets.storage.models import (
@@ -124,6 +125,21 @@ class Models:
         """The bi-encoder beside the cross-encoder in `folder`, else the untouched student."""
         own = folder / BI_ENCODER_FOLDER
         return own if own.is_dir() else self.student_path
+
+    @property
+    def student_tokens(self) -> int | None:
+        """How many tokens of a text the untouched student reads; None where nothing bounds it."""
+        limits = [n for n in (self.settings.student_max_length, own_max_tokens(self.student_path)) if n is not None]
+        return min(limits, default=None)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the untouched student cuts it, those around a text included. Opens no model."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.student_path / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return [len(found) for found in tokenizer.encode_batch_fast(list(texts))]
 
     def load_student(self, path: Path, precision: "EncoderPrecision" = "fp32") -> "SentenceTransformer":
         """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
