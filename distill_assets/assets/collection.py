@@ -28,10 +28,10 @@ from distill_assets.core.quality import (
 from distill_assets.core.reading import Reading, read_figures
 from distill_assets.core.records import Collection, Document, Qrel, Query, hash_text, normalise
 from distill_assets.core.splits import find_twins
+from distill_assets.core.words import words
 from distill_assets.resources import Project
 from distill_assets.sources.base import Source, read_settled
 from distill_assets.storage.collection import CONTENT
-from distill_assets.storage.lexical import tokenise
 from distill_assets.storage.warehouse import SliceWrite, utc_now
 
 
@@ -58,7 +58,7 @@ def corpus(inputs: Inputs) -> Made:
 
 def read_batch(project: Project, collection: Collection) -> Reading:
     """Figures of what a batch brings, in tokens of the untouched student."""
-    return read_figures(collection, project.models.count_tokens, project.models.student_tokens, tokenise)
+    return read_figures(collection, project.models.count_tokens, project.models.student_tokens, words)
 
 
 def queries(inputs: Inputs) -> Made:

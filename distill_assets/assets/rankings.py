@@ -13,7 +13,7 @@ from distill_assets.storage.collection import EVALUATION, Qrels
 from distill_assets.storage.warehouse import SliceWrite, Warehouse
 
 DEPTH = 100  # recall@100 is the deepest metric
-_CODE_VERSION = "1"
+_CODE_VERSION = "2"
 # What a ranking is made from beside its system; an asset that reads rankings declares these.
 RANKING_INPUTS = ("documents", "evaluation_queries", "evaluation_judgements")
 RANKING_SETTINGS = ("dev_queries", "test_queries")

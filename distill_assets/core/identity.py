@@ -1,9 +1,8 @@
 """Does an id still stand for the same document? Two sources that number alike overwrite each other, and an editor changes a text."""
 
-import re
+from distill_assets.core.words import words
 
 MIN_COMMON_WORDS = 0.5
-_WORD = re.compile(r"\w+")
 
 
 def is_same_document(former: str, now: str) -> bool:
@@ -12,5 +11,5 @@ def is_same_document(former: str, now: str) -> bool:
     It may where the sets of their words have a Jaccard similarity of at least one half. "Numbered alike" and "rewritten from scratch"
     look the same from here: of both, old judgements do not count.
     """
-    ours, theirs = (set(_WORD.findall(text.casefold())) for text in (former, now))
+    ours, theirs = (set(words(text)) for text in (former, now))
     return former == now or len(ours & theirs) >= MIN_COMMON_WORDS * len(ours | theirs) > 0

@@ -4,7 +4,6 @@
 only as many candidates are compared with the positives as are needed to fill the list.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,9 +11,9 @@ from itertools import islice
 from typing import Literal
 
 from distill_assets.core.retrieval import fuse_reciprocal_rank
+from distill_assets.core.words import words
 
 Source = Literal["bm25", "dense", "both"]
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +163,11 @@ def shingles(text: str, size: int) -> frozenset[int]:
     Remembered per text, because the same documents are hard for many queries. The hashes have 64 bits, so shingles of
     two texts collide with a chance below 1e-14; they mean nothing outside this process.
     """
-    words = _WORD.findall(text.lower())
-    if not words:
+    found = words(text)
+    if not found:
         return frozenset()
-    last = max(1, len(words) - size + 1)
-    return frozenset(hash(tuple(words[start : start + size])) for start in range(last))
+    last = max(1, len(found) - size + 1)
+    return frozenset(hash(tuple(found[start : start + size])) for start in range(last))
 
 
 def _source(is_in_bm25: bool, is_in_dense: bool) -> Source:

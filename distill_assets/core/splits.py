@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from distill_assets.core.records import SPLITS, Query, Split
+from distill_assets.core.records import SPLITS, Query, Split, normalise
+from distill_assets.core.words import has_unspaced_script, words
 
 _MOST_PRECIOUS_FIRST: tuple[Split, ...] = ("test", "dev", "train")
 _SHINGLE_SIZE = 3
-_PUNCTUATION = ".,;:?!\"'"  # not brackets and operators: they carry meaning in queries about code
+_PUNCTUATION = ".,;:?!\"'。、，；：？！「」…"  # not brackets and operators: they carry meaning in queries about code
 _ROUNDING = 1e-9  # 0.55 * 100 is 55.00000000000001: rounded up as it is, a pair that shares 55 of 100 would be lost
 
 
@@ -65,10 +66,13 @@ def find_twins(queries: Iterable[Query], *, jaccard: float) -> dict[str, Query]:
 
 def query_shingles(text: str) -> frozenset[int]:
     """Hashes of every run of three words, of all words where there are fewer; good within one process."""
-    parts = text.casefold().split()
-    words = [word for word in (part.strip(_PUNCTUATION) for part in parts) if word] or parts
-    last = max(1, len(words) - _SHINGLE_SIZE + 1)
-    return frozenset(hash(tuple(words[start : start + _SHINGLE_SIZE])) for start in range(last))
+    parts = normalise(text).split()
+    stripped = (part.strip(_PUNCTUATION) for part in parts)
+    found = [
+        word for part in stripped if part for word in (words(part) if has_unspaced_script(part) else [part])
+    ] or parts
+    last = max(1, len(found) - _SHINGLE_SIZE + 1)
+    return frozenset(hash(tuple(found[start : start + _SHINGLE_SIZE])) for start in range(last))
 
 
 def _by_id(query: Query) -> str:

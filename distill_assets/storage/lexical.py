@@ -6,7 +6,6 @@ Limit: indexes of older corpora are left on disk (some 10 MB per 50,000 short do
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from distill_assets.core.dense_search import FoundRows
 from distill_assets.core.errors import ShapeError, WarehouseError
+from distill_assets.core.words import runs, split_run, words
 from distill_assets.storage.folders import (
     publish_folder,
     read_json_object,
@@ -28,37 +28,12 @@ if TYPE_CHECKING:
     import bm25s
 
 # Raised whenever the same text would give other tokens, so that indexes on disk are built again.
-TOKENISER_VERSION = 1
+TOKENISER_VERSION = 2
 BM25_METHOD, BM25_K1, BM25_B = "lucene", 1.5, 0.75
 _EPSILON = float(np.finfo(np.float32).eps)
 _FREQUENT = 64  # a token in more than one of so many documents is worth the look whether it is needed
 _MANY = 16  # candidates per wanted document from which adding a token up is as cheap as looking it up
 _MIN_GROUPS = 1024
-_RUN = re.compile(r"[^\W\d_]+|\d+")  # letters or digits, of any script; underscores and dots part words
-
-
-def tokenise(text: str) -> list[str]:
-    """Words of a text, lower-cased, identifiers split: `read_HTMLTable2` gives read, html, table, 2. No stop words."""
-    return [token for run in _RUN.findall(text) for token in _split_run(run)]
-
-
-def _split_run(run: str) -> list[str]:
-    if run.islower() or run.isupper() or not run.isalpha():
-        return [run.lower()]
-    return [part.lower() for part in _split_camel_case(run)]
-
-
-def _split_camel_case(word: str) -> list[str]:
-    """Split before an upper-case letter that follows a lower-case one, or that begins a word after an acronym."""
-    parts, start = [], 0
-    for i in range(1, len(word)):
-        begins_after_lower = word[i].isupper() and word[i - 1].islower()
-        begins_after_acronym = word[i].islower() and word[i - 1].isupper() and i - 1 > start
-        if begins_after_lower or begins_after_acronym:
-            cut = i if begins_after_lower else i - 1
-            parts.append(word[start:cut])
-            start = cut
-    return [*parts, word[start:]]
 
 
 class LexicalIndex:
@@ -94,7 +69,7 @@ class LexicalIndex:
         """The same as positions among `doc_ids`. One query at a time: besides the result it holds 4 bytes a document."""
         found = FoundRows(np.full((len(texts), k), -1, np.int64), np.full((len(texts), k), -np.inf, np.float32))
         for number, text in enumerate(texts):
-            rows, scores = self._search_one(tokenise(text), k)
+            rows, scores = self._search_one(words(text), k)
             found.rows[number, : len(rows)], found.scores[number, : len(rows)] = rows, scores
         return found
 
@@ -219,10 +194,10 @@ def _token_ids(texts: Iterable[str], vocabulary: dict[str, int]) -> Iterator[lis
     ids_of: dict[str, list[int]] = {}
     for text in texts:
         ids: list[int] = []
-        for run in _RUN.findall(text):
+        for run in runs(text):
             known = ids_of.get(run)
             if known is None:
-                known = [vocabulary.setdefault(token, len(vocabulary)) for token in _split_run(run)]
+                known = [vocabulary.setdefault(token, len(vocabulary)) for token in split_run(run)]
                 ids_of[run] = known
             ids += known
         yield ids
