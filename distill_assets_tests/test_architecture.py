@@ -261,9 +261,16 @@ def test_what_dagster_shows_is_what_is_read(graph: Any) -> None:
 
 # asset -> its checks; blocking ones carry an exclamation mark.
 ASSET_CHECKS: dict[str, list[str]] = {
-    "corpus": ["batches_readable", "documents_distinct", "documents_not_empty!"],
+    "corpus": [
+        "batches_readable",
+        "documents_distinct",
+        "documents_not_empty!",
+        "documents_read_whole",
+        "files_read",
+        "ids_keep_their_text",
+    ],
     "queries": ["leakage_within_limit!"],
-    "qrels": ["positives_in_corpus", "queries_judged"],
+    "qrels": ["positives_in_corpus", "queries_judged", "splits_judged"],
     "hard_negatives": ["positives_found"],
     "teacher_checkpoint": ["better_than_baselines"],
     "teacher_scores": ["logits_vary!", "positives_above_negatives"],

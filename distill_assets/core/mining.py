@@ -163,7 +163,7 @@ def shingles(text: str, size: int) -> frozenset[int]:
     Remembered per text, because the same documents are hard for many queries. The hashes have 64 bits, so shingles of
     two texts collide with a chance below 1e-14; they mean nothing outside this process.
     """
-    found = words(text)
+    found = words(text.lower())  # one word for NumPy and numpy: case tells no copies apart
     if not found:
         return frozenset()
     last = max(1, len(found) - size + 1)

@@ -62,7 +62,7 @@ def test_is_near_identical_by_hand(other: str, expected: bool) -> None:
 
 def test_is_near_identical_includes_the_threshold_itself() -> None:
     """19 shingles against 18 of them: 18 / 19 exactly; float rounding at the boundary must not exclude it."""
-    words = [f"w{i}" for i in range(21)]
+    words = [chr(ord("a") + i) * 3 for i in range(21)]
     rules = MiningRules(near_identical_jaccard=18 / 19)
     assert len(shingles(" ".join(words), 3)) == 19
     assert is_near_identical(" ".join(words), " ".join(words[:-1]), rules)

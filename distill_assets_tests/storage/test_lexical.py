@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_assets.core.errors import ShapeError, WarehouseError
+from distill_assets.core.words import words
 from distill_assets.storage import lexical
-from distill_assets.storage.lexical import LexicalCache, LexicalIndex, tokenise
+from distill_assets.storage.lexical import LexicalCache, LexicalIndex
 
 DOCUMENTS = {
     "d1": "pandas.DataFrame.cummax(axis) cumulative maximum",
@@ -54,17 +55,17 @@ def unreadable() -> Iterator[str]:
 )
 def test_identifiers_are_split_and_words_of_any_script_kept(text: str, tokens: list[str]) -> None:
     """Unsplit identifiers never match the words of a question: nDCG@10 0.162 against 0.368 (design, section 4)."""
-    assert tokenise(text) == tokens
+    assert words(text) == tokens
 
 
 def naive_bm25(documents: dict[str, str], query: str) -> dict[str, float]:
     """Lucene's BM25, written out: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), k1 = 1.5, b = 0.75."""
-    bags = {doc_id: Counter(tokenise(text)) for doc_id, text in documents.items()}
+    bags = {doc_id: Counter(words(text)) for doc_id, text in documents.items()}
     mean_length = sum(bag.total() for bag in bags.values()) / len(bags)
     scores: dict[str, float] = {}
     for doc_id, bag in bags.items():
         norm = 1.5 * (1 - 0.75 + 0.75 * bag.total() / mean_length)
-        for token in tokenise(query):
+        for token in words(query):
             frequency = sum(token in other for other in bags.values())
             idf = math.log(1 + (len(bags) - frequency + 0.5) / (frequency + 0.5))
             if bag[token]:
@@ -83,8 +84,8 @@ def test_scores_are_those_of_the_formula(cache: LexicalCache) -> None:
 def full_ranking(documents: dict[str, str], query: str) -> list[tuple[str, float]]:
     """Every document's impacts added in float32, rarest token first; then sorted in the one total order."""
     index = LexicalIndex(list(documents), _model(documents))
-    bags = {doc_id: Counter(tokenise(text)) for doc_id, text in documents.items()}
-    counts = Counter(token for token in tokenise(query) if any(token in bag for bag in bags.values()))
+    bags = {doc_id: Counter(words(text)) for doc_id, text in documents.items()}
+    counts = Counter(token for token in words(query) if any(token in bag for bag in bags.values()))
     ids = {token: index._model.vocab_dict[token] for token in counts}  # type: ignore[union-attr]
     found = []
     for row, (doc_id, bag) in enumerate(bags.items()):
