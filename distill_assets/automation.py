@@ -77,9 +77,10 @@ def _when_due(project: Project, asset: str) -> dg.AutomationCondition:
     """Requested once for each event upstream that left it due; a failed run is not asked for again before something moves."""
     condition = dg.AutomationCondition
     is_first = condition.initial_evaluation() & condition.missing()
-    moved = is_first | condition.newly_missing() | condition.any_deps_updated()
+    moved = condition.newly_missing() | condition.any_deps_updated()
     return (
-        moved.since_last_handled()
+        # Beside `since_last_handled`, which the first look resets: a batch that was read before it would never be asked for.
+        (is_first | moved.since_last_handled())
         & _IsDue(project, asset)
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()

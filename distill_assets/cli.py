@@ -342,6 +342,8 @@ def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
             steps.append(step)
     worked = sum(step.was_made for step in steps)
     typer.echo(f"\n{worked} steps run, {len(steps) - worked} up to date, {sum(s.seconds for s in steps):.0f} s")
+    for warning in (warning for step in steps for warning in step.warnings):
+        typer.echo(f"warning: {warning}", err=True)
     return steps
 
 

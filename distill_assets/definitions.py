@@ -23,6 +23,7 @@ from distill_assets.automation import (
 from distill_assets.lost_runs import make_lost_run_sensor
 from distill_assets.partitions import recipe_partitions
 from distill_assets.resources import Project
+from distill_assets.terminal import NAME, terminal_logger
 
 
 def build_definitions(project: Project | None = None) -> dg.Definitions:
@@ -39,6 +40,7 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
         sensors=[*make_sensors(project, jobs), make_automation_sensor(), make_lost_run_sensor()],
         resources={"project": project},
         executor=dg.in_process_executor,
+        loggers={"console": dg.colored_console_logger, NAME: terminal_logger},
     )
 
 

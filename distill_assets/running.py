@@ -15,23 +15,34 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 
-from distill_assets.assets.checks import find_check
+from distill_assets.assets.checks import CHECKS, find_check
 from distill_assets.core.errors import CheckFailedError, DistillError
 from distill_assets.lost_runs import command_tags
 from distill_assets.provenance import git_tags
 from distill_assets.resources import Project
 from distill_assets.stages import INGEST, STAGES, Stage, Todo, due, partitions_of
+from distill_assets.terminal import NAME
+
+_KNOWN = {(check.asset, check.name) for check in CHECKS}
+_KEPT = (
+    "The slice is kept to look at, its checks in the Dagster UI have samples; nothing is made from it, and the next run makes it "
+    "again"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One materialisation that was done, found up to date (`seconds` 0), or refused (`refusal` says why)."""
+    """One materialisation that was done, found up to date (`seconds` 0), or refused (`refusal` says why).
+
+    `warnings` are sentences about its checks that did not pass and stop nothing.
+    """
 
     assets: tuple[str, ...]
     partition: str
     seconds: float
     was_fresh: bool
     refusal: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def was_made(self) -> bool:
@@ -99,14 +110,15 @@ def _make(
     partition: str,
 ) -> Step:
     started, refusal = time.perf_counter(), None
+    warnings: tuple[str, ...] = ()
     try:
-        _materialise(definitions, instance, assets, partition)
+        warnings = _materialise(definitions, instance, assets, partition)
     except DistillError as error:
         if stage is not INGEST or not project.collection.source.is_inbox:
             raise
         refusal = str(error)
     _give_memory_back()
-    return Step(assets, partition, time.perf_counter() - started, was_fresh=False, refusal=refusal)
+    return Step(assets, partition, time.perf_counter() - started, was_fresh=False, refusal=refusal, warnings=warnings)
 
 
 def _give_memory_back() -> None:
@@ -118,7 +130,8 @@ def _give_memory_back() -> None:
 
 def _materialise(
     definitions: dg.Definitions, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str
-) -> None:
+) -> tuple[str, ...]:
+    """Materialise, and return a sentence for each check that did not pass and stops nothing."""
     job = definitions.resolve_implicit_global_asset_job_def()
     keys = [dg.AssetKey(asset) for asset in assets]
     run_id = str(uuid.uuid4())  # known beforehand: what its checks found is read back from the instance
@@ -130,7 +143,7 @@ def _materialise(
             raise_on_error=True,
             run_id=run_id,
             tags=command_tags("run") | git_tags(),
-            run_config={"loggers": {"console": {"config": {"log_level": "INFO"}}}},
+            run_config={"loggers": {NAME: {}}},
         )
     except Exception as error:
         cause: BaseException | None = error
@@ -139,24 +152,25 @@ def _materialise(
         if cause is None:
             raise
         if isinstance(cause, DagsterAssetCheckFailedError):
-            raise CheckFailedError(_explain_checks(instance, run_id, partition)) from error
+            blocking = _explain_checks(instance, run_id, partition, dg.AssetCheckSeverity.ERROR)
+            raise CheckFailedError(f"{' '.join(blocking)} {_KEPT}") from error
         raise cause from error
+    return tuple(_explain_checks(instance, run_id, partition, dg.AssetCheckSeverity.WARN))
 
 
-def _explain_checks(instance: dg.DagsterInstance, run_id: str, partition: str) -> str:
-    """Check, asset and partition, what was found, and the next step, of each blocking check that failed in a run."""
+def _explain_checks(
+    instance: dg.DagsterInstance, run_id: str, partition: str, severity: dg.AssetCheckSeverity
+) -> list[str]:
+    """Check, asset and partition, what was found, and the next step, of each check of that severity that failed in a run."""
     lines = []
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         found = record.get_dagster_event().asset_check_evaluation_data
-        if found.passed or not found.blocking or found.severity is not dg.AssetCheckSeverity.ERROR:
-            continue
         asset = found.asset_key.to_user_string()
+        # The quarantine's check is of the whole inbox, and each refusal is told by itself.
+        if found.passed or found.severity is not severity or (asset, found.check_name) not in _KNOWN:
+            continue
         lines.append(
             f"check {found.check_name} of {asset}{f'[{partition}]' if partition else ''} failed: {found.description}. "
             f"{find_check(asset, found.check_name).next_step}"
         )
-    return (
-        " ".join(lines)
-        + " The slice is kept to look at, its checks in the Dagster UI have samples; nothing is made from it, "
-        "and the next run makes it again"
-    )
+    return lines

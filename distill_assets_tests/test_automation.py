@@ -241,13 +241,39 @@ def test_an_inbox_that_was_emptied_alarms_nobody(inbox: Path, inbox_project: Any
     assert set(inbox_project.collection.unreadable()) == {"first"}, "the same folder came back"
 
 
+def test_a_file_that_was_put_back_is_no_longer_refused(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """A batch that is up to date again named a broken line that no longer exists, for ever."""
+    instance.add_dynamic_partitions("batches", ["first"])
+    materialise(inbox_project, instance, INGESTED, "first")
+    corpus = inbox / "first" / "corpus.jsonl"
+    sound = corpus.read_bytes()
+    corpus.write_bytes(sound[:-30])
+    materialise(inbox_project, instance, INGESTED, "first")
+    assert set(inbox_project.collection.unreadable()) == {"first"}
+    corpus.write_bytes(sound)
+    assert inbox_project.collection.unreadable() == {} == inbox_project.collection.quarantined()
+
+
+def test_a_batch_that_was_read_before_the_automation_looked_is_mined(
+    inbox: Path, inbox_project: Any, instance: dg.DagsterInstance
+) -> None:
+    """`run --until qrels`, then the UI for the first time: the batch was never asked for."""
+    instance.add_dynamic_partitions("batches", ["first"])
+    materialise(inbox_project, instance, INGESTED, "first")
+    daemon = Daemon(inbox_project, instance)
+    assert daemon.first["hard_negatives"] == {"first"}
+    assert "hard_negatives" not in daemon.tick() and "hard_negatives" not in daemon.tick()
+
+
 class Daemon:
     """The automation sensor, tick by tick, with what it asks for carried out as runs."""
 
     def __init__(self, project: Any, instance: dg.DagsterInstance) -> None:
         self.project, self.instance, self._cursor = project, instance, None
         self._definitions = build_definitions(project)
-        self.tick()
+        self.first = self.tick()
 
     def tick(self) -> dict[str, set[str]]:
         """Asset -> partitions that one tick asks for; one empty key where it has none."""

@@ -49,19 +49,28 @@ class CollectionHandle:
         return refused & set(self.source.batches())
 
     def quarantined(self) -> dict[str, dict[str, Any]]:
-        """Rows of the quarantine table by batch: what could not be read, and why; folders that are gone included."""
+        """Rows of the quarantine table by batch: what could not be read, and why; folders that are gone included.
+
+        A row counts for the content that it was made from: one that was put back as it was is not read again, and not refused.
+        """
         if not self.warehouse.exists():
             return {}
-        return {row["batch"]: row for row in self.warehouse.read("quarantine").to_pylist()}
+        rows = {row["batch"]: row for row in self.warehouse.read("quarantine").to_pylist()}
+        there = set(self._there()) & rows.keys()
+        moved = {batch for batch in there if self.source.fingerprint(batch) != rows[batch]["source_fingerprint"]}
+        return {batch: row for batch, row in rows.items() if batch not in moved}
 
     def unreadable(self) -> dict[str, str]:
         """Batches in quarantine that are still there, and folders that can never be a batch, each with the reason."""
-        try:
-            there = set(self.source.batches())
-        except SourceError:  # nothing is there
-            there = set()
+        there = self._there()
         rows = {batch: row["reason"] for batch, row in self.quarantined().items() if batch in there}
         return rows | self.source.refused()
+
+    def _there(self) -> list[str]:
+        try:
+            return self.source.batches()
+        except SourceError:  # nothing is there
+            return []
 
     def state(self) -> "State":
         """The versions of everything that is stored now."""
