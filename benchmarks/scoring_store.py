@@ -144,7 +144,7 @@ def _make(folder: Path, size: int) -> None:
             f"FROM (SELECT i, {_TEXT} AS t FROM range({documents}) r(i))"
         )
         connection.execute(
-            f"INSERT INTO queries SELECT 'b', 'q' || i, 'query number ' || i, 'train' FROM range({queries}) r(i)"
+            f"INSERT INTO queries SELECT 'b', 'q' || i, 'query number ' || i, 'key' || i, 'train' FROM range({queries}) r(i)"
         )
         connection.execute("CREATE TEMP MACRO wanted_doc(i, n) AS hash(i * 31) % n")
         connection.execute(

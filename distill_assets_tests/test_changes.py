@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets.assets import ASSETS
+from distill_assets.assets import ASSETS, release
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.publishing import (
     current_champion,
@@ -19,7 +19,6 @@ from distill_assets.assets.reads import Reads
 from distill_assets.assets.release import champion_version, roll_back, roll_back_event
 from distill_assets.core.errors import (
     DistillError,
-    EvaluationError,
     TrainingError,
     UndeclaredReadError,
 )
@@ -224,11 +223,14 @@ def test_a_batch_of_judgements_alone_is_learned_from(make: Any, instance: dg.Dag
     assert made(run(project, instance)) == []
 
 
-def test_the_champion_is_a_checkpoint_and_not_a_name(make: Any, instance: dg.DagsterInstance) -> None:
+def test_the_champion_is_a_checkpoint_and_not_a_name(
+    make: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After "kept" or a roll back the leaderboard has another student of the champion's name: its numbers are not the champion's.
 
     After a roll back Dagster must show the model that is served, and no run may promote the refused weights again.
     """
+    monkeypatch.setattr(release, "MIN_QUERIES", 1)
     easy = {"promotion_alpha": 0.9, "promotion_margin": 0.9}  # twenty dev queries show nothing at the usual level
     run(make(**easy), instance)
     first = current_champion(make())
@@ -287,7 +289,6 @@ def marked(project: Any) -> str | None:
 @pytest.mark.parametrize(
     ("split", "error", "message", "absent"),
     [
-        ("test", EvaluationError, "no test query has a judgement", ("leaderboard", "")),
         ("dev", TrainingError, "no dev query with candidates", ("checkpoints", "hard_labels")),
         ("train", TrainingError, "no train query has a judgement", ("checkpoints", "hard_labels")),
     ],
@@ -310,6 +311,19 @@ def test_a_collection_without_a_split_says_so_each_time(
             run(project, instance)
         assert project.places.warehouse.slice_info(*absent) is None
         assert current_champion(project) is None
+
+
+def test_without_test_queries_the_leaderboard_shows_dev(make: Any, instance: dg.DagsterInstance, inbox: Path) -> None:
+    """Folders with train and dev alone are common: the run died after everything was trained."""
+    judgements = inbox / "first" / "qrels" / "test.tsv"
+    judgements.write_text(judgements.read_text(encoding="utf-8").replace("\t1\n", "\t0\n"), encoding="utf-8")
+    project = make()
+    run(project, instance)
+    rows = read_rows(project)
+    assert {row.split for row in rows} == {"dev"} and current_champion(project) is not None
+    page = project.places.report.joinpath("index.html").read_text(encoding="utf-8")
+    assert f"{rows[0].num_queries} dev queries" in page
+    assert "There are no judged test queries" in format_table(rows, read_champion(project))
 
 
 def test_a_mined_negative_that_a_later_batch_judges_relevant(

@@ -73,11 +73,14 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(
     assert project.places.warehouse.read("scoring_costs").num_rows == len(costs)
 
 
-def test_query_results_are_what_the_leaderboard_averages(project: Any, instance: dg.DagsterInstance) -> None:
+def test_query_results_are_what_the_leaderboard_averages(
+    beir_folder: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     """Wins and losses from another ranking than the means would explain numbers that nobody measured.
 
     Agreement is there for the students alone, within its bounds; the stored rankings give the same nDCG@10.
     """
+    project = make_project(beir_folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", test_queries=20)
     _run(project, instance, until="leaderboard")
     board = {row["system"]: row for row in project.places.warehouse.read("leaderboard").to_pylist()}
     results: dict[str, list[dict[str, Any]]] = {}

@@ -10,13 +10,14 @@ import pytest
 from distill_assets.core.records import assign_split
 from distill_assets.definitions import build_definitions
 from distill_assets.running import run_line
-from distill_assets_tests.conftest import make_project
+from distill_assets_tests.conftest import ACTIONS, TOPICS, make_project
 
 TINY: dict[str, Any] = {"batch_size": 8, "teacher_logits": "standardised", "loss": {"kl": 1.0}, "num_negatives": 2}
-FREE_IDS = [f"free-{i}" for i in range(40) if assign_split(f"free-{i}") == "train"][
+FREE_IDS = [f"free-{i}" for i in range(4)]
+_FREE_TEXTS = [f"how to {action} a {topic} along one axis" for topic in TOPICS for action in ACTIONS]
+NOT_JUDGED = [text for text in _FREE_TEXTS if assign_split(text) == "train"][
     :4
-]  # queries without judgement are split by hash
-NOT_JUDGED = [f"how to {action} a {topic} along one axis" for topic in ("array", "frame") for action in ("sum", "rank")]
+]  # without judgement they are split by hash
 
 
 @pytest.fixture
