@@ -1,30 +1,18 @@
 """BEIR folders: `corpus.jsonl`, `queries.jsonl` and `qrels/*.tsv`, as one batch or as an inbox with a batch per folder.
 
-Every refusal names the file, the line, what was expected and what to do. Files are read as bytes and split at line
-feeds alone, because texts may hold the other characters that Python takes for line ends.
-
 A batch that cannot be opened has a fingerprint like any other, from what can be seen of it: one odd entry holds up nobody
 else, and its batch is read again when the entry changes. Only `read` refuses.
 """
 
-import csv
-import errno
-import gzip
 import hashlib
-import json
 import os
-import re
 import stat
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
-from distill_assets.core.errors import MalformedRecordError, SourceError, UnknownBatchError
+from distill_assets.core.errors import SourceError, UnknownBatchError
 from distill_assets.core.records import (
     Collection,
     Document,
@@ -37,13 +25,14 @@ from distill_assets.core.records import (
     normalise,
 )
 from distill_assets.sources.base import check_collection, require_batch_name, require_known_batch
+from distill_assets.sources.files import GZIP, cannot_read, opened, shown
+from distill_assets.sources.parsing import read_judgements, read_texts
 
 # Raised whenever the same files would give other documents, queries or splits, so that stored batches count as stale.
 READER_VERSION = "2"
 _CORPUS, _QUERIES, _QRELS, _READY = "corpus.jsonl", "queries.jsonl", "qrels", "_READY"
-_GZIP = ".gz"
 _TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # how a file of judgements ends
-_TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in ("", _GZIP))
+_TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in ("", GZIP))
 _EXPECTED = f"expected {_CORPUS}, {_QUERIES} and {_QRELS}/*.tsv"
 _DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec")
 _SPLIT_OF_STEM: dict[str, Split] = {
@@ -54,18 +43,6 @@ _SPLIT_OF_STEM: dict[str, Split] = {
     "validation": "dev",
     "test": "test",
 }
-# Names that a header gives the three columns that are read, as BEIR, TREC and the sets of the hub write them.
-_COLUMNS: tuple[frozenset[str], ...] = (
-    frozenset({"query-id", "query_id", "queryid", "qid", "query"}),
-    frozenset({"corpus-id", "corpus_id", "doc-id", "doc_id", "docid", "did", "pid", "document-id", "document_id"}),
-    frozenset({"score", "relevance", "rel", "label", "grade"}),
-)
-_TREC = (0, 2, 3)  # of `qid 0 docid rel`
-_TREC_ITERATIONS = frozenset({"0", "Q0", "q0"})  # the second of TREC's four columns
-_INTEGER = re.compile(
-    r"([+-]?[0-9]{1,9})(\.0*)?"
-)  # nine digits fit the INTEGER column of the warehouse; 1.0 is integral
-_QUOTED_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -127,7 +104,7 @@ class BeirSource:
         """Folders of an inbox that hold data under a name that a batch may not have, with the reason."""
         if not _is_a(stat.S_ISDIR, self.root) or not self.is_inbox:
             return {}
-        reasons = {_shown(path.name): _name_fault(path.name) for path in _data_folders(self.root)}
+        reasons = {shown(path.name): _name_fault(path.name) for path in _data_folders(self.root)}
         return {name: reason for name, reason in sorted(reasons.items()) if reason}
 
     def look(self, batch: str) -> str | None:
@@ -155,7 +132,7 @@ class BeirSource:
         """
         folder = self._folder(batch)
         files = _batch_files(folder)
-        qrels, judged = _read_judgements([path for path in files if path.name not in _TEXTS])
+        qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS])
         asked = [(query_id, text) for query_id, _, text in _texts_of(files, _QUERIES)]
         key_of = {query_id: normalise(text) for query_id, text in asked}
         splits = given_splits(judged, key_of, self.train_share_of_dev)
@@ -258,7 +235,7 @@ def _list(folder: Path) -> list[str]:
     try:
         return [path.name for path in folder.iterdir()]
     except OSError as error:
-        raise _cannot_read(folder, error, "a folder") from error
+        raise cannot_read(folder, error, "a folder") from error
 
 
 def _batch_files(folder: Path) -> list[Path]:
@@ -285,7 +262,7 @@ def _unread(folder: Path, files: Sequence[Path]) -> dict[str, str]:
     found = {}
     for path in sorted(set(entries) - set(files)):
         if path.name.endswith(_DATA_ENDINGS) and not path.name.startswith(".") and _is_a(stat.S_ISREG, path):
-            found[_shown(path.relative_to(folder).as_posix())] = _why_unread(path)
+            found[shown(path.relative_to(folder).as_posix())] = _why_unread(path)
     return found
 
 
@@ -299,13 +276,13 @@ def _why_unread(path: Path) -> str:
 
 def _texts_of(files: Sequence[Path], name: str) -> Iterator[tuple[str, str, str]]:
     """Records of a batch's corpus or queries file, plain or compressed; nothing where it brings none."""
-    found = [path for path in files if path.name in (name, name + _GZIP)]
+    found = [path for path in files if path.name in (name, name + GZIP)]
     if len(found) > 1:
         raise SourceError(
-            f"{found[0].parent}: {name} is there twice, plain and as {_GZIP}; expected one: remove the other"
+            f"{found[0].parent}: {name} is there twice, plain and as {GZIP}; expected one: remove the other"
         )
     for path in found:
-        yield from _read_texts(path)
+        yield from read_texts(path)
 
 
 def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:
@@ -314,7 +291,7 @@ def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:
         files = _batch_files(folder)
     except SourceError as error:
         return [str(error)]
-    return [part for path in files for part in (_shown(path.relative_to(folder).as_posix()), tell(path))]
+    return [part for path in files for part in (shown(path.relative_to(folder).as_posix()), tell(path))]
 
 
 def _is_ready(folder: Path) -> bool:
@@ -352,191 +329,5 @@ def _digest(path: Path) -> str:
 @lru_cache(maxsize=4096)
 def _digest_once(path: Path, stamp: str) -> str:
     """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
-    """An ordinary file, opened for its bytes; whatever the system refuses while it is open is a `SourceError`."""
-    try:
-        # A plain open of a named pipe would wait for a writer.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "Not an ordinary file")
-            yield file
-    except OSError as error:
-        raise _cannot_read(path, error, "a file") from error
-
-
-def _cannot_read(path: Path, error: OSError, expected: str) -> SourceError:
-    return SourceError(
-        f"cannot read {_shown(path)}: {error.strerror or error}; expected {expected} that may be read; "
-        "mend or remove the entry, or give the permissions"
-    )
-
-
-def _shown(name: str | Path) -> str:
-    """The name as text: a name of a Linux file may hold bytes that no text has, and no table or hash takes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _malformed(path: Path, number: int, expected: str, found: str) -> MalformedRecordError:
-    quoted = repr(found if len(found) <= _QUOTED_CHARACTERS else f"{found[:_QUOTED_CHARACTERS]}...")
-    return MalformedRecordError(
-        f"{_shown(path)}, line {number}: expected {expected}, found {quoted}; correct or remove the line"
-    )
-
-
-def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank, from 1."""
-    with _opened(path) as file:
-        for number, line in enumerate(_unpacked(path, file), start=1):
-            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            try:
-                text = content.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                found = content[error.start : error.start + 8].hex(" ")
-                raise _malformed(path, number, "UTF-8 text", f"bytes {found}") from error
-            if text.strip():
-                yield number, text
-
-
-def _unpacked(path: Path, file: BufferedReader) -> Iterator[bytes]:
-    """The lines of a file, decompressed where its name ends with `.gz`."""
-    if not path.name.endswith(_GZIP):
-        yield from file
-        return
-    try:
-        yield from gzip.GzipFile(fileobj=file)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise SourceError(
-            f"{_shown(path)} cannot be decompressed: {error}; expected a whole gzip file: copy it again"
-        ) from error
-
-
-def _read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text of every record of a corpus or queries file."""
-    is_empty = True
-    for number, line in _iter_lines(path):
-        is_empty = False
-        record = _parse_object(path, number, line)
-        yield (
-            _require_id(path, number, record),
-            _string(path, number, record, "title"),
-            _string(path, number, record, "text"),
-        )
-    if is_empty:
-        raise SourceError(f"{path} holds no record: fill it, or delete it if this batch brings none")
-
-
-def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line) from error
-    if not isinstance(record, dict):
-        raise _malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line)
-    return record
-
-
-def _require_id(path: Path, number: int, record: dict[str, Any]) -> str:
-    found = record.get("_id")
-    if isinstance(found, int) and not isinstance(found, bool):
-        return str(found)
-    if not isinstance(found, str) or not found.strip():
-        raise _malformed(path, number, 'a string or integer under "_id"', json.dumps(record))
-    return _require_encodable(path, number, "_id", found)
-
-
-def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
-    """The string under `key`; a title may be absent or null, a text may not."""
-    found = record.get(key)
-    if key == "title" and found is None:
-        return ""
-    if not isinstance(found, str):
-        raise _malformed(path, number, f'a string under "{key}"', json.dumps(record))
-    return _require_encodable(path, number, key, found)
-
-
-def _require_encodable(path: Path, number: int, key: str, text: str) -> str:
-    # JSON allows "\ud800" alone; no hash, database or tokenizer can take it.
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        expected = f'"{key}" without half a surrogate pair'
-        raise _malformed(path, number, expected, text[error.start : error.start + 1]) from error
-    return text
-
-
-def _read_judgements(files: Iterable[Path]) -> tuple[list[Qrel], list[tuple[str, set[str]]]]:
-    """All judgements of a batch, each pair once, and for each file its stem and the queries that it judges."""
-    relevance_of: dict[tuple[str, str], int] = {}
-    judged = []
-    for path in files:
-        query_ids = set()
-        for number, qrel in _iter_qrels(path):
-            query_ids.add(qrel.query_id)
-            known = relevance_of.setdefault((qrel.query_id, qrel.doc_id), qrel.relevance)
-            if known != qrel.relevance:
-                expected = f"score {known} for ({qrel.query_id!r}, {qrel.doc_id!r}) as judged before"
-                raise _malformed(path, number, expected, str(qrel.relevance))
-        judged.append((path.name.split(".")[0], query_ids))
-    return [Qrel(*pair, relevance) for pair, relevance in relevance_of.items()], judged
-
-
-def _iter_qrels(path: Path) -> Iterator[tuple[int, Qrel]]:
-    """Line number and judgement; rows `query-id corpus-id score`, columns by name where there is a header, or TREC rows."""
-    columns: tuple[int, ...] = ()
-    width = 0
-    for number, line in _iter_lines(path):
-        cells = _cells(path, line)
-        if not columns:
-            width, columns = len(cells), _header(path, number, cells, line)
-            if columns:
-                continue
-            columns = _columns_without_header(path, number, cells, line)
-        if len(cells) != width or not all(cells[column] for column in columns):
-            raise _malformed(path, number, f"{width} columns as in the lines before (`query-id corpus-id score`)", line)
-        if width == 4 and columns == _TREC and cells[1] not in _TREC_ITERATIONS:
-            raise _malformed(
-                path, number, "0 or Q0 in the second of four columns, as in TREC's `qid 0 docid rel`", line
-            )
-        query_id, doc_id, score = (cells[column] for column in columns)
-        integer = _INTEGER.fullmatch(score)
-        if integer is None:
-            raise _malformed(path, number, "an integer score", score)
-        yield number, Qrel(query_id, doc_id, int(integer[1]))
-
-
-def _cells(path: Path, line: str) -> list[str]:
-    if ".csv" in path.name:
-        return [cell.strip() for cell in next(csv.reader([line]))]
-    return [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
-
-
-def _header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[int, ...]:
-    """Places of query, document and score as the header names them; nothing where the line is a judgement.
-
-    Raises:
-        MalformedRecordError: the line ends with no number, and names other columns.
-    """
-    names = [cell.casefold() for cell in cells]
-    found = [[place for place, name in enumerate(names) if name in known] for known in _COLUMNS]
-    if all(len(places) == 1 for places in found):
-        return tuple(places[0] for places in found)
-    if any(_INTEGER.fullmatch(cell) for cell in cells[2:]):
-        return ()
-    raise _malformed(
-        path, number, "a header that names query-id, corpus-id and score, or a judgement with an integer score", line
-    )
-
-
-def _columns_without_header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[int, ...]:
-    if len(cells) == 3:
-        return (0, 1, 2)
-    if len(cells) == 4 and cells[1] in _TREC_ITERATIONS:
-        return _TREC
-    raise _malformed(
-        path, number, "`query-id corpus-id score`, TREC's `qid 0 docid rel`, or a header that names more columns", line
-    )

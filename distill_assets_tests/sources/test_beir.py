@@ -659,3 +659,37 @@ def test_two_batches_may_number_alike(tmp_path: Path) -> None:
     found = source.read("north")
     assert found.documents == [Document("north/1", "", "north")] and found.qrels == [Qrel("north/1", "north/1", 1)]
     assert source.fingerprint("north") != BeirSource(tmp_path).fingerprint("north")
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    """One fault a run is a day of mending for a file with twenty of them."""
+    folder = write_batch(tmp_path / "t", {"d1": "one"}, {"q": "what"})
+    lines = ['{"_id": "d1", "text": "one"}', "no JSON", '{"_id": "d2"}', '{"_id": "d3", "text": 5}'] + ["x"] * 30
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(MalformedRecordError) as caught:
+        BeirSource(folder).read("t")
+    told = str(caught.value).splitlines()
+    assert told[0].endswith("corpus.jsonl: 33 lines cannot be read:") and told[-1] == "  and 13 more"
+    assert (
+        len(told) == 22 and [f"line {n}:" in line for n, line in zip((2, 3, 4), told[1:4], strict=True)] == [True] * 3
+    )
+    write_judged(folder, "q 1 1\nq 1 2\nq 1 high\nq 1\n")
+    with pytest.raises(MalformedRecordError, match=r"3 lines cannot be read"):
+        BeirSource(write_batch(folder, {"1": "one"})).read("t")
+
+
+def test_two_records_on_one_line_are_told_by_their_place(tmp_path: Path) -> None:
+    """Expected was one JSON object, found was `{...`: what was found begins exactly as what was expected."""
+    folder = write_batch(tmp_path / "t", {"d1": "one"}, {"q": "what"})
+    first = '{"_id": "d1", "text": "one"}'
+    (folder / "corpus.jsonl").write_text(f'{first}{{"_id": "d2", "text": "two"}}\n', encoding="utf-8")
+    with pytest.raises(MalformedRecordError, match=r"a second value begins at character 29\)") as caught:
+        BeirSource(folder).read("t")
+    assert '"one"}{"_id": "d2"' in str(caught.value)
+
+
+def test_a_header_with_other_names_says_which_are_known(tmp_path: Path) -> None:
+    """That an integer score is expected says nothing to somebody whose columns have names of their own."""
+    folder = write_judged(tmp_path / "t", "question\tanswer\tgood\nq\t1\t1\n")
+    with pytest.raises(MalformedRecordError, match=r"a header that names query-id, corpus-id and score.*question"):
+        BeirSource(folder).read("t")

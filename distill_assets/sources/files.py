@@ -1,0 +1,112 @@
+"""Files of a batch as lines of text, plain or compressed; every refusal names the file, the line, what was expected and what to do.
+
+Files are read as bytes and split at line feeds alone, because texts may hold the other characters that Python takes for line ends.
+"""
+
+import errno
+import gzip
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+from distill_assets.core.errors import MalformedRecordError, SourceError
+
+GZIP = ".gz"
+_QUOTED_CHARACTERS = 80
+_MAX_FAULTS = 20
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """An ordinary file, opened for its bytes; whatever the system refuses while it is open is a `SourceError`."""
+    try:
+        # A plain open of a named pipe would wait for a writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "Not an ordinary file")
+            yield file
+    except OSError as error:
+        raise cannot_read(path, error, "a file") from error
+
+
+def cannot_read(path: Path, error: OSError, expected: str) -> SourceError:
+    """The error for an entry that the system does not let us read."""
+    return SourceError(
+        f"cannot read {shown(path)}: {error.strerror or error}; expected {expected} that may be read; "
+        "mend or remove the entry, or give the permissions"
+    )
+
+
+def shown(name: str | Path) -> str:
+    """The name as text: a name of a Linux file may hold bytes that no text has, and no table or hash takes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def malformed(path: Path, number: int, expected: str, found: str) -> MalformedRecordError:
+    """The error for one line; `found` is quoted, and cut where it is long."""
+    quoted = repr(found if len(found) <= _QUOTED_CHARACTERS else f"{found[:_QUOTED_CHARACTERS]}...")
+    return MalformedRecordError(
+        f"{shown(path)}, line {number}: expected {expected}, found {quoted}; correct or remove the line"
+    )
+
+
+class Faults:
+    """What is wrong with the lines of one file: kept line by line, so that somebody who mends it sees all of it at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._found = path, list[str]()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the fault of what is done inside."""
+        try:
+            yield
+        except MalformedRecordError as error:
+            self._found.append(str(error))
+
+    def raise_any(self) -> None:
+        """Raise one `MalformedRecordError` for all faults, with the first twenty of them; none where there is none."""
+        if len(self._found) == 1:
+            raise MalformedRecordError(self._found[0])
+        if self._found:
+            more = len(self._found) - _MAX_FAULTS
+            rest = [f"and {more:,} more"] if more > 0 else []
+            told = "\n".join(f"  {fault}" for fault in [*self._found[:_MAX_FAULTS], *rest])
+            raise MalformedRecordError(f"{shown(self._path)}: {len(self._found):,} lines cannot be read:\n{told}")
+
+
+def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
+    """Number and text of every line that is not blank, from 1; a line that is no text is a fault."""
+    with opened(path) as file:
+        for number, line in enumerate(_unpacked(path, file), start=1):
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            text = ""
+            with faults.kept():
+                text = _decoded(path, number, content)
+            if text.strip():
+                yield number, text
+
+
+def _decoded(path: Path, number: int, content: bytes) -> str:
+    try:
+        return content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        found = content[error.start : error.start + 8].hex(" ")
+        raise malformed(path, number, "UTF-8 text", f"bytes {found}") from error
+
+
+def _unpacked(path: Path, file: BufferedReader) -> Iterator[bytes]:
+    """The lines of a file, decompressed where its name ends with `.gz`."""
+    if not path.name.endswith(GZIP):
+        yield from file
+        return
+    try:
+        yield from gzip.GzipFile(fileobj=file)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(
+            f"{shown(path)} cannot be decompressed: {error}; expected a whole gzip file: copy it again"
+        ) from error

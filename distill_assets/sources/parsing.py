@@ -1,0 +1,177 @@
+"""Lines of a BEIR folder as records: texts as JSON, judgements as columns. All faults of a file are told together."""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_assets.core.errors import SourceError
+from distill_assets.core.records import Qrel
+from distill_assets.sources.files import Faults, iter_lines, malformed
+
+# Names that a header gives the three columns that are read, as BEIR, TREC and the sets of the hub write them.
+_COLUMNS: tuple[frozenset[str], ...] = (
+    frozenset({"query-id", "query_id", "queryid", "qid", "query"}),
+    frozenset({"corpus-id", "corpus_id", "doc-id", "doc_id", "docid", "did", "pid", "document-id", "document_id"}),
+    frozenset({"score", "relevance", "rel", "label", "grade"}),
+)
+_TREC = (0, 2, 3)  # of `qid 0 docid rel`
+_TREC_ITERATIONS = frozenset({"0", "Q0", "q0"})  # the second of TREC's four columns
+# Nine digits fit the INTEGER column of the warehouse; 1.0 is integral.
+_INTEGER = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")
+
+
+def read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Id, title and text of every record of a corpus or queries file."""
+    is_empty, faults = True, Faults(path)
+    for number, line in iter_lines(path, faults):
+        is_empty, found = False, None
+        with faults.kept():
+            record = _parse_object(path, number, line)
+            record_id = _require_id(path, number, record)
+            found = (record_id, _string(path, number, record, "title"), _string(path, number, record, "text"))
+        if found:
+            yield found
+    faults.raise_any()
+    if is_empty:
+        raise SourceError(f"{path} holds no record: fill it, or delete it if this batch brings none")
+
+
+def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        told = "a second value begins" if error.msg == "Extra data" else error.msg
+        expected = f'one JSON object like {{"_id": "1", "text": "..."}} ({told} at character {error.pos + 1})'
+        raise malformed(path, number, expected, line[max(0, error.pos - 20) :]) from error
+    except (ValueError, RecursionError) as error:
+        raise malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line) from error
+    if not isinstance(record, dict):
+        raise malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line)
+    return record
+
+
+def _require_id(path: Path, number: int, record: dict[str, Any]) -> str:
+    found = record.get("_id")
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    if not isinstance(found, str) or not found.strip():
+        raise malformed(path, number, 'a string or integer under "_id"', json.dumps(record))
+    return _require_encodable(path, number, "_id", found)
+
+
+def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
+    """The string under `key`; a title may be absent or null, a text may not."""
+    found = record.get(key)
+    if key == "title" and found is None:
+        return ""
+    if not isinstance(found, str):
+        raise malformed(path, number, f'a string under "{key}"', json.dumps(record))
+    return _require_encodable(path, number, key, found)
+
+
+def _require_encodable(path: Path, number: int, key: str, text: str) -> str:
+    # JSON allows "\ud800" alone; no hash, database or tokenizer can take it.
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        expected = f'"{key}" without half a surrogate pair'
+        raise malformed(path, number, expected, text[error.start : error.start + 1]) from error
+    return text
+
+
+def read_judgements(files: Iterable[Path]) -> tuple[list[Qrel], list[tuple[str, set[str]]]]:
+    """All judgements of a batch, each pair once, and for each file its stem and the queries that it judges."""
+    relevance_of: dict[tuple[str, str], int] = {}
+    judged = []
+    for path in files:
+        query_ids, faults = set[str](), Faults(path)
+        for number, qrel in _iter_qrels(path, faults):
+            query_ids.add(qrel.query_id)
+            known = relevance_of.setdefault((qrel.query_id, qrel.doc_id), qrel.relevance)
+            with faults.kept():
+                _require_same(path, number, qrel, known)
+        faults.raise_any()
+        judged.append((path.name.split(".")[0], query_ids))
+    return [Qrel(*pair, relevance) for pair, relevance in relevance_of.items()], judged
+
+
+def _require_same(path: Path, number: int, qrel: Qrel, known: int) -> None:
+    if known != qrel.relevance:
+        expected = f"score {known} for ({qrel.query_id!r}, {qrel.doc_id!r}) as judged before"
+        raise malformed(path, number, expected, str(qrel.relevance))
+
+
+def _iter_qrels(path: Path, faults: Faults) -> Iterator[tuple[int, Qrel]]:
+    """Line number and judgement; rows `query-id corpus-id score`, columns by name where there is a header, or TREC rows.
+
+    Raises:
+        MalformedRecordError: the first line does not say what the columns are: then no other line can be read.
+    """
+    columns: tuple[int, ...] = ()
+    width = 0
+    for number, line in iter_lines(path, faults):
+        cells = _cells(path, line)
+        if not columns:
+            width, columns = len(cells), _header(path, number, cells, line)
+            if columns:
+                continue
+            columns = _columns_without_header(path, number, cells, line)
+        found = None
+        with faults.kept():
+            _require_columns(path, number, cells, columns, width, line)
+            found = _judgement(path, number, [cells[column] for column in columns])
+        if found is not None:
+            yield number, found
+
+
+def _require_columns(
+    path: Path, number: int, cells: Sequence[str], columns: tuple[int, ...], width: int, line: str
+) -> None:
+    if len(cells) != width or not all(cells[column] for column in columns):
+        raise malformed(path, number, f"{width} columns as in the lines before (`query-id corpus-id score`)", line)
+    if width == 4 and columns == _TREC and cells[1] not in _TREC_ITERATIONS:
+        raise malformed(path, number, "0 or Q0 in the second of four columns, as in TREC's `qid 0 docid rel`", line)
+
+
+def _judgement(path: Path, number: int, cells: Sequence[str]) -> Qrel:
+    query_id, doc_id, score = cells
+    integer = _INTEGER.fullmatch(score)
+    if integer is None:
+        raise malformed(path, number, "an integer score", score)
+    return Qrel(query_id, doc_id, int(integer[1]))
+
+
+def _cells(path: Path, line: str) -> list[str]:
+    if ".csv" in path.name:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    return [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+
+
+def _header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[int, ...]:
+    """Places of query, document and score as the header names them; nothing where the line is a judgement.
+
+    Raises:
+        MalformedRecordError: the line ends with no number, and names other columns.
+    """
+    names = [cell.casefold() for cell in cells]
+    found = [[place for place, name in enumerate(names) if name in known] for known in _COLUMNS]
+    if all(len(places) == 1 for places in found):
+        return tuple(places[0] for places in found)
+    if any(_INTEGER.fullmatch(cell) for cell in cells[2:]):
+        return ()
+    raise malformed(
+        path, number, "a header that names query-id, corpus-id and score, or a judgement with an integer score", line
+    )
+
+
+def _columns_without_header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[int, ...]:
+    if len(cells) == 3:
+        return (0, 1, 2)
+    if len(cells) == 4 and cells[1] in _TREC_ITERATIONS:
+        return _TREC
+    raise malformed(
+        path, number, "`query-id corpus-id score`, TREC's `qid 0 docid rel`, or a header that names more columns", line
+    )
