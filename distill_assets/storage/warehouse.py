@@ -6,6 +6,7 @@ pass.
 """
 
 import json
+import logging
 import random
 import re
 import threading
@@ -36,7 +37,9 @@ __all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "SliceWrite", 
 # DuckDB's wording on POSIX and on Windows; every other IOException (no permission, not a database) is final.
 _LOCK_MESSAGES = ("could not set lock", "being used by another process")
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5
+_SILENT_S = 3.0  # after so long people wonder; a write of another process takes less
 _SETTLED_S = 0.1  # file times tick every few milliseconds: a younger file may change again under the same time stamp
+_logger = logging.getLogger(__name__)
 # Threads of one process share one DuckDB instance, where two transactions on the same slice would conflict, not wait.
 _WRITE_LOCKS: dict[Path, threading.RLock] = {}
 _OPENING = threading.Lock()
@@ -280,6 +283,7 @@ class Warehouse:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self.lock_timeout_s
         wait_s, jitter = _FIRST_WAIT_S, random.SystemRandom()
+        told_at = time.monotonic() + _SILENT_S
         while True:
             try:
                 # A thread that opens a file which another one is opening gets a database without Arrow's functions (DuckDB 2.0).
@@ -295,6 +299,11 @@ class Warehouse:
                         f"{self.path} was held by another process for {self.lock_timeout_s:g} s: {error}; "
                         "wait for that process or end it, then run again"
                     ) from error
+                if time.monotonic() >= told_at:
+                    told_at = float("inf")
+                    _logger.warning(
+                        "waiting up to %g s for %s: %s", self.lock_timeout_s, self.path.name, _holder(error)
+                    )
             time.sleep(wait_s * jitter.uniform(0.5, 1.5))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
@@ -351,6 +360,12 @@ class Warehouse:
             yield
         except duckdb.Error as error:
             raise WarehouseError(f"{self.path}: {error}; nothing was changed") from error
+
+
+def _holder(error: duckdb.Error) -> str:
+    """Who holds the file, as DuckDB says it: program and process id."""
+    found = re.search(r"held in (.+? \(PID \d+\))", str(error))
+    return f"it is held by {found[1]}" if found else "another process holds it"
 
 
 def select(

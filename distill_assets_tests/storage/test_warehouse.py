@@ -1,5 +1,6 @@
 """The warehouse: one transaction per write, by name, nothing lost and nothing half read."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from distill_assets.core.errors import (
     NonFiniteError,
     WarehouseError,
 )
+from distill_assets.storage import warehouse as storage
 from distill_assets.storage.tables import SCHEMA_VERSION, TABLES, TableSpec
 from distill_assets.storage.warehouse import SliceWrite, Warehouse
 
@@ -346,11 +348,22 @@ def holder(warehouse: Warehouse) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_held_file_is_waited_for_and_then_named(warehouse: Warehouse, holder: subprocess.Popen[str]) -> None:
-    """Waiting for ever on a process that hangs would look like a slow run."""
+def test_a_held_file_is_waited_for_and_then_named(
+    warehouse: Warehouse,
+    holder: subprocess.Popen[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Waiting for ever on a process that hangs would look like a slow run; two silent minutes look like a crash."""
     impatient = Warehouse(warehouse.path, lock_timeout_s=0.2)
     with pytest.raises(WarehouseError, match=rf"held by another process for 0.2 s.*{holder.pid}"):
         impatient.slice_keys("corpus")
+    assert caplog.messages == []
+    monkeypatch.setattr(storage, "_SILENT_S", 0.05)
+    with pytest.raises(WarehouseError):
+        impatient.slice_keys("corpus")
+    [told] = caplog.messages
+    assert re.fullmatch(rf"waiting up to 0.2 s for it's.duckdb: it is held by .+ \(PID {holder.pid}\)", told)
 
 
 def test_threads_of_one_process_write_side_by_side(warehouse: Warehouse) -> None:
