@@ -71,6 +71,7 @@ def run(
     if quick and full:
         raise typer.BadParameter("choose one of --quick and --full")
     project = _open_project(QUICK if quick else FULL if full else {}, show_progress=sys.stderr.isatty())
+    typer.echo(_sizes(project), err=True)
     steps = _run_steps(project, until)
     if not any(step.was_made for step in steps):
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
@@ -354,6 +355,19 @@ def _print_results(project: "Project", steps: list[Any]) -> None:
     _print_leaderboard(project)
     typer.echo(f"report: {report}\n")
     typer.echo("\n".join(read_conclusion(project)))
+
+
+def _sizes(project: "Project") -> str:
+    """How much is read and used, and whether that was asked for: in one line at the start of a run."""
+    settings, tokens = project.settings, project.models.student_tokens
+    why = "as set" if settings.student_max_length else "all that it can"
+    limits = {name: getattr(settings, f"{name}_queries") for name in ("train", "dev", "test")}
+    used = ", ".join(f"{name} {'all' if limit is None else f'at most {limit:,}'}" for name, limit in limits.items())
+    passes = "as each recipe says" if settings.student_epochs is None else f"{settings.student_epochs} as set"
+    return (
+        f"the student reads {'any number of' if tokens is None else tokens} tokens of a text ({why}), the teacher "
+        f"{settings.teacher_max_length} of a pair; queries: {used}; passes: {passes}"
+    )
 
 
 def _exit_on_refusals(steps: list[Any]) -> None:
