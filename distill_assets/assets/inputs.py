@@ -35,6 +35,7 @@ LOADERS: dict[str, Callable[[Collection, Moment], Any]] = {
     "logits": lambda c, m: c.logits(),
     "own_queries": lambda c, m: c.queries(TRAINING, m.partition),
     "own_judgements": lambda c, m: c.judgements(TRAINING, m.partition),
+    "own_rejections": lambda c, m: c.rejections(TRAINING, m.partition),
     "own_texts": lambda c, m: c.texts(m.partition),
     "own_candidates": lambda c, m: c.candidates(m.partition),
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -36,8 +37,8 @@ def hard_negatives(inputs: Inputs) -> Made:
     )
     dev = choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
     depth, rules = settings.mining_depth, mining_rules(settings)
-    mined = mine_all(inputs.retrieval, train, *_search(inputs, train, depth), judged, rules)
-    pooled = _pool_all(inputs.retrieval, dev, *_search(inputs, dev, settings.pool_depth + 1), settings.pool_depth)
+    mined = mine_all(inputs.retrieval, train, _search(inputs, train, depth), judged, rules, inputs.own_rejections)
+    pooled = _pool_all(inputs.retrieval, dev, _search(inputs, dev, settings.pool_depth + 1), settings.pool_depth)
     table = _as_table(chain(mined, pooled))
     verdict = _judge_positives(inputs, train, table)
     metadata = {"num_queries": len(train) + len(dev), "sample": markdown_table(table.slice(0, 8).to_pylist())}
@@ -53,7 +54,7 @@ HARD_NEGATIVES = Asset(
     name="hard_negatives",
     # A new batch's documents make older batches' negatives old, not wrong: `run` mines them again, a retraining where it is told to.
     reads=Reads(
-        inputs=("documents", "own_queries", "own_judgements", "student"),
+        inputs=("documents", "own_queries", "own_judgements", "own_rejections", "student"),
         settings=(*MINING_SETTINGS, "pool_depth"),
         as_of_making=("documents",),
     ),
@@ -76,24 +77,26 @@ def mining_rules(settings: Any) -> MiningRules:
 def mine_all(
     retrieval: Retrieval,
     queries: Sequence[Query],
-    bm25: FoundRows | None,
-    dense: FoundRows,
+    found: tuple[FoundRows | None, FoundRows],
     judged: Mapping[str, Set[str] | Mapping[str, int]],
     rules: MiningRules,
+    rejected: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator[tuple[str, Candidate]]:
-    """(query_id, hard negative or answer found) of every query, in order; without `bm25`, dense search alone brings candidates."""
+    """(query_id, hard negative or answer found) of every query, in order. `found` is what BM25, or nothing, and dense search bring."""
     texts = retrieval.corpus.content_of
-    for query_id, lexical, similar in _rankings(retrieval, queries, bm25, dense):
+    for query_id, lexical, similar in _rankings(retrieval, queries, *found):
         positives = set(judged.get(query_id, ()))
-        mined = mine_hard_negatives(lexical, similar, positives=positives, texts=texts, rules=rules)
+        mined = mine_hard_negatives(
+            lexical, similar, positives=positives, rejected=rejected.get(query_id, ()), texts=texts, rules=rules
+        )
         yield from ((query_id, candidate) for candidate in mined)
 
 
 def _pool_all(
-    retrieval: Retrieval, queries: Sequence[Query], bm25: FoundRows, dense: FoundRows, depth: int
+    retrieval: Retrieval, queries: Sequence[Query], found: tuple[FoundRows, FoundRows], depth: int
 ) -> Iterator[tuple[str, Candidate]]:
     """(query_id, candidate) of every query, in order."""
-    for query_id, lexical, similar in _rankings(retrieval, queries, bm25, dense):
+    for query_id, lexical, similar in _rankings(retrieval, queries, *found):
         yield from ((query_id, candidate) for candidate in pool_candidates(lexical, similar, depth))
 
 

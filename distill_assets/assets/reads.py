@@ -66,6 +66,7 @@ READS: dict[str, Read] = {
     "evaluation_judgements": _view("evaluation_judgements", "qrels"),
     "own_queries": _view("training_queries", "queries", own=True),
     "own_judgements": _view("training_judgements", "qrels", own=True),
+    "own_rejections": _view("training_rejections", "qrels", own=True),
     "own_texts": _view("texts", "corpus", own=True),
     "own_candidates": Read(("hard_negatives",), lambda m: m.state.version("hard_negatives", m.partition), is_own=True),
     "candidates": Read(("hard_negatives",), lambda m: m.state.versions("hard_negatives", m.state.batches)),

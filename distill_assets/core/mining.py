@@ -13,7 +13,7 @@ from typing import Literal
 from distill_assets.core.retrieval import fuse_reciprocal_rank
 from distill_assets.core.words import words
 
-Source = Literal["bm25", "dense", "both"]
+Source = Literal["bm25", "dense", "both", "judged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +62,20 @@ def mine_hard_negatives(
     dense_ranking: Sequence[str],
     *,
     positives: Set[str],
+    rejected: Sequence[str] = (),
     texts: Mapping[str, str],
     rules: MiningRules,
 ) -> list[Candidate]:
     """Hard negatives of one query and the judged answers that search finds, in the order of the fusion.
 
+    What a person judged not relevant comes first, found or not: no other negative is known to be one.
     The answers found are kept because training takes its positives among them (`Recipe.positives`).
 
     Args:
         bm25_ranking: doc_ids, best first, distinct; without the query itself (`core.retrieval.without_own`).
         dense_ranking: doc_ids, best first, distinct.
         positives: doc_ids judged relevant (relevance above 0) for this query.
+        rejected: doc_ids judged not relevant for this query; distinct.
         texts: what encoders read of a document, by doc_id; must hold every ranked document. A positive that it does
             not hold is no longer in the corpus and has no twin.
         rules: how many to keep, and what counts as near-identical.
@@ -85,10 +88,15 @@ def mine_hard_negatives(
         ValueError: a ranking holds a document twice, or a ranked document has no text.
     """
     fused = fuse_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k)
-    unjudged = drop_judged_positives(fused, positives)
+    found = {candidate.doc_id: candidate for candidate in fused}
+    named = [found.get(d) or Candidate(d, 0, "judged", None, None, 0.0) for d in rejected if d not in positives]
+    named = named[: rules.num_negatives]
+    judged = positives | {candidate.doc_id for candidate in named}
+    unjudged = drop_judged_positives(fused, judged)
     negatives = drop_near_identical(unjudged, [texts[p] for p in sorted(positives) if p in texts], texts, rules)
-    kept = {candidate.doc_id for candidate in islice(negatives, rules.num_negatives)}
-    return rank_anew(candidate for candidate in fused if candidate.doc_id in kept or candidate.doc_id in positives)
+    kept = {candidate.doc_id for candidate in islice(negatives, rules.num_negatives - len(named))}
+    rest = (candidate for candidate in fused if candidate.doc_id in kept or candidate.doc_id in positives)
+    return rank_anew([*named, *rest])
 
 
 def fuse_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *, rrf_k: int = 60) -> list[Candidate]:

@@ -44,13 +44,14 @@ VIEWS = f"""
         SELECT query_id, doc_id, arg_max(relevance, batch) AS relevance
         FROM qrels SEMI JOIN current USING (batch) ANTI JOIN displaced USING (batch, doc_id)
         WHERE doc_id IN (SELECT doc_id FROM documents)
-        GROUP BY query_id, doc_id HAVING arg_max(relevance, batch) > 0
+        GROUP BY query_id, doc_id
     ),
-    judgements AS (
+    shared AS (
         SELECT same.query_id, doc_id, max(relevance) AS relevance
         FROM given JOIN asked USING (query_id) JOIN asked AS same ON same.text_key = asked.text_key AND same.split = asked.split
         GROUP BY same.query_id, doc_id
     ),
+    judgements AS (SELECT * FROM shared WHERE relevance > 0),
     mined AS (
         SELECT query_id, batch, doc_id, rank FROM hard_negatives SEMI JOIN kept USING (query_id, batch)
         SEMI JOIN documents USING (doc_id)
@@ -66,6 +67,9 @@ _QUERIES = "SELECT batch, query_id, text, split FROM kept WHERE split IN {splits
 _JUDGEMENTS = """
     SELECT batch, query_id, doc_id, relevance FROM judgements JOIN kept USING (query_id) WHERE split IN {splits} AND {own}
 """
+_REJECTIONS = """
+    SELECT batch, query_id, doc_id FROM shared JOIN kept USING (query_id) WHERE relevance <= 0 AND split IN {splits} AND {own}
+"""
 # The texts by which a view may have changed: their ids may stay while another batch replaces or removes them.
 _USED_TEXTS = """
     SELECT used.batch, used.doc_id, coalesce(content_hash, '') AS content_hash FROM used LEFT JOIN documents USING (doc_id)
@@ -78,6 +82,7 @@ EVALUATION: tuple[Split, ...] = ("dev", "test")  # those that are measured
 VERSIONED: dict[str, tuple[str, str, tuple[Split, ...]]] = {
     "training_queries": (_QUERIES, _HASHED_QUERY, TRAINING),
     "training_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, TRAINING),
+    "training_rejections": (_REJECTIONS, "sha256(query_id) || sha256(doc_id)", TRAINING),
     "texts": (_USED_TEXTS, "sha256(doc_id) || sha256(content_hash)", TRAINING),
     "evaluation_queries": (_QUERIES, _HASHED_QUERY, EVALUATION),
     "evaluation_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, EVALUATION),
@@ -109,6 +114,13 @@ class Collection:
         found: Qrels = {}
         for row in self._select(f"{_JUDGEMENTS} ORDER BY query_id, doc_id", splits, batch).to_pylist():
             found.setdefault(row["query_id"], {})[row["doc_id"]] = row["relevance"]
+        return found
+
+    def rejections(self, splits: Sequence[Split], batch: str = "") -> dict[str, list[str]]:
+        """What a person judged not relevant to the queries of these splits, of documents that exist: query_id -> doc_ids, sorted."""
+        found: dict[str, list[str]] = {}
+        for row in self._select(f"{_REJECTIONS} ORDER BY query_id, doc_id", splits, batch).to_pylist():
+            found.setdefault(row["query_id"], []).append(row["doc_id"])
         return found
 
     def candidates(self, batch: str = "") -> dict[str, list[str]]:

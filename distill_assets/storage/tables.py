@@ -153,7 +153,9 @@ TABLES: dict[str, TableSpec] = {
             "query_id": _QUERY_ID,
             "doc_id": _DOC_ID,
             "rank": _integer("Rank among the query's rows, from 1: the order of the fusion."),
-            "source": _text("Who found it: bm25, dense or both."),
+            "source": _text(
+                "Who found it: bm25, dense or both; judged where a person named it and search did not find it."
+            ),
             "bm25_rank": _integer("Rank in the BM25 list, from 1; NULL when not in it.", is_nullable=True),
             "dense_rank": _integer("Rank in the dense list, from 1; NULL when not in it.", is_nullable=True),
             "rrf_score": _double("Reciprocal-rank fusion score."),

@@ -1,6 +1,7 @@
 """Hard negatives, one filter at a time and together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -138,6 +139,22 @@ def test_mine_hard_negatives_end_to_end() -> None:
         ("n2", 3, "dense", None, 2),
     ]
     assert [c.rrf_score for c in mined] == pytest.approx([1 / 61 + 1 / 64, 1 / 62 + 1 / 63, 1 / 62])
+
+
+def test_what_a_person_judged_not_relevant_comes_first() -> None:
+    """Somebody has said of it that it is wrong; of a mined document nobody knows: many are answers that were not judged."""
+    texts = {d: f"text {d}" for d in ("p", "n1", "n2", "bad", "unfound")}
+    mined = mine_hard_negatives(
+        ["n1", "p", "n2"], ["n1", "bad"], positives={"p"}, rejected=("bad", "p", "unfound"), texts=texts, rules=RULES
+    )
+    assert [(c.doc_id, c.rank, c.source) for c in mined] == [
+        ("bad", 1, "dense"),
+        ("unfound", 2, "judged"),
+        ("p", 3, "bm25"),
+    ]
+    one = replace(RULES, num_negatives=4)
+    mined = mine_hard_negatives(["n1", "p", "n2"], [], positives={"p"}, rejected=("bad",), texts=texts, rules=one)
+    assert ids(mined) == ["bad", "n1", "p", "n2"]
 
 
 def test_mine_hard_negatives_with_a_positive_that_left_the_corpus() -> None:

@@ -201,6 +201,10 @@ class World:
 
     def judged(self) -> dict[tuple[str, str], int]:
         """The judgements that count."""
+        return {pair: r for pair, r in self.shared().items() if r > 0}
+
+    def shared(self) -> dict[tuple[str, str], int]:
+        """All judgements, those of 0 as well, for every query that asks the same."""
         documents, kept, asked = self.last("documents"), self.kept(), self.last("queries")
         given: dict[tuple[str, str], int] = {}
         for name in sorted(self.current):
@@ -210,8 +214,8 @@ class World:
         found: dict[tuple[str, str], int] = {}
         for (q, d), r in given.items():
             for other, (_, asks) in kept.items():
-                if r > 0 and d in documents and q in asked and asked[q][1] == asks:
-                    found[other, d] = max(r, found.get((other, d), 0))
+                if d in documents and q in asked and asked[q][1] == asks:
+                    found[other, d] = max(r, found.get((other, d), r))
         return found
 
     def mined(self) -> list[tuple[str, str, int, str]]:
@@ -243,8 +247,9 @@ class World:
                 if split in splits:
                     found.setdefault(name, set()).add((q, text, split))
         else:
-            for (q, d), relevance in self.judged().items():
-                if kept[q][1][1] in splits:
+            is_wanted = (lambda r: r == 0) if view == "training_rejections" else (lambda r: r > 0)
+            for (q, d), relevance in self.shared().items():
+                if is_wanted(relevance) and kept[q][1][1] in splits:
                     found.setdefault(kept[q][0], set()).add((q, d, relevance))
         return found
 
@@ -278,6 +283,8 @@ def test_every_read_follows_the_rules(connection: duckdb.DuckDBPyConnection, wor
     contents = {d: document(d, text).content for d, (_, text) in sorted(documents.items())}
     assert found.documents() == (list(contents), list(contents.values()))
     assert {(q, d): r for q, own in found.judgements(SPLITS).items() for d, r in own.items()} == world.judged()
+    rejected = sorted(pair for pair, r in world.shared().items() if r == 0)
+    assert [(q, d) for q, own in found.rejections(SPLITS).items() for d in own] == rejected
     for batch in ("", "a", "b", "c"):
         own = {q: text_and_split for q, (name, text_and_split) in sorted(kept.items()) if batch in ("", name)}
         assert found.queries(["train", "dev"], batch) == [Query(q, t, s) for q, (t, s) in own.items() if s != "test"]
