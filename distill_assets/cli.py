@@ -434,7 +434,7 @@ def _print_leaderboard(project: "Project") -> None:
 
     rows = [LeaderboardRow.from_mapping(row) for row in _leaderboard_rows(project)]
     champion = read_champion(project)
-    typer.echo(f"\n{project.collection.source.name}, test split, {rows[0].num_queries} queries")
+    typer.echo(f"\n{project.collection.source.name}, {rows[0].split} split, {rows[0].num_queries} queries")
     typer.echo(format_table(rows, champion))
     for finding in (champion_note(rows, champion), _fitness(project), teacher_finding(rows)):
         if finding:
