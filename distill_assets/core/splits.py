@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from distill_assets.core.records import SPLITS, Query, Split, normalise
-from distill_assets.core.words import has_unspaced_script, words
+from distill_assets.core.words import PUNCTUATION, has_unspaced_script, words_and_signs
 
 _MOST_PRECIOUS_FIRST: tuple[Split, ...] = ("test", "dev", "train")
 _SHINGLE_SIZE = 3
-_PUNCTUATION = ".,;:?!\"'。、，；：？！「」…"  # not brackets and operators: they carry meaning in queries about code
 _ROUNDING = 1e-9  # 0.55 * 100 is 55.00000000000001: rounded up as it is, a pair that shares 55 of 100 would be lost
 
 
@@ -65,12 +64,14 @@ def find_twins(queries: Iterable[Query], *, jaccard: float) -> dict[str, Query]:
 
 
 def query_shingles(text: str) -> frozenset[int]:
-    """Hashes of every run of three words, of all words where there are fewer; good within one process."""
-    parts = normalise(text).split()
-    stripped = (part.strip(_PUNCTUATION) for part in parts)
-    found = [
-        word for part in stripped if part for word in (words(part) if has_unspaced_script(part) else [part])
-    ] or parts
+    """Hashes of every run of three words, of all words where there are fewer; good within one process.
+
+    Between spaces stand words with their signs. A text of a script without spaces is cut into words and signs instead.
+    """
+    asked = normalise(text)
+    parts = asked.split()
+    stripped = words_and_signs(asked) if has_unspaced_script(asked) else [part.strip(PUNCTUATION) for part in parts]
+    found = [word for word in stripped if word] or parts
     last = max(1, len(found) - _SHINGLE_SIZE + 1)
     return frozenset(hash(tuple(found[start : start + _SHINGLE_SIZE])) for start in range(last))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from distill_assets.core.dense_search import FoundRows
 from distill_assets.core.errors import ShapeError, WarehouseError
-from distill_assets.core.words import runs, split_run, words
+from distill_assets.core.words import TOKENISER_VERSION, words
 from distill_assets.storage.folders import (
     publish_folder,
     read_json_object,
@@ -27,8 +27,6 @@ from distill_assets.storage.folders import (
 if TYPE_CHECKING:
     import bm25s
 
-# Raised whenever the same text would give other tokens, so that indexes on disk are built again.
-TOKENISER_VERSION = 2
 BM25_METHOD, BM25_K1, BM25_B = "lucene", 1.5, 0.75
 _EPSILON = float(np.finfo(np.float32).eps)
 _FREQUENT = 64  # a token in more than one of so many documents is worth the look whether it is needed
@@ -190,17 +188,9 @@ def _build(doc_ids: Sequence[str], texts: Iterable[str]) -> LexicalIndex:
 
 
 def _token_ids(texts: Iterable[str], vocabulary: dict[str, int]) -> Iterator[list[int]]:
-    """Per text the ids of its tokens; `vocabulary` grows. Each distinct run of letters is split once, not at every place."""
-    ids_of: dict[str, list[int]] = {}
+    """Per text the ids of its tokens; `vocabulary` grows."""
     for text in texts:
-        ids: list[int] = []
-        for run in runs(text):
-            known = ids_of.get(run)
-            if known is None:
-                known = [vocabulary.setdefault(token, len(vocabulary)) for token in split_run(run)]
-                ids_of[run] = known
-            ids += known
-        yield ids
+        yield [vocabulary.setdefault(token, len(vocabulary)) for token in words(text)]
 
 
 def _save(index: LexicalIndex, folder: Path) -> None:
