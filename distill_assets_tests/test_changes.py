@@ -17,6 +17,7 @@ from distill_assets.assets.publishing import (
 )
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.release import champion_version, roll_back, roll_back_event
+from distill_assets.core import words
 from distill_assets.core.errors import (
     DistillError,
     TrainingError,
@@ -27,6 +28,7 @@ from distill_assets.definitions import build_definitions
 from distill_assets.running import Step, run_line
 from distill_assets.sources.beir import BeirSource
 from distill_assets.stages import STAGES, partitions_of, status_of
+from distill_assets.storage import lexical
 from distill_assets_tests.conftest import make_project, write_beir
 
 TOPICS = ("array", "matrix", "frame", "series", "index", "kernel")
@@ -119,6 +121,28 @@ def test_what_makes_negatives_stale(mined: Any, change: dict[str, Any], changed:
     found = status_of(mined(**change), "hard_negatives", "first")
     assert {reason.replace(":", " ").split()[0] for reason in found.reasons} == changed
     assert found.condition == ("stale" if changed else "fresh")
+
+
+def test_other_words_make_again_what_they_decide(
+    make: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negatives and BM25 rankings of another tokeniser look up to date for ever. What reads no word must not be paid for again."""
+    project = make()
+    run(project, instance)
+    warehouse = project.places.warehouse
+    before = {system: warehouse.slice_info("rankings", system) for system in ("bm25", "kl")}
+    raised = words.TOKENISER_VERSION + 1
+    for module in (words, lexical):
+        monkeypatch.setattr(module, "TOKENISER_VERSION", raised)
+    recipes = {("eval_metrics", recipe) for recipe in project.settings.all_recipes}
+    decided = {("queries", "first"), ("hard_negatives", "first"), ("leaderboard", ""), *recipes}
+    assert conditions(project) == {f"{name}[{partition}]": "stale" for name, partition in decided}
+    assert status_of(project, "hard_negatives", "first").reasons == ("tokeniser changed",)
+    steps = made(run(project, instance))
+    assert decided <= set(steps) and not {name for name, _ in steps} & {"student_checkpoint", "teacher_scores"}
+    assert conditions(project) == {}
+    after = {system: warehouse.slice_info("rankings", system) for system in before}
+    assert after["bm25"] != before["bm25"] and after["kl"] == before["kl"]
 
 
 def test_a_body_cannot_read_what_its_declaration_does_not_name(mined: Any) -> None:

@@ -88,10 +88,16 @@ def qrels(inputs: Inputs) -> Made:
     return _made(rows, _judge_qrels(inputs, collection), {"num_dropped_qrels": collection.num_dropped_qrels})
 
 
-def _asset(body: Any, checked_against: tuple[str, ...], settings: tuple[str, ...] = ()) -> Asset:
+def _asset(
+    body: Any,
+    checked_against: tuple[str, ...],
+    *,
+    inputs: tuple[str, ...] = ("source",),
+    settings: tuple[str, ...] = (),
+) -> Asset:
     return Asset(
         name=body.__name__,
-        reads=Reads(inputs=("source",), settings=settings, checked_against=checked_against),
+        reads=Reads(inputs=inputs, settings=settings, checked_against=checked_against),
         body=body,
         table=body.__name__,
         group="collection",
@@ -104,7 +110,9 @@ def _asset(body: Any, checked_against: tuple[str, ...], settings: tuple[str, ...
 
 
 CORPUS = _asset(corpus, ("corpus",))
-QUERIES = _asset(queries, ("queries",), ("max_leaked_queries", "near_identical"))
+QUERIES = _asset(
+    queries, ("queries",), inputs=("source", "tokeniser"), settings=("max_leaked_queries", "near_identical")
+)
 QRELS = _asset(qrels, ("corpus", "queries", "qrels"))
 
 

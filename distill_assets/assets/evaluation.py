@@ -61,7 +61,7 @@ def eval_metrics(inputs: Inputs) -> Made:
 
 EVAL_METRICS = Asset(
     name="eval_metrics",
-    reads=Reads(inputs=("checkpoint", "student", *RANKING_INPUTS), settings=RANKING_SETTINGS),
+    reads=Reads(inputs=("checkpoint", "student", "tokeniser", *RANKING_INPUTS), settings=RANKING_SETTINGS),
     body=eval_metrics,
     table="eval_metrics",
     group="evaluation",
@@ -130,6 +130,7 @@ LEADERBOARD = Asset(
             "checkpoints",
             "student",
             "teacher",
+            "tokeniser",
             *RANKING_INPUTS,
             "training_queries",
             "training_judgements",

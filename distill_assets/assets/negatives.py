@@ -54,7 +54,7 @@ HARD_NEGATIVES = Asset(
     name="hard_negatives",
     # A new batch's documents make older batches' negatives old, not wrong: `run` mines them again, a retraining where it is told to.
     reads=Reads(
-        inputs=("documents", "own_queries", "own_judgements", "own_rejections", "student"),
+        inputs=("documents", "own_queries", "own_judgements", "own_rejections", "student", "tokeniser"),
         settings=(*MINING_SETTINGS, "pool_depth"),
         as_of_making=("documents",),
     ),

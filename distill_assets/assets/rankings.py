@@ -26,7 +26,7 @@ def judged_queries(inputs: Inputs, split: str) -> tuple[list[Query], Qrels]:
 
 def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, Run]:
     """Rankings of the judged queries, by split: of a student, or of BM25 where none is given. Read again while they are current."""
-    encoder = "bm25" if student is None else inputs.project.models.encoder_id(student)
+    encoder = _bm25_id(inputs) if student is None else inputs.project.models.encoder_id(student)
     needed = (*RANKING_INPUTS, *(f"settings.{name}" for name in RANKING_SETTINGS))
     made_from = {"code": _CODE_VERSION, "encoder": encoder, **{name: inputs.versions[name] for name in needed}}
     queries: dict[str, Sequence[Query]] = {split: judged_queries(inputs, split)[0] for split in EVALUATION}
@@ -38,6 +38,10 @@ def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, 
     runs: dict[str, Run] = {split: search(asked, DEPTH) for split, asked in queries.items()}
     warehouse.write(write_of(system, runs, made_from))
     return runs
+
+
+def _bm25_id(inputs: Inputs) -> str:
+    return f"bm25, tokeniser {inputs.versions['tokeniser']}"
 
 
 def write_of(system: str, runs: Mapping[str, Run], made_from: Mapping[str, str]) -> SliceWrite:

@@ -7,6 +7,7 @@ From it come Dagster's dependencies, the input version, what is due, `why`, and 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from distill_assets.core import words
 from distill_assets.core.recipes import Recipe
 from distill_assets.core.records import fingerprint
 from distill_assets.handles.collection import State
@@ -75,6 +76,8 @@ READS: dict[str, Read] = {
     "teacher_source": Read((), lambda m: fingerprint_model(m.project.models.teacher_source_path)),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
     "recipe": Read((), lambda m: m.recipe.fingerprint),
+    # Named by what BM25, copies or leaks decide: other words give other rankings, negatives and twins.
+    "tokeniser": Read((), lambda m: str(words.TOKENISER_VERSION)),
     "checkpoint": Read(("student_checkpoint",), lambda m: m.state.version("checkpoints", m.partition), is_own=True),
     "checkpoints": Read(("student_checkpoint",), lambda m: m.state.versions("checkpoints", m.recipes)),
     "metrics": Read(("eval_metrics",), lambda m: m.state.versions("eval_metrics", m.recipes)),

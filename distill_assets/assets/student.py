@@ -67,6 +67,7 @@ STUDENT_CHECKPOINT = Asset(
             "documents",
             "logits",
             "teacher",
+            "tokeniser",
         ),
         settings=("step_queries", *MINING_SETTINGS, "num_scored_negatives", "teacher_max_length", "precision"),
         only_if={
@@ -74,7 +75,9 @@ STUDENT_CHECKPOINT = Asset(
             "teacher": _uses_teacher,
             "documents": _reads_whole_corpus,
             "texts": lambda moment: not _reads_whole_corpus(moment),
-            **dict.fromkeys((*MINING_SETTINGS, "num_scored_negatives", "teacher_max_length", "precision"), _has_rounds),
+            **dict.fromkeys(
+                ("tokeniser", *MINING_SETTINGS, "num_scored_negatives", "teacher_max_length", "precision"), _has_rounds
+            ),
         },
     ),
     body=student_checkpoint,
