@@ -37,7 +37,10 @@ class Project(dg.ConfigurableResource):
     @cached_property
     def collection(self) -> CollectionHandle:
         """The source and what was read from it."""
-        return CollectionHandle(open_source(self.settings), self.places.warehouse, self.settings.near_identical)
+        settings = self.settings
+        return CollectionHandle(
+            open_source(settings), self.places.warehouse, settings.near_identical, settings.min_relevance
+        )
 
     @cached_property
     def models(self) -> Models:

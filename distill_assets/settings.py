@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of judgements of unknown ids that is dropped, not refused."
     )
 
+    min_relevance: int = Field(
+        1,
+        ge=1,
+        description="The lowest grade that is relevant. Lower ones above 0 are neither positive nor negative; nDCG counts them.",
+    )
     local_ids: bool = Field(
         False,
         description="Ids are a batch's own: the same id in two batches names two documents. They then read BATCH/ID everywhere.",

@@ -11,6 +11,7 @@ import pytest
 from distill_assets.definitions import build_definitions
 from distill_assets.resources import Project
 from distill_assets.running import run_line
+from distill_assets.stages import status_of
 from distill_assets_tests.conftest import ACTIONS, TOPICS, make_project
 
 Pair = tuple[str, str]
@@ -130,3 +131,27 @@ def test_a_question_with_two_ids_and_two_answers(tmp_path: Path, project_of: Any
         )
     assert len(queries) > 60 and {len(judged[q.query_id]) for q in queries} == {2}
     assert all(set(judged[q.query_id]) & set(candidates[q.query_id]) for q in queries)  # found, and kept as answers
+
+
+def test_grades_with_a_threshold(tmp_path: Path, project_of: Any, instance: dg.DagsterInstance) -> None:
+    """Documents that are judged "on the topic" were positives like the answer; what is below the threshold must not be a negative."""
+    folder = write(tmp_path / "graded", faq(), splits=("train", "train", "dev", "train", "test"))
+    for path in (folder / "qrels").iterdir():
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+        on_topic = "".join(f"{q}\td{int(d[1:]) % 60 + 1}\t1\n" for q, d, _ in rows)
+        path.write_text("".join(f"{q}\t{d}\t2\n" for q, d, _ in rows) + on_topic, encoding="utf-8")
+    project = project_of(folder, min_relevance=2)
+    run(project, instance, "eval_metrics")
+    scored = project.places.warehouse.read("teacher_scores").to_pylist()
+    with project.collection.snapshot() as collection:
+        judged = collection.judgements(["train"])
+    assert {grade for found in judged.values() for grade in found.values()} == {1, 2}
+    assert scored and not [r for r in scored if judged[r["query_id"]].get(r["doc_id"]) == 1]
+    assert {r["label"] for r in scored} == {0, 2}
+    rows = project.places.warehouse.read("eval_metrics").to_pylist()
+    assert min(r["mrr_at_10"] for r in rows if r["system"] == "bm25") == 1.0, (
+        "the answer is first, whatever is on its topic"
+    )
+    assert [r["ndcg_at_10"] for r in rows if r["system"] == "bm25" and r["ndcg_at_10"] < 1], "nDCG asks for both"
+    every = make_project(folder, project.models.student_path, project.settings.teacher, tmp_path / "data-graded")
+    assert status_of(every, "hard_negatives", "graded").condition == "stale"

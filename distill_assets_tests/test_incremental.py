@@ -53,6 +53,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "test_queries": (6, 4),
     "train_queries": (8, 6),
     "promotion_margin": (0.01, 0.5),
+    "min_relevance": (1, 2),
 }
 LEARNING_RATES = (5e-5, 1e-3)
 POSITIVES = ("found", "human", "teacher")
@@ -78,7 +79,7 @@ class Batch:
                 f"how to {action} a {name}",
                 ("train", "train", "train", "dev", "test")[number % 5],
             )
-            self.judged[query_id, f"{name}-{action}"] = 1
+            self.judged[query_id, f"{name}-{action}"] = 2
 
     def write(self, folder: Path) -> None:
         """As a BEIR folder, under another name first, as one should."""

@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 
 from distill_assets.core.cross_fitting import query_key
 from distill_assets.core.records import Collection, fingerprint
-from distill_assets.handles.collection import CollectionHandle, open_source
+from distill_assets.handles.collection import CollectionHandle
 from distill_assets.resources import Project
 from distill_assets.sources.base import Source
 
@@ -75,6 +75,5 @@ class StudyProject(Project):
     @cached_property
     def collection(self) -> CollectionHandle:
         """The source and what was read from it."""
-        source = open_source(self.settings)
-        seen = source if self.share == 1 else LabelShare(source, self.share)
-        return CollectionHandle(seen, self.places.warehouse, self.settings.near_identical)
+        whole = super().collection
+        return whole if self.share == 1 else replace(whole, source=LabelShare(whole.source, self.share))

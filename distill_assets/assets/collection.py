@@ -58,7 +58,9 @@ def corpus(inputs: Inputs) -> Made:
 
 def read_batch(project: Project, collection: Collection) -> Reading:
     """Figures of what a batch brings, in tokens of the untouched student."""
-    return read_figures(collection, project.models.count_tokens, project.models.student_tokens, words)
+    return read_figures(
+        collection, project.models.count_tokens, project.models.student_tokens, words, project.settings.min_relevance
+    )
 
 
 def queries(inputs: Inputs) -> Made:
@@ -113,7 +115,7 @@ CORPUS = _asset(corpus, ("corpus",))
 QUERIES = _asset(
     queries, ("queries",), inputs=("source", "tokeniser"), settings=("max_leaked_queries", "near_identical")
 )
-QRELS = _asset(qrels, ("corpus", "queries", "qrels"))
+QRELS = _asset(qrels, ("corpus", "queries", "qrels"), settings=("min_relevance",))
 
 
 def _made(rows: pa.Table, verdicts: Mapping[str, Verdict], metadata: Mapping[str, Any] | None = None) -> Made:
@@ -187,8 +189,9 @@ def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
         "SELECT DISTINCT doc_id FROM corpus WHERE batch IN (SELECT unnest(?::VARCHAR[]))", [inputs.others("corpus")]
     )
     known = {*rows.column("doc_id").to_pylist(), *(document.doc_id for document in collection.documents)}
-    judged = {qrel.query_id for qrel in judgements if qrel.relevance > 0}
-    positives = [(qrel.query_id, qrel.doc_id) for qrel in collection.qrels if qrel.relevance > 0]
+    lowest = inputs.settings.min_relevance
+    judged = {qrel.query_id for qrel in judgements if qrel.relevance >= lowest}
+    positives = [(qrel.query_id, qrel.doc_id) for qrel in collection.qrels if qrel.relevance >= lowest]
     return {
         "splits_judged": judge_splits(_splits(inputs, collection), frozenset(judged)),
         "queries_judged": judge_coverage({q.query_id: q.split for q in collection.queries}, frozenset(judged)),

@@ -45,7 +45,7 @@ def eval_metrics(inputs: Inputs) -> Made:
     for split in EVALUATION:
         _, qrels = judged_queries(inputs, split)
         for system in systems:
-            rows += _metric_rows(system, split, evaluate_run(rankings[system][split], qrels))
+            rows += _metric_rows(system, split, evaluate_run(rankings[system][split], qrels, inputs.min_relevance))
     if not rows:
         raise EvaluationError(
             "no dev or test query has a judgement of a document that exists: there is nothing to measure; "
@@ -89,7 +89,7 @@ def leaderboard(inputs: Inputs) -> Made:
     runs[HYBRID] = fuse_runs(runs[BM25], runs[UNTOUCHED_STUDENT], DEPTH)
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
     runs[TEACHER] = pool.reranked(DEPTH)
-    per_query = {system: evaluate_run(run, qrels) for system, run in runs.items()}
+    per_query = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
     fitness, num_scored = fitness_rows(inputs)
     speeds = measure_speeds(inputs, queries, runs[TEACHER], students)
     rows = _leaderboard_rows(

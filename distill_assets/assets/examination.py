@@ -46,8 +46,8 @@ def _against_teacher(inputs: Inputs, path: Path) -> list[tuple[float, float, boo
     chosen = set(sorted({query_id for query_id, _ in inputs.logits if query_id in text_of}, key=hash_text)[:_QUERIES])
     pairs = [(q, d) for q, d in sorted(inputs.logits) if q in chosen and d in known]
     cosines = inputs.project.vectors.cosines(path, [(text_of[q], known[d]) for q, d in pairs])
-    judged = inputs.training_judgements
+    relevant = {query_id: set(inputs.labels.positives_of(query_id)) for query_id in chosen}
     return [
-        (inputs.logits[pair], float(cosine), pair[1] in judged.get(pair[0], {}))
+        (inputs.logits[pair], float(cosine), pair[1] in relevant[pair[0]])
         for pair, cosine in zip(pairs, cosines, strict=True)
     ]

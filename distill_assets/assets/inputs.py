@@ -133,7 +133,12 @@ class Inputs:
     def labels(self) -> Labels:
         """Positives and mined negatives of train and dev queries, with their texts: those of the whole corpus where it is read."""
         texts: Mapping[str, str] = self.documents.content_of if "documents" in self.versions else self.texts
-        return Labels(self.training_judgements, self.candidates, texts)
+        return Labels(self.training_judgements, self.candidates, texts, self.min_relevance)
+
+    @property
+    def min_relevance(self) -> int:
+        """The lowest grade that is relevant. No setting to declare: the version of judgements says which of them are."""
+        return self._project.collection.min_relevance
 
     def training(self, split: str) -> list[Query]:
         """Judged queries of one of the splits train and dev, sorted by id."""

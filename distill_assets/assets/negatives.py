@@ -13,6 +13,7 @@ from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.core.choosing import choose_queries, choose_train_queries
 from distill_assets.core.dense_search import FoundRows
+from distill_assets.core.groups import Labels
 from distill_assets.core.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
 from distill_assets.core.quality import FoundPositives, Verdict, judge_positives_found
 from distill_assets.core.records import Query, hash_text
@@ -122,15 +123,19 @@ def _judge_positives(inputs: Inputs, queries: Sequence[Query], table: pa.Table) 
     candidates: dict[str, list[str]] = {}
     for query_id, doc_id in zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
         candidates.setdefault(query_id, []).append(doc_id)
-    judged, content_of = inputs.own_judgements, inputs.documents.content_of
-    with_answers = (query for query in queries if judged.get(query.query_id))
+    labels = Labels(inputs.own_judgements, candidates, inputs.documents.content_of, inputs.min_relevance)
+    with_answers = (query for query in queries if labels.positives_of(query.query_id))
     chosen = sorted(with_answers, key=lambda query: hash_text(query.query_id))[:_JUDGED_QUERIES]
     pairs = [
-        (query, doc_id, doc_id in judged[query.query_id])
+        (query, doc_id, is_judged)
         for query in chosen
-        for doc_id in dict.fromkeys([*judged[query.query_id], *candidates.get(query.query_id, ())])
+        for doc_ids, is_judged in (
+            (labels.positives_of(query.query_id), True),
+            (labels.negatives_of(query.query_id), False),
+        )
+        for doc_id in doc_ids
     ]
-    texts = [(query.text, content_of[doc_id]) for query, doc_id, _ in pairs]
+    texts = [(query.text, labels.content_of[doc_id]) for query, doc_id, _ in pairs]
     cosines = inputs.project.vectors.cosines(inputs.student_path, texts)
     similarities: dict[str, tuple[list[float], list[float]]] = {q.query_id: ([], []) for q in chosen}
     for (query, _, is_judged), cosine in zip(pairs, cosines.tolist(), strict=True):
@@ -139,7 +144,7 @@ def _judge_positives(inputs: Inputs, queries: Sequence[Query], table: pa.Table) 
         [
             FoundPositives(
                 query=query.text,
-                num_found=len(judged[query.query_id].keys() & set(candidates.get(query.query_id, ()))),
+                num_found=len(labels.found_of(query.query_id)),
                 positives=similarities[query.query_id][0],
                 negatives=similarities[query.query_id][1],
             )

@@ -279,7 +279,8 @@ def _dev_ndcg(inputs: Inputs, system: str, path: Path) -> dict[str, float]:
         raise PromotionError(
             "there is no judged dev query: the champion is chosen on dev; add dev queries (qrels/dev.tsv)"
         )
-    return {q: m.ndcg_at_10 for q, m in evaluate_run(rankings_of(inputs, system, path)["dev"], qrels).items()}
+    found = evaluate_run(rankings_of(inputs, system, path)["dev"], qrels, inputs.min_relevance)
+    return {query_id: metrics.ndcg_at_10 for query_id, metrics in found.items()}
 
 
 def _best(dev: Mapping[str, PerQuery]) -> str:

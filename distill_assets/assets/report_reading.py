@@ -130,7 +130,8 @@ def _read_texts(project: Project, query_ids: Sequence[str], doc_ids: Sequence[st
     """Texts of these queries, of what is judged relevant to them, and of these documents."""
     with project.collection.snapshot() as collection:
         queries = {q.query_id: q.text for q in collection.queries(EVALUATION) if q.query_id in query_ids}
-        judged = {q: sorted(found) for q, found in collection.judgements(EVALUATION).items() if q in query_ids}
+        judgements, lowest = collection.judgements(EVALUATION), collection.min_relevance
+        judged = {q: sorted(d for d, grade in judgements.get(q, {}).items() if grade >= lowest) for q in query_ids}
         wanted = {*doc_ids, *(doc_id for found in judged.values() for doc_id in found)}
         return _Texts(queries, collection.contents(sorted(wanted)), judged)
 
@@ -196,11 +197,12 @@ def _count_labels(project: Project) -> dict[str, Any]:
         WITH used AS (
             SELECT DISTINCT query_id FROM queries SEMI JOIN hard_negatives USING (query_id)
             WHERE split = 'train' AND batch IN (SELECT unnest(?::VARCHAR[]))
-        ), judged AS (SELECT DISTINCT query_id, doc_id FROM qrels SEMI JOIN used USING (query_id) WHERE relevance > 0)
+        ), judged AS (SELECT DISTINCT query_id, doc_id FROM qrels SEMI JOIN used USING (query_id) WHERE relevance >= ?)
         SELECT (SELECT count(*) FROM judged) AS judged, (SELECT count(DISTINCT query_id) FROM judged) AS queries,
             (SELECT count(*) FROM teacher_scores) AS scored, (SELECT count(DISTINCT query_id) FROM teacher_scores) AS scored_queries
     """
-    found = dict(project.places.warehouse.query(sql, [project.collection.batches()]).to_pylist()[0])
+    parameters = [project.collection.batches(), project.settings.min_relevance]
+    found = dict(project.places.warehouse.query(sql, parameters).to_pylist()[0])
     return found | {"per_query": found["judged"] / found["queries"] if found["queries"] else 0.0}
 
 

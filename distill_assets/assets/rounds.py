@@ -93,7 +93,7 @@ def _mine_again(inputs: Inputs, pairs: Pairs, student: Path) -> tuple[Pairs, dic
     started = time.perf_counter()
     dense = inputs.retrieval.dense_rows(student, pairs.queries, settings.mining_depth)
     found: dict[str, list[str]] = {q.query_id: [] for q in pairs.queries}
-    mined_anew = mine_all(inputs.retrieval, pairs.queries, (None, dense), labels.positives, mining_rules(settings))
+    mined_anew = mine_all(inputs.retrieval, pairs.queries, (None, dense), labels.judged, mining_rules(settings))
     for query_id, candidate in mined_anew:
         found[query_id].append(candidate.doc_id)
     candidates = {q: list(dict.fromkeys([*ids, *labels.candidates.get(q, ())])) for q, ids in found.items()}
@@ -101,7 +101,7 @@ def _mine_again(inputs: Inputs, pairs: Pairs, student: Path) -> tuple[Pairs, dic
     logit_of, num_scored = pairs.logit_of, 0
     if logit_of is not None:
         text_of = {q.query_id: q.text for q in pairs.queries}
-        unjudged = {q: [d for d in ids if d not in labels.positives.get(q, ())] for q, ids in found.items()}
+        unjudged = {q: [d for d in ids if d not in labels.judged.get(q, ())] for q, ids in found.items()}
         wanted = [(q, d) for q, ids in unjudged.items() for d in ids[: settings.num_scored_negatives]]
         new = [pair for pair in wanted if pair not in logit_of]
         texts = [(text_of[q], labels.content_of[d]) for q, d in new]

@@ -167,9 +167,11 @@ _BATCH_PAIRS = f"""
     chosen AS (
         SELECT query_id, {TEXT_HASH} AS query_hash FROM kept WHERE query_id IN (SELECT unnest($chosen::VARCHAR[]))
     ),
-    judged AS (SELECT query_id, doc_id, relevance AS label FROM judgements SEMI JOIN chosen USING (query_id)),
+    judged AS (
+        SELECT query_id, doc_id, relevance AS label FROM judgements SEMI JOIN chosen USING (query_id) WHERE relevance >= $min_relevance
+    ),
     negatives AS (
-        SELECT query_id, doc_id, 0 AS label FROM mined SEMI JOIN chosen USING (query_id) ANTI JOIN judged USING (query_id, doc_id)
+        SELECT query_id, doc_id, 0 AS label FROM mined SEMI JOIN chosen USING (query_id) ANTI JOIN judgements USING (query_id, doc_id)
         QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY rank, doc_id) <= $num_scored
     )
     SELECT query_id, doc_id, label, query_hash, content_hash AS doc_hash

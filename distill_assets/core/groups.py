@@ -21,7 +21,7 @@ class TrainingGroup:
     Attributes:
         teacher_logits: one raw logit for each of the first documents, in the same order; random documents have none. None where
             no teacher is used.
-        relevant: texts of every document that is known to answer the query; none of them is ever a negative in the batch.
+        relevant: texts of every document that is judged above 0; none of them is ever a negative in the batch.
     """
 
     query_id: str
@@ -36,7 +36,7 @@ class DevGroup:
     """One dev query with its candidates as search finds them; what a training step and a teacher are judged on.
 
     Attributes:
-        relevances: of the candidates, 0 where no one judged one relevant.
+        relevances: grades of the candidates, 0 where no one judged one.
         missed: relevances of the judged documents that search does not find. They count as missed for whoever ranks the candidates.
         missed_documents: their texts, for whoever ranks all documents (`core.metrics.search_ndcg`).
     """
@@ -54,31 +54,39 @@ class Labels:
     """What groups are made from.
 
     Attributes:
-        positives: query_id -> doc_id -> relevance, above 0.
+        judged: query_id -> doc_id -> relevance, above 0.
         candidates: query_id -> doc_ids that search finds, best first; judged ones are among them.
         content_of: doc_id -> text.
+        min_relevance: a document of a lower grade is neither a positive nor a negative.
     """
 
-    positives: Mapping[str, Mapping[str, int]]
+    judged: Mapping[str, Mapping[str, int]]
     candidates: Mapping[str, Sequence[str]]
     content_of: Mapping[str, str]
+    min_relevance: int = 1
 
     def positives_of(self, query_id: str) -> list[str]:
         """Relevant doc_ids of a query, sorted."""
-        return sorted(self.positives.get(query_id, ()))
+        return sorted(d for d in self.judged_of(query_id) if self._is_relevant(query_id, d))
+
+    def judged_of(self, query_id: str) -> list[str]:
+        """Doc_ids of a query that are judged above 0, sorted."""
+        return sorted(self.judged.get(query_id, ()))
 
     def found_of(self, query_id: str) -> list[str]:
         """Relevant doc_ids that search finds for a query, best first, each once."""
-        judged = self.positives.get(query_id, {})
-        return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if d in judged]
+        return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if self._is_relevant(query_id, d)]
 
     def negatives_of(self, query_id: str) -> list[str]:
         """Candidates of a query, best first, each once, without those whose text is a judged answer's.
 
         A later batch may judge a document relevant that an earlier batch mined, and may bring its text under another id.
         """
-        answers = {self.content_of[d] for d in self.positives_of(query_id)}
+        answers = {self.content_of[d] for d in self.judged_of(query_id)}
         return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if self.content_of[d] not in answers]
+
+    def _is_relevant(self, query_id: str, doc_id: str) -> bool:
+        return self.judged.get(query_id, {}).get(doc_id, 0) >= self.min_relevance
 
 
 @dataclass(frozen=True)
@@ -171,7 +179,7 @@ def _student_groups(
 ) -> list[TrainingGroup]:
     """The groups of one query in one epoch: one for each of its positives that are drawn."""
     rng = _rng(query.query_id, recipe.seed, epoch)
-    relevant, mined = labels.positives_of(query.query_id), labels.negatives_of(query.query_id)
+    judged, mined = labels.judged_of(query.query_id), labels.negatives_of(query.query_id)
     positives = _eligible(query.query_id, labels, recipe, logit_of)
     if recipe.positives != "teacher":
         positives = rng.sample(positives, min(recipe.num_positives, len(positives)))
@@ -182,9 +190,9 @@ def _student_groups(
             continue
         negatives = _draw_negatives(query.query_id, candidates, recipe, logit_of, rng)
         logits = None if logit_of is None else _logits(logit_of, query.query_id, [positive, *negatives])
-        easy = _draw_random(doc_ids, labels, [positive, *relevant, *negatives], recipe.num_random, rng)
+        easy = _draw_random(doc_ids, labels, [positive, *judged, *negatives], recipe.num_random, rng)
         texts = tuple(labels.content_of[d] for d in [positive, *negatives, *easy])
-        known = tuple(labels.content_of[d] for d in dict.fromkeys([positive, *relevant]))
+        known = tuple(labels.content_of[d] for d in dict.fromkeys([positive, *judged]))
         groups.append(TrainingGroup(query.query_id, query.text, texts, logits, known))
     return groups
 
@@ -264,7 +272,8 @@ def build_teacher_epochs(queries: Sequence[Query], labels: Labels, recipe: Teach
             if len(mined) < recipe.num_hard or not positives:
                 continue
             hard = rng.sample(mined, recipe.num_hard)
-            easy = _draw_random(doc_ids, labels, [*positives, *hard], recipe.num_random, rng)
+            judged = labels.judged_of(query.query_id)
+            easy = _draw_random(doc_ids, labels, [*judged, *hard], recipe.num_random, rng)
             eligible = positives if recipe.positives == "human" else _found_or_all(query.query_id, labels)
             chosen = [rng.choice(eligible), *hard, *easy]
             groups.append(TrainingGroup(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen)))
@@ -276,7 +285,7 @@ def build_dev_groups(queries: Sequence[Query], labels: Labels) -> list[DevGroup]
     """One group per judged query that has candidates: those alone, as search finds them, with their grades."""
     groups = []
     for query in queries:
-        judged, found = labels.positives.get(query.query_id, {}), labels.candidates.get(query.query_id, ())
+        judged, found = labels.judged.get(query.query_id, {}), labels.candidates.get(query.query_id, ())
         if judged and found:
             candidates = list(dict.fromkeys(found))
             texts = tuple(labels.content_of[d] for d in candidates)

@@ -1,11 +1,12 @@
 """Ranking quality per query, judged by `ir_measures` (trec_eval through pytrec_eval, RR@10 by its MS MARCO scorer).
 
-nDCG@10 has linear gains (the relevance itself) and log2 discounts; relevant means relevance of at least 1. MAP and
-recall see only what a run holds: a run cut at 100 gives MAP@100.
+nDCG@10 has linear gains (the relevance itself) and log2 discounts. The others ask whether a document is relevant: its relevance is at
+least `min_relevance`, trec_eval's `-l`. MAP and recall see only what a run holds: a run cut at 100 gives MAP@100.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -18,7 +19,6 @@ from distill_assets.core.retrieval import rank
 
 Qrels = dict[str, dict[str, int]]
 _SEARCH_DEPTH = 10  # nDCG@10 reads no more
-_MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR @ 10, "recall_at_100": R @ 100, "map": AP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ METRIC_NAMES: tuple[str, ...] = tuple(field.name for field in fields(QueryMetric
 
 
 def evaluate_run(
-    run: Mapping[str, Sequence[tuple[str, float]]], qrels: Mapping[str, Mapping[str, int]]
+    run: Mapping[str, Sequence[tuple[str, float]]], qrels: Mapping[str, Mapping[str, int]], min_relevance: int = 1
 ) -> dict[str, QueryMetrics]:
     """The measures of every query that has a relevant document, in the order of `qrels`.
 
@@ -46,6 +46,7 @@ def evaluate_run(
     Args:
         run: query_id -> [(doc_id, score)]; put in the one total order here, whatever order it comes in.
         qrels: query_id -> doc_id -> relevance.
+        min_relevance: a document of a lower relevance counts for nDCG alone.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.
@@ -54,16 +55,27 @@ def evaluate_run(
     judged = {
         query_id: dict(judgements)
         for query_id, judgements in qrels.items()
-        if any(relevance > 0 for relevance in judgements.values())
+        if any(relevance >= min_relevance for relevance in judgements.values())
     }
     if not judged:
         return {}
     positions = {query_id: _positions(query_id, run[query_id]) for query_id in judged if run.get(query_id)}
     values = {query_id: dict.fromkeys(METRIC_NAMES, 0.0) for query_id in judged}
-    names = {measure: name for name, measure in _MEASURES.items()}
+    names = {measure: name for name, measure in _measures(min_relevance).items()}
     for metric in ir_measures.iter_calc(list(names), judged, positions):
         values[metric.query_id][names[metric.measure]] = float(metric.value)
     return {query_id: QueryMetrics(**found) for query_id, found in values.items()}
+
+
+def _measures(min_relevance: int) -> dict[str, Any]:
+    """What judges each of `METRIC_NAMES`."""
+    relevant = {"rel": min_relevance}
+    return {
+        "ndcg_at_10": nDCG @ 10,
+        "mrr_at_10": RR(**relevant) @ 10,
+        "recall_at_100": R(**relevant) @ 100,
+        "map": AP(**relevant),
+    }
 
 
 def rerank_ndcg(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -> float:

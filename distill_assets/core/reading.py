@@ -34,6 +34,7 @@ class Reading:
 
     num_documents: int
     num_queries: int
+    min_relevance: int
     num_judgements: int
     num_dropped_judgements: int
     num_blank: int
@@ -79,7 +80,10 @@ class Reading:
         return found + [f"not read: {name}: {reason}" for name, reason in self.unread.items()]
 
     def _grades(self) -> str:
-        return ", ".join(f"{grade} ({count:,})" for grade, count in sorted(self.grades.items()))
+        told = ", ".join(f"{grade} ({count:,})" for grade, count in sorted(self.grades.items()))
+        return (
+            told if self.grades.keys() <= {0, 1} else f"{told}; relevant from {self.min_relevance} on (min_relevance)"
+        )
 
     @property
     def is_read_whole(self) -> bool:
@@ -88,7 +92,11 @@ class Reading:
 
 
 def read_figures(
-    collection: Collection, count_tokens: CountTokens, max_tokens: int | None, words: Callable[[str], Sequence[str]]
+    collection: Collection,
+    count_tokens: CountTokens,
+    max_tokens: int | None,
+    words: Callable[[str], Sequence[str]],
+    min_relevance: int = 1,
 ) -> Reading:
     """Figures of one batch. At most 10,000 documents and queries are looked at word by word.
 
@@ -97,15 +105,17 @@ def read_figures(
         count_tokens: numbers of tokens of texts, those around a text included.
         max_tokens: what the student reads of a text.
         words: the words by which BM25 searches.
+        min_relevance: the lowest grade that is relevant.
     """
     documents, queries = collection.documents, collection.queries
     contents, asked = ([d.content for d in documents], [q.text for q in queries])
     tokens = np.asarray(count_tokens(_sample(contents)), dtype=np.int64)
     unread = np.maximum(tokens - (max_tokens or tokens.max(initial=0)), 0)
-    relevant = {qrel.query_id for qrel in collection.qrels if qrel.relevance > 0}
+    relevant = {qrel.query_id for qrel in collection.qrels if qrel.relevance >= min_relevance}
     return Reading(
         num_documents=len(documents),
         num_queries=len(queries),
+        min_relevance=min_relevance,
         num_judgements=len(collection.qrels),
         num_dropped_judgements=collection.num_dropped_qrels,
         num_blank=collection.num_blank,

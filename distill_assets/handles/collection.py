@@ -30,6 +30,7 @@ class CollectionHandle:
     source: Source
     warehouse: Warehouse
     near_identical: float
+    min_relevance: int = 1
 
     def batches(self) -> list[str]:
         """The batches that make up the collection, sorted: those the source has and that were read into the warehouse.
@@ -101,7 +102,7 @@ class CollectionHandle:
         if texts not in _known:
             changed = changed_documents(connection, batches)
             _remember(texts, tuple((b, d) for b, d, former, now in changed if not is_same_document(former, now)))
-        return Collection(connection, tuple(batches), left_out, _known[texts])
+        return Collection(connection, tuple(batches), left_out, _known[texts], self.min_relevance)
 
     def _slices(self) -> Slices:
         return self.warehouse.all_slices() if self.warehouse.exists() else {}
@@ -161,7 +162,12 @@ class State:
         if batch is not None:
             self._require_batch(batch)
         tables = (*COLLECTION_TABLES, "hard_negatives")
-        key = (view, self.handle.near_identical, *_content(self.slices, tables, self.batches))
+        key = (
+            view,
+            self.handle.near_identical,
+            self.handle.min_relevance,
+            *_content(self.slices, tables, self.batches),
+        )
         if key not in _known:
             if self.connection is None:
                 with self.handle.warehouse.reading() as connection:

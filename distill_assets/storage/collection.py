@@ -4,7 +4,8 @@ Of rows that several batches bring, the row of the last batch counts, in the ord
 after its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document
 exists, and for every query of its split that asks the same in the same words. It does not count where its batch brought another
 document under that id than the one that stands now (`core/identity.py`). A train or dev query that repeats a query of a later split
-is left out (`core/splits.py`).
+is left out (`core/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor negative, and
+a query with nothing above them counts as one that nobody judged.
 
 Every read of one `Collection` sees the same snapshot, because it happens on one connection.
 """
@@ -26,7 +27,7 @@ CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
 # `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
 TEXT_HASH = "sha256(text)[1:32]"
 # Parameters: $batches are those of the collection, $left_out are ids of repeated queries, $displaced are documents of a batch whose id
-# stands for another text now.
+# stands for another text now, $min_relevance is the lowest grade that is relevant.
 VIEWS = f"""
     current AS (SELECT unnest($batches::VARCHAR[]) AS batch),
     documents AS (
@@ -51,7 +52,10 @@ VIEWS = f"""
         FROM given JOIN asked USING (query_id) JOIN asked AS same ON same.text_key = asked.text_key AND same.split = asked.split
         GROUP BY same.query_id, doc_id
     ),
-    judgements AS (SELECT * FROM shared WHERE relevance > 0),
+    judgements AS (
+        SELECT * FROM shared WHERE relevance > 0
+        AND query_id IN (SELECT query_id FROM shared WHERE relevance >= $min_relevance)
+    ),
     mined AS (
         SELECT query_id, batch, doc_id, rank FROM hard_negatives SEMI JOIN kept USING (query_id, batch)
         SEMI JOIN documents USING (doc_id)
@@ -75,7 +79,8 @@ _USED_TEXTS = """
     SELECT used.batch, used.doc_id, coalesce(content_hash, '') AS content_hash FROM used LEFT JOIN documents USING (doc_id)
 """
 _HASHED_QUERY = "sha256(query_id) || sha256(text) || sha256(split)"
-_HASHED_JUDGEMENT = "sha256(query_id) || sha256(doc_id) || sha256(relevance::VARCHAR)"
+_GRADE = "sha256(relevance::VARCHAR || if(relevance < $min_relevance, ', not relevant', ''))"
+_HASHED_JUDGEMENT = f"sha256(query_id) || sha256(doc_id) || {_GRADE}"
 TRAINING: tuple[Split, ...] = ("train", "dev")  # the splits that training reads
 EVALUATION: tuple[Split, ...] = ("dev", "test")  # those that are measured
 # view -> its rows, what hashes a row, its splits
@@ -97,6 +102,7 @@ class Collection:
     batches: tuple[str, ...]
     left_out: tuple[str, ...]
     displaced: tuple[tuple[str, str], ...] = ()
+    min_relevance: int = 1
 
     def view_versions(self, view: str) -> dict[str, str]:
         """Version of one of `VERSIONED` by batch; a batch without a row has none."""
@@ -110,7 +116,10 @@ class Collection:
         return [Query(**row) for row in rows.to_pylist()]
 
     def judgements(self, splits: Sequence[Split], batch: str = "") -> Qrels:
-        """Judgements above 0 of the queries of these splits, of documents that exist: query_id -> doc_id -> relevance."""
+        """Judgements above 0 of the queries of these splits, of documents that exist: query_id -> doc_id -> relevance.
+
+        Of queries that have a relevant document; those below `min_relevance` stand beside it.
+        """
         found: Qrels = {}
         for row in self._select(f"{_JUDGEMENTS} ORDER BY query_id, doc_id", splits, batch).to_pylist():
             found.setdefault(row["query_id"], {})[row["doc_id"]] = row["relevance"]
@@ -170,7 +179,9 @@ class Collection:
     def parameters(self) -> dict[str, Any]:
         """Those of `VIEWS`, for statements that are built on it elsewhere."""
         displaced = [{"batch": batch, "doc_id": doc_id} for batch, doc_id in self.displaced]
-        return {"batches": list(self.batches), "left_out": list(self.left_out), "displaced": displaced}
+        return {"batches": list(self.batches), "left_out": list(self.left_out), "displaced": displaced} | {
+            "min_relevance": self.min_relevance
+        }
 
 
 def changed_documents(connection: duckdb.DuckDBPyConnection, batches: Sequence[str]) -> list[tuple[str, str, str, str]]:

@@ -32,7 +32,7 @@ QUERIES = [Query(f"q{i}", f"query {i}", "train") for i in range(6)]
 def make_labels(**changes: object) -> Labels:
     """Query i is answered by documents i and i + 6; its mined negatives are 12 .. 16, best first."""
     values = {
-        "positives": {f"q{i}": {DOC_IDS[i]: 1, DOC_IDS[i + 6]: 2} for i in range(6)},
+        "judged": {f"q{i}": {DOC_IDS[i]: 1, DOC_IDS[i + 6]: 2} for i in range(6)},
         "candidates": {f"q{i}": DOC_IDS[12:17] for i in range(6)},
         "content_of": {doc_id: f"text of {doc_id}" for doc_id in DOC_IDS},
     }
@@ -57,7 +57,7 @@ def ids(group: TrainingGroup) -> list[str]:
 
 def test_student_groups_take_the_best_mined_negatives_in_order() -> None:
     """Negatives in another order than the teacher's logits pair each text with a foreign score."""
-    labels = make_labels(positives={"q0": {"d00": 1}})
+    labels = make_labels(judged={"q0": {"d00": 1}})
     logits = {("q0", "d00"): 9.0, ("q0", "d12"): 3.0, ("q0", "d13"): 2.0}
     assert build(labels, logits, loss="margin_mse", num_negatives=2) == [
         TrainingGroup("q0", "query 0", ("text of d00", "text of d12", "text of d13"), (9.0, 3.0, 2.0), ("text of d00",))
@@ -86,7 +86,7 @@ def test_student_groups_do_not_depend_on_neighbours_or_listing_order(fields: dic
     labels = make_labels()
     all_groups = build(labels, FULL_LOGITS, **fields)
     assert build(labels, FULL_LOGITS, QUERIES[3:], **fields) == [g for g in all_groups if g.query_id >= "q3"]
-    backwards = make_labels(positives={q: dict(reversed(p.items())) for q, p in labels.positives.items()})
+    backwards = make_labels(judged={q: dict(reversed(p.items())) for q, p in labels.judged.items()})
     assert build(backwards, FULL_LOGITS, **fields) == all_groups
 
 
@@ -97,8 +97,8 @@ def test_student_groups_hold_no_document_twice_and_no_answer_among_the_negatives
     for group in build(labels, FULL_LOGITS, **fields):
         found = ids(group)
         assert len(found) == len(set(found)) == 4 + fields.get("num_random", 0)
-        assert not set(found[1:]) & set(labels.positives[group.query_id])
-        assert set(labels.positives[group.query_id]) <= {text.removeprefix("text of ") for text in group.relevant}
+        assert not set(found[1:]) & set(labels.judged[group.query_id])
+        assert set(labels.judged[group.query_id]) <= {text.removeprefix("text of ") for text in group.relevant}
 
 
 def test_student_groups_draw_positives_anew_each_epoch_and_by_seed() -> None:
@@ -123,7 +123,7 @@ def test_sampled_negatives_are_drawn_anew_each_epoch_from_what_the_teacher_score
     """The first k again and again would be top-k under another name; an unscored candidate has no logit to train on."""
     scored = {key: v for key, v in FULL_LOGITS.items() if key[1] not in ("d13", "d16")}
     recipe = make_recipe(loss="kl", num_negatives=2, sampling=sampling, epochs=12)
-    labels = make_labels(candidates={"q0": DOC_IDS[12:20]}, positives={"q0": {"d00": 1}})
+    labels = make_labels(candidates={"q0": DOC_IDS[12:20]}, judged={"q0": {"d00": 1}})
     drawn = [ids(group)[1:] for groups in build_student_epochs(QUERIES, labels, recipe, scored) for group in groups]
     assert len({tuple(d) for d in drawn}) > 3
     assert {d for found in drawn for d in found} == {"d12", "d14", "d15", "d17", "d18", "d19"}
@@ -163,7 +163,7 @@ def test_the_teacher_chooses_the_positive_of_a_query_without_labels() -> None:
 
     q0 is not judged, its best scored candidate is d14; q1 is judged with d01, which the teacher puts below d12; q2 has no score.
     """
-    labels = make_labels(positives={"q1": {"d01": 1}})
+    labels = make_labels(judged={"q1": {"d01": 1}})
     logits = {("q0", d): v for d, v in zip(DOC_IDS[12:17], (1.0, 2.0, 5.0, 0.0, -1.0), strict=True)}
     logits |= {("q1", "d01"): 3.0, ("q1", "d12"): 4.0, ("q1", "d13"): 1.0, ("q1", "d14"): 0.0}
     groups = build(labels, logits, QUERIES[:3], loss="kl", positives="teacher", num_negatives=2)
@@ -177,7 +177,7 @@ def test_the_teacher_chooses_the_positive_of_a_query_without_labels() -> None:
 def test_student_groups_leave_out_and_count_queries_that_cannot_fill_a_row() -> None:
     """A short row would shift columns or fail in the trainer; left out in silence, a student of one query looks like one of six."""
     labels = make_labels(
-        positives={"q0": {"d00": 1}, "q1": {"d01": 1}, "q2": {}},
+        judged={"q0": {"d00": 1}, "q1": {"d01": 1}, "q2": {}},
         candidates={"q0": ["d12"], "q1": ["d12", "d13"], "q2": ["d12", "d13"]},
     )
     epochs = build_student_epochs(QUERIES, labels, make_recipe(num_negatives=2, epochs=3))
@@ -212,7 +212,7 @@ def test_a_row_that_the_corpus_cannot_fill_is_counted() -> None:
 
 def test_no_query_that_can_be_trained_on_is_an_error_with_the_counts() -> None:
     """An empty training set failed later, with widths of rows that say nothing of the reason."""
-    labels = make_labels(positives={"q0": {"d00": 1}, "q1": {"d01": 1}})
+    labels = make_labels(judged={"q0": {"d00": 1}, "q1": {"d01": 1}})
     message = r"none of 6 training queries can be trained on \(no_positive 4, too_few_negatives 2\)"
     with pytest.raises(TrainingError, match=message):
         build(labels, num_negatives=6)
@@ -223,7 +223,7 @@ def test_no_query_that_can_be_trained_on_is_an_error_with_the_counts() -> None:
 
 
 LATER_JUDGED = Labels(
-    positives={"q0": {"d00": 1, "d13": 2}},
+    judged={"q0": {"d00": 1, "d13": 2}},
     candidates={"q0": ["d12", "d13", "d14", "copy", "d12", "d15"]},
     content_of={d: f"text of {d}" for d in DOC_IDS[:20]} | {"copy": "text of d13"},
 )
@@ -274,7 +274,7 @@ def test_negatives_are_what_was_mined_less_the_answers(
 
 def test_student_groups_name_missing_logits() -> None:
     """A default of 0 for a pair that was never scored would be trained on as a verdict."""
-    labels = make_labels(positives={"q0": {"d00": 1}})
+    labels = make_labels(judged={"q0": {"d00": 1}})
     with pytest.raises(MissingPartitionError, match=r"'q0': 2 of its 3 .* first 'd12'.*scored_negatives"):
         build(labels, {("q0", "d00"): 1.0}, loss="kl", num_negatives=2)
     with pytest.raises(MissingPartitionError, match=r"'q0': 1 of its 5 mined negatives.*draws 2"):
@@ -298,9 +298,9 @@ def test_teacher_groups_hold_a_positive_then_hard_then_random_documents() -> Non
     for group in groups:
         doc_ids = [text.removeprefix("text of ") for text in group.documents]
         assert len(doc_ids) == len(set(doc_ids)) == 8
-        assert doc_ids[0] in labels.positives[group.query_id]
+        assert doc_ids[0] in labels.judged[group.query_id]
         assert set(doc_ids[1:4]) <= set(DOC_IDS[12:17])
-        assert not set(doc_ids[1:]) & set(labels.positives[group.query_id])
+        assert not set(doc_ids[1:]) & set(labels.judged[group.query_id])
 
 
 def test_teacher_groups_are_the_same_again_and_new_each_epoch() -> None:
@@ -368,7 +368,7 @@ def test_dev_groups_are_the_candidates_and_their_grades_are_all_there_are(
 
 
 FOUND = make_labels(
-    positives={"q0": {"d00": 1, "d01": 1, "d02": 1}, "q1": {"d03": 1, "d04": 1}},
+    judged={"q0": {"d00": 1, "d01": 1, "d02": 1}, "q1": {"d03": 1, "d04": 1}},
     candidates={"q0": ["d12", "d01", "d13", "d02", "d14"], "q1": ["d12", "d13", "d14"]},
 )
 
@@ -415,3 +415,24 @@ def test_scores_of_all_pairs_return_to_their_groups() -> None:
     groups = [DevGroup("a", "qa", ("d1", "d2"), (1, 0)), DevGroup("b", "qb", ("d3",), (1,))]
     assert pairs_of(groups) == [("qa", "d1"), ("qa", "d2"), ("qb", "d3")]
     assert per_group(groups, [1.0, 2.0, 3.0]) == [[1.0, 2.0], [3.0]]
+
+
+GRADED = make_labels(
+    judged={"q0": {"d00": 2, "d13": 1, "d20": 1}}, candidates={"q0": DOC_IDS[:1] + DOC_IDS[12:17]}, min_relevance=2
+)
+
+
+def test_a_grade_below_the_threshold_is_neither_positive_nor_negative() -> None:
+    """A document that is "about the topic" would be taught as the answer, or pushed away as a wrong one."""
+    assert (GRADED.positives_of("q0"), GRADED.found_of("q0")) == (["d00"], ["d00"])
+    assert GRADED.negatives_of("q0") == ["d12", "d14", "d15", "d16"]
+    recipe = make_recipe(num_negatives=3, sampling="random", epochs=20, num_random=2, positives="human")
+    for groups in (
+        build_student_epochs(QUERIES[:1], GRADED, recipe, None),
+        teacher_epochs(QUERIES[:1], GRADED, num_hard=3, num_random=2, epochs=20),
+    ):
+        for (group,) in groups:
+            texts = [text.removeprefix("text of ") for text in group.documents]
+            assert texts[0] == "d00" and not {"d13", "d20"} & set(texts)
+    (group,) = build_dev_groups([Query("q0", "query 0", "dev")], GRADED)
+    assert (group.relevances, group.missed) == ((2, 0, 1, 0, 0, 0), (1,)), "nDCG counts lower grades"

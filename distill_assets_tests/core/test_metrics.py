@@ -134,6 +134,19 @@ def test_negative_relevance_is_not_relevant() -> None:
     assert (found.mrr_at_10, found.recall_at_100, found.map) == (0.5, 1.0, 0.5)
 
 
+def test_a_threshold_decides_what_is_relevant_and_ndcg_keeps_the_grades() -> None:
+    """A document that is judged "on topic" (1) would count as the answer: MRR says 1.0 where the answer (2) is second.
+
+    [grade 1, 2]: (1 + 2/log2 3) / (2 + 1/log2 3) = 0.8597, whatever the threshold.
+    """
+    run, qrels = {"q": ranked("topic", "answer")}, {"q": {"topic": 1, "answer": 2}, "no answer": {"topic": 1}}
+    found = evaluate_run(run, qrels, min_relevance=2)
+    assert list(found) == ["q"], "a query without an answer says nothing about a system"
+    assert found["q"].ndcg_at_10 == pytest.approx((1 + 2 / math.log2(3)) / (2 + 1 / math.log2(3)))
+    assert (found["q"].mrr_at_10, found["q"].recall_at_100, found["q"].map) == (0.5, 1.0, 0.5)
+    assert evaluate_run(run, qrels)["q"].mrr_at_10 == 1.0
+
+
 def test_bad_rankings_are_refused() -> None:
     """A relevant document listed twice would count twice, and a NaN has no place in an order."""
     with pytest.raises(ValueError, match="'q' holds 1 documents twice"):

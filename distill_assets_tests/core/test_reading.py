@@ -28,7 +28,7 @@ def test_figures_of_a_batch() -> None:
     assert (found.num_equal_documents, found.num_equal_queries) == (2, 2)
     assert found.sentences() == [
         "3 documents, 3 queries, 3 judgements (4 of unknown ids were dropped)",
-        "judged queries: train 1, dev 0, test 1; grades: 0 (1), 1 (1), 2 (1)",
+        "judged queries: train 1, dev 0, test 1; grades: 0 (1), 1 (1), 2 (1); relevant from 1 on (min_relevance)",
         "a document has 6 tokens in the middle and 6 at most; the student reads 5 of them: 67% of the documents are longer, "
         "13% of the text is not read",
         "letters: Latin 96%, Cjk 4%",
@@ -44,8 +44,17 @@ def test_a_batch_of_judgements_alone_and_one_without_a_limit() -> None:
     alone = read_figures(Collection([], [], QRELS), lambda texts: [0 for _ in texts], 5, str.split)
     assert alone.sentences() == [
         "0 documents, 0 queries, 3 judgements",
-        "judged queries: train 0, dev 0, test 0; grades: 0 (1), 1 (1), 2 (1)",
+        "judged queries: train 0, dev 0, test 0; grades: 0 (1), 1 (1), 2 (1); relevant from 1 on (min_relevance)",
     ]
     assert alone.is_read_whole
     unbounded = read_figures(Collection(DOCUMENTS, [], []), lambda texts: [1000 for _ in texts], None, str.split)
     assert (unbounded.share_unread, unbounded.is_read_whole) == (0.0, True)
+
+
+def test_a_query_with_grades_below_the_threshold_alone_is_not_judged() -> None:
+    """Judged queries are counted that no asset will use. Grades 0 and 1 need no word about a threshold."""
+    found = read_figures(Collection(DOCUMENTS, QUERIES, QRELS), lambda texts: [1 for _ in texts], 5, str.split, 2)
+    assert found.judged == {"train": 0, "dev": 0, "test": 1}
+    assert "relevant from 2 on" in found.sentences()[1]
+    binary = read_figures(Collection(DOCUMENTS, QUERIES, QRELS[:1]), lambda texts: [1 for _ in texts], 5, str.split)
+    assert binary.sentences()[1] == "judged queries: train 1, dev 0, test 0; grades: 1 (1)"

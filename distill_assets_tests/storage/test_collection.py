@@ -112,6 +112,23 @@ def test_a_later_0_takes_a_judgement_back(connection: duckdb.DuckDBPyConnection)
     assert collect(connection, batches, ("b", "a")).judgements(SPLITS) == {}
 
 
+def test_lower_grades_are_known_and_not_relevant(connection: duckdb.DuckDBPyConnection) -> None:
+    """A threshold that moves nobody's version leaves negatives, students and metrics of the old one up to date."""
+    queries: dict[str, tuple[str, Split]] = {"q1": ("x", "train"), "q2": ("y", "train")}
+    batch = Batch({"d1": "x", "d2": "y"}, queries, {("q1", "d1"): 2, ("q1", "d2"): 1, ("q2", "d1"): 1, ("q2", "d2"): 0})
+    found = collect(connection, {"a": batch})
+    graded = replace(found, min_relevance=2)
+    assert found.judgements(SPLITS) == {"q1": {"d1": 2, "d2": 1}, "q2": {"d1": 1}}
+    assert graded.judgements(SPLITS) == {"q1": {"d1": 2, "d2": 1}}, "q2 has no answer: nobody judged it"
+    assert graded.rejections(SPLITS) == found.rejections(SPLITS) == {"q2": ["d2"]}
+    first = collect(connection, {"a": replace(batch, judgements={("q1", "d1"): 2, ("q1", "d2"): 1})})
+    versions = {n: replace(first, min_relevance=n).view_versions("training_judgements") for n in (1, 2)}
+    assert versions[1] != versions[2], "the same rows, and one is not relevant any more"
+    binary = collect(connection, {"a": replace(batch, judgements={("q1", "d1"): 2})})
+    versions = {n: replace(binary, min_relevance=n).view_versions("training_judgements") for n in (1, 2)}
+    assert versions[1] == versions[2], "a threshold that moves nothing makes nothing anew"
+
+
 def test_a_judgement_counts_where_its_document_exists(connection: duckdb.DuckDBPyConnection) -> None:
     """A judgement of a document that nobody has lowers every system's recall; one whose document comes later must count then."""
     judged = Batch({"d1": "text"}, {"q1": ("text", "test")}, {("q1", "d1"): 1, ("q1", "later"): 1, ("nobody", "d1"): 1})
