@@ -1,10 +1,10 @@
 """The DuckDB warehouse: one file, short-lived connections, one transaction per write.
 
-DuckDB lets one process at a time hold a file for writing. A connection is therefore opened for one transaction and
-closed again; who finds the file held waits with jittered back-off. Never keep a connection open over a model's forward
-pass.
+DuckDB lets one process hold a file for writing, or any number for reading. A connection is therefore opened for one transaction and
+closed again; who finds the file held waits with jittered back-off. Never keep a connection open over a model's forward pass.
 """
 
+import fcntl
 import json
 import logging
 import random
@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 import pyarrow as pa
@@ -36,6 +36,8 @@ __all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "SliceWrite", 
 
 # DuckDB's wording on POSIX and on Windows; every other IOException (no permission, not a database) is final.
 _LOCK_MESSAGES = ("could not set lock", "being used by another process")
+# Threads of one process share an open database: a second one cannot have it for reading while another has it for writing.
+_OTHER_MODE = "with a different configuration"
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5
 _SILENT_S = 3.0  # after so long people wonder; a write of another process takes less
 _SETTLED_S = 0.1  # file times tick every few milliseconds: a younger file may change again under the same time stamp
@@ -101,15 +103,17 @@ class Warehouse:
         return self.path.is_file()
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connect(self, *, is_reading: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection with all tables in place, closed at the end of the block.
+
+        One that reads holds up no other reader. It may write where there is nothing to read yet, or an older version's tables.
 
         Raises:
             NewerWarehouseError: the file was made by a newer version of this package.
             WarehouseBusyError: another process held the file for all of `lock_timeout_s`.
             WarehouseError: the file is not a warehouse.
         """
-        connection = self._open()
+        connection = self._open_to_read() if is_reading else self._open()
         try:
             self._prepare(connection)
             yield connection
@@ -132,7 +136,7 @@ class Warehouse:
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection for several SELECTs and temporary tables; close it before anything slow."""
-        with self._duckdb_errors(), self.connect() as connection:
+        with self._duckdb_errors(), self.connect(is_reading=True) as connection:
             yield connection
 
     def write(self, *slices: SliceWrite, require: Callable[[duckdb.DuckDBPyConnection], None] = lambda _: None) -> None:
@@ -219,7 +223,7 @@ class Warehouse:
         where, parameters = "", []
         if slice_keys is not None and spec.slice_column:
             where, parameters = f"WHERE {spec.slice_column} IN (SELECT unnest(?::VARCHAR[]))", [list(slice_keys)]
-        with self._duckdb_errors(), self.connect() as connection:
+        with self._duckdb_errors(), self.connect(is_reading=True) as connection:
             connection.begin()  # the check and the read see the same snapshot
             if slice_keys is not None:
                 _require_slices(connection, table, spec, slice_keys)
@@ -234,7 +238,7 @@ class Warehouse:
         tables: Mapping[str, pa.Table] | None = None,
     ) -> pa.Table:
         """The result of one SELECT as one table. It may select from `tables` under their names."""
-        with self._duckdb_errors(), self.connect() as connection:
+        with self._duckdb_errors(), self.connect(is_reading=True) as connection:
             return select(connection, sql, parameters, tables)
 
     def slice_info(self, table: str, slice_key: str = "") -> SliceInfo | None:
@@ -279,33 +283,64 @@ class Warehouse:
             stamp.append((path.name, stat.st_size, stat.st_mtime_ns))
         return tuple(stamp)
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _open_to_read(self) -> duckdb.DuckDBPyConnection:
+        if not self.exists():
+            return self._open()
+        connection = self._open(read_only=True)
+        found = _stored_version(connection)
+        if found is not None and found >= SCHEMA_VERSION:
+            return connection
+        connection.close()
+        return self._open()
+
+    def _open(self, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+        """Wait for the file and open it. A reader shares what another thread of this process has open for writing.
+
+        Readers overlap, so a writer might never find the file free: with four that read without a pause a write took 9 s. So a
+        writer that waits holds the turnstile, which every reader passes.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self.lock_timeout_s
         wait_s, jitter = _FIRST_WAIT_S, random.SystemRandom()
         told_at = time.monotonic() + _SILENT_S
-        while True:
-            try:
-                # A thread that opens a file which another one is opening gets a database without Arrow's functions (DuckDB 2.0).
-                with _OPENING:
-                    return duckdb.connect(str(self.path))
-            except duckdb.Error as error:
-                if not any(message in str(error).lower() for message in _LOCK_MESSAGES):
-                    raise WarehouseError(
-                        f"cannot open {self.path}: {error}; expected a DuckDB file of this package that can be written"
-                    ) from error
-                if time.monotonic() >= deadline:
-                    raise WarehouseBusyError(
-                        f"{self.path} was held by another process for {self.lock_timeout_s:g} s: {error}; "
-                        "wait for that process or end it, then run again"
-                    ) from error
-                if time.monotonic() >= told_at:
-                    told_at = float("inf")
-                    _logger.warning(
-                        "waiting up to %g s for %s: %s", self.lock_timeout_s, self.path.name, _holder(error)
-                    )
-            time.sleep(wait_s * jitter.uniform(0.5, 1.5))
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        with self._turnstile(read_only=read_only) as turnstile:
+            while True:
+                try:
+                    _pass(turnstile, read_only=read_only)
+                    # A thread that opens a file which another one is opening gets a database without Arrow's functions (DuckDB 2.0).
+                    with _OPENING:
+                        return duckdb.connect(str(self.path), read_only=read_only)
+                except (duckdb.Error, BlockingIOError) as error:
+                    if _OTHER_MODE in str(error):
+                        read_only = False
+                    elif isinstance(error, duckdb.Error) and not _is_held(error):
+                        raise WarehouseError(
+                            f"cannot open {self.path}: {error}; expected a DuckDB file of this package that can be written"
+                        ) from error
+                    if time.monotonic() >= deadline:
+                        raise WarehouseBusyError(
+                            f"{self.path} was held by another process for {self.lock_timeout_s:g} s: {error}; "
+                            "wait for that process or end it, then run again"
+                        ) from error
+                    if time.monotonic() >= told_at:
+                        told_at = float("inf")
+                        _logger.warning(
+                            "waiting up to %g s for %s: %s", self.lock_timeout_s, self.path.name, _holder(error)
+                        )
+                time.sleep(wait_s * jitter.uniform(0.5, 1.5))
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    @contextmanager
+    def _turnstile(self, *, read_only: bool) -> Iterator[IO[bytes] | None]:
+        """The file that is locked while a writer waits; None where no writer has come yet, or the folder cannot be written."""
+        path = self.path.with_name(f".{self.path.name}.waiting")
+        try:
+            file = path.open("rb" if read_only else "ab")
+        except OSError:
+            yield None
+            return
+        with file:  # closing it gives the lock back
+            yield file
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         found = _stored_version(connection)
@@ -362,7 +397,20 @@ class Warehouse:
             raise WarehouseError(f"{self.path}: {error}; nothing was changed") from error
 
 
-def _holder(error: duckdb.Error) -> str:
+def _pass(turnstile: IO[bytes] | None, *, read_only: bool) -> None:
+    """Take the turnstile; a reader gives it back at once. Raises `BlockingIOError` while a writer holds it."""
+    if turnstile is None:
+        return
+    fcntl.flock(turnstile, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if read_only:
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+
+
+def _is_held(error: duckdb.Error) -> bool:
+    return any(message in str(error).lower() for message in _LOCK_MESSAGES)
+
+
+def _holder(error: Exception) -> str:
     """Who holds the file, as DuckDB says it: program and process id."""
     found = re.search(r"held in (.+? \(PID \d+\))", str(error))
     return f"it is held by {found[1]}" if found else "another process holds it"

@@ -21,6 +21,7 @@ from distill_assets.core.errors import (
     MissingPartitionError,
     NewerWarehouseError,
     NonFiniteError,
+    WarehouseBusyError,
     WarehouseError,
 )
 from distill_assets.storage import warehouse as storage
@@ -330,7 +331,7 @@ def test_two_processes_that_write_lose_nothing(warehouse: Warehouse) -> None:
 
 HOLDER = """
 import sys, duckdb
-connection = duckdb.connect(sys.argv[1])
+connection = duckdb.connect(sys.argv[1], read_only=len(sys.argv) > 2)
 print("held", flush=True)
 sys.stdin.readline()
 """
@@ -340,7 +341,11 @@ sys.stdin.readline()
 def holder(warehouse: Warehouse) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the file until it is killed."""
     warehouse.slice_keys("corpus")
-    command = [sys.executable, "-c", HOLDER, str(warehouse.path)]
+    yield from _hold(warehouse)
+
+
+def _hold(warehouse: Warehouse, *mode: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLDER, str(warehouse.path), *mode]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -364,6 +369,48 @@ def test_a_held_file_is_waited_for_and_then_named(
         impatient.slice_keys("corpus")
     [told] = caplog.messages
     assert re.fullmatch(rf"waiting up to 0.2 s for it's.duckdb: it is held by .+ \(PID {holder.pid}\)", told)
+
+
+def test_readers_hold_up_no_reader_and_change_nothing(warehouse: Warehouse) -> None:
+    """An open notebook, or another search, made every command that only reads wait for the lock and then fail."""
+    write(warehouse, "queries", queries("q1"), "a")
+    before = {path.name: path.read_bytes() for path in warehouse.path.parent.iterdir()}
+    impatient = Warehouse(warehouse.path, lock_timeout_s=0.2)
+    for _ in _hold(warehouse, "to read"):
+        assert impatient.slice_keys("queries") == ["a"]
+        assert impatient.read("queries").num_rows == impatient.query("SELECT * FROM queries").num_rows == 1
+        with pytest.raises(WarehouseError, match=r"held by another process for 0.2 s"):
+            write(impatient, "queries", queries("q2"), "b")
+    assert {path.name: path.read_bytes() for path in warehouse.path.parent.iterdir()} == before
+
+
+def test_readers_let_a_waiting_writer_pass(warehouse: Warehouse) -> None:
+    """Readers overlap: a write waited 9 s while four processes read without a pause, and would have failed with more of them."""
+    write(warehouse, "queries", queries("q1"), "a")
+    for process in _hold(warehouse, "to read"):
+        writer = threading.Thread(target=write, args=(warehouse, "queries", queries("q2"), "a"))
+        writer.start()
+        late = Warehouse(warehouse.path, lock_timeout_s=0.2)
+        for _ in range(1000):  # until the writer has come
+            try:
+                late.read("queries")
+            except WarehouseBusyError:
+                break
+        else:
+            pytest.fail("readers went on although a writer waited")
+        assert process.stdin is not None
+        process.stdin.close()
+        writer.join(30)
+        assert warehouse.read("queries")["query_id"].to_pylist() == ["q2"]
+
+
+def test_a_thread_that_reads_shares_what_another_has_open_for_writing(warehouse: Warehouse) -> None:
+    """A database is open in one mode a process: a look at the leaderboard inside a write would wait for itself."""
+    write(warehouse, "queries", queries("q1"), "a")
+    with warehouse.transaction() as connection:
+        connection.execute("DELETE FROM queries")
+        assert Warehouse(warehouse.path, lock_timeout_s=0.2).read("queries").num_rows == 1
+    assert warehouse.read("queries").num_rows == 0
 
 
 def test_threads_of_one_process_write_side_by_side(warehouse: Warehouse) -> None:
