@@ -358,16 +358,9 @@ def _print_results(project: "Project", steps: list[Any]) -> None:
 
 
 def _sizes(project: "Project") -> str:
-    """How much is read and used, and whether that was asked for: in one line at the start of a run."""
-    settings, tokens = project.settings, project.models.student_tokens
-    why = "as set" if settings.student_max_length else "all that it can"
-    limits = {name: getattr(settings, f"{name}_queries") for name in ("train", "dev", "test")}
-    used = ", ".join(f"{name} {'all' if limit is None else f'at most {limit:,}'}" for name, limit in limits.items())
-    passes = "as each recipe says" if settings.student_epochs is None else f"{settings.student_epochs} as set"
-    return (
-        f"the student reads {'any number of' if tokens is None else tokens} tokens of a text ({why}), the teacher "
-        f"{settings.teacher_max_length} of a pair; queries: {used}; passes: {passes}"
-    )
+    from distill_assets.assets.manifests import chosen_sizes
+
+    return "; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in chosen_sizes(project).items())
 
 
 def _exit_on_refusals(steps: list[Any]) -> None:

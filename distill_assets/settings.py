@@ -339,7 +339,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
             settings = Settings(**table | of_demo)
         if overrides:
             # The environment is in `settings` already and must not win again: no variable's name starts with "=".
-            settings = Settings(**{"_env_prefix": "=", **settings.model_dump(), **overrides})
+            settings = Settings(**{"_env_prefix": "=", **settings.model_dump(exclude_unset=True), **overrides})
     except ValidationError as error:
         raise SettingsError(_explain(error, chosen)) from error
     except Exception as error:

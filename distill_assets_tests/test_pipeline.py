@@ -10,10 +10,12 @@ import dagster as dg
 import pytest
 
 from distill_assets.assets.checks import CHECKS
+from distill_assets.assets.manifests import chosen_sizes
 from distill_assets.core.errors import MissingPartitionError
 from distill_assets.core.model_folders import read_json
 from distill_assets.definitions import build_definitions
 from distill_assets.handles.logits import FOLDS_FILE
+from distill_assets.resources import Project
 from distill_assets.running import Step, run_line
 from distill_assets_tests.conftest import make_project
 
@@ -204,6 +206,26 @@ def test_missing_upstream_batch_is_named(project: Any, instance: dg.DagsterInsta
     assert isinstance(caught.value.__cause__, MissingPartitionError)
 
 
+def test_sizes_say_what_was_chosen_and_what_was_asked_for(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 tokens that were set for another collection read like 64 that the model cannot exceed."""
+    monkeypatch.chdir(tmp_path)  # no distill.toml
+    given = {"collection": f"beir:{tmp_path}", "student": str(tiny_encoder)}
+    assert chosen_sizes(Project(overrides=given)) == {
+        "student_tokens": "64 (all that the model can)",
+        "teacher_tokens": "512",
+        "train_queries": "all",
+        "dev_queries": "all",
+        "test_queries": "all",
+        "passes": "as each recipe says",
+    }
+    asked = {"student_max_length": 16, "teacher_max_length": 64, "train_queries": 1200, "student_epochs": 1}
+    found = chosen_sizes(Project(overrides=given | asked))
+    assert (found["student_tokens"], found["teacher_tokens"]) == ("16 (as set)", "64 (as set)")
+    assert (found["train_queries"], found["passes"]) == ("at most 1,200 (as set)", "1 (as set)")
+
+
 def test_teacher_is_grown_from_an_encoder(project: Any, instance: dg.DagsterInstance, tiny_encoder: Path) -> None:
     """An encoder given as teacher must be fine-tuned with a scoring head, not scored with random weights."""
     from distill_assets_tests.conftest import make_project
@@ -219,6 +241,7 @@ def test_teacher_is_grown_from_an_encoder(project: Any, instance: dg.DagsterInst
     manifest = grown.places.checkpoints.read_manifest(Path(row["path"]))
     assert manifest["training"]["num_groups"] > 20
     assert manifest["training"]["losses"]
+    assert manifest["sizes"] == chosen_sizes(grown)
     logits = grown.places.warehouse.read("teacher_scores").column("teacher_logit").to_pylist()
     assert len(set(logits)) > 10
 

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from distill_assets.core.records import SPLITS
 from distill_assets.provenance import git_commit
 from distill_assets.resources import Project
 from distill_assets.storage.models import fingerprint_model
@@ -32,6 +33,25 @@ def code_state() -> dict[str, Any]:
     """What a manifest says of the code: package versions, and the git commit where the code is a checkout."""
     commit = git_commit()
     return {"packages": package_versions()} | ({"git_commit": commit} if commit else {})
+
+
+def chosen_sizes(project: Project) -> dict[str, str]:
+    """How much is read and used, and why so much: what `run` says first and every manifest keeps."""
+    settings, tokens = project.settings, project.models.student_tokens
+
+    def queries(split: str) -> str:
+        limit = getattr(settings, f"{split}_queries")
+        return "all" if limit is None else f"at most {limit:,} (as set)"
+
+    why = " (as set)" if settings.student_max_length else " (all that the model can)"
+    is_set = "teacher_max_length" in settings.model_fields_set
+    epochs = settings.student_epochs
+    return {
+        "student_tokens": f"{'any number' if tokens is None else tokens}{why}",
+        "teacher_tokens": f"{settings.teacher_max_length}{' (as set)' if is_set else ''}",
+        **{f"{split}_queries": queries(split) for split in SPLITS},
+        "passes": "as each recipe says" if epochs is None else f"{epochs} (as set)",
+    }
 
 
 def checkpoint_row(project: Project, kind: str, name: str, path: Path) -> tuple[pa.Table, str, dict[str, Any]]:

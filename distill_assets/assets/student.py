@@ -8,7 +8,7 @@ from typing import Any
 from distill_assets.assets.examination import examine_student
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.manifests import checkpoint_row, code_state
+from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state
 from distill_assets.assets.negatives import MINING_SETTINGS
 from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import markdown_table
@@ -99,6 +99,7 @@ def _train(inputs: Inputs, key: str) -> None:
         "student": {"model": inputs.project.settings.student, "fingerprint": inputs.versions["student"]},
         "inputs": inputs.versions,
         "data_versions": inputs.slice_versions(("queries", "qrels", "hard_negatives", "teacher_scores")),
+        "sizes": chosen_sizes(inputs.project),
         **code_state(),
     }
     path, rounds = train_rounds(inputs, work_folder, about)

@@ -8,7 +8,7 @@ import dagster as dg
 from distill_assets.assets.fitness import judge_fitness, measure_teacher
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.manifests import checkpoint_row, code_state
+from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state
 from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import build_teacher
@@ -49,7 +49,8 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
     if not store.has("teacher", "teacher", key):
         with store.writing("teacher", "teacher", key) as folder:
             manifest = build_teacher(inputs, folder, store.work_folder("teacher", "teacher", key))
-            manifest |= {"input_fingerprint": key, "inputs": inputs.versions, **code_state()}
+            manifest |= {"input_fingerprint": key, "inputs": inputs.versions}
+            manifest |= {"sizes": chosen_sizes(inputs.project), **code_state()}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         store.clear_work("teacher", "teacher", key)
     path = store.path("teacher", "teacher", key)
