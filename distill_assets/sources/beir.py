@@ -29,10 +29,11 @@ from distill_assets.sources.files import GZIP, cannot_read, opened, shown
 from distill_assets.sources.parsing import read_judgements, read_texts
 
 # Raised whenever the same files would give other documents, queries or splits, so that stored batches count as stale.
-READER_VERSION = "2"
+READER_VERSION = "3"
 _CORPUS, _QUERIES, _QRELS, _READY = "corpus.jsonl", "queries.jsonl", "qrels", "_READY"
 _TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # how a file of judgements ends
 _TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in ("", GZIP))
+_NAMES_OF_TEXTS = ("corpus", "collection", "doc", "passage", "quer", "question", "topic")  # as other tools name them
 _EXPECTED = f"expected {_CORPUS}, {_QUERIES} and {_QRELS}/*.tsv"
 _DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec")
 _SPLIT_OF_STEM: dict[str, Split] = {
@@ -247,11 +248,16 @@ def _batch_files(folder: Path) -> list[Path]:
     names = _list(folder)
     if _QRELS in names:
         # Hidden ones are left out: macOS archives bring a binary `._test.tsv` beside each `test.tsv`.
-        shown = sorted(name for name in _list(folder / _QRELS) if name.endswith(_TABLES) and not name.startswith("."))
+        shown = sorted(name for name in _list(folder / _QRELS) if _is_table(name) and not name.startswith("."))
         judgements = [folder / _QRELS / name for name in shown]
     else:
-        judgements = [folder / name for name in sorted(names) if name in {f"{_QRELS}{ending}" for ending in _TABLES}]
+        at_root = {f"{_QRELS}{ending}" for ending in _TABLES}
+        judgements = [folder / name for name in sorted(names) if name.casefold() in at_root]
     return [folder / name for name in _TEXTS if name in names] + judgements
+
+
+def _is_table(name: str) -> bool:
+    return name.casefold().endswith(_TABLES)  # Windows writes Test.TSV and does not mind
 
 
 def _unread(folder: Path, files: Sequence[Path]) -> dict[str, str]:
@@ -261,16 +267,22 @@ def _unread(folder: Path, files: Sequence[Path]) -> dict[str, str]:
         entries += [folder / _QRELS / name for name in _list(folder / _QRELS)]
     found = {}
     for path in sorted(set(entries) - set(files)):
-        if path.name.endswith(_DATA_ENDINGS) and not path.name.startswith(".") and _is_a(stat.S_ISREG, path):
+        if path.name.casefold().endswith(_DATA_ENDINGS) and not path.name.startswith(".") and _is_a(stat.S_ISREG, path):
             found[shown(path.relative_to(folder).as_posix())] = _why_unread(path)
     return found
 
 
 def _why_unread(path: Path) -> str:
-    if path.name.endswith(_TABLES):
+    name, is_judgements = path.name.casefold(), path.parent.name == _QRELS
+    is_named_as_texts = name.startswith(_NAMES_OF_TEXTS) and not is_judgements
+    if _is_table(name) and not is_named_as_texts:
         return f"judgements are read from {_QRELS}/, or from {_QRELS}.tsv where there is no such folder: move it there"
-    if ".json" in path.name:
+    if is_judgements:
+        return f"judgements are read from files that end in {', '.join(_TABLES)}: write it as one of these"
+    if ".json" in name:
         return f"documents are read from {_CORPUS} and queries from {_QUERIES} (also .gz): rename it"
+    if is_named_as_texts:
+        return f"documents are read from {_CORPUS} and queries from {_QUERIES}, one JSON object a line: write it so"
     return f"it has no ending that is read ({', '.join(_TABLES)} for judgements, .jsonl for texts): write it as one of these"
 
 

@@ -3,6 +3,7 @@
 Files are read as bytes and split at line feeds alone, because texts may hold the other characters that Python takes for line ends.
 """
 
+import codecs
 import errno
 import gzip
 import os
@@ -18,6 +19,7 @@ from distill_assets.core.errors import MalformedRecordError, SourceError
 GZIP = ".gz"
 _QUOTED_CHARACTERS = 80
 _MAX_FAULTS = 20
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @contextmanager
@@ -80,9 +82,17 @@ class Faults:
 
 
 def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank, from 1; a line that is no text is a fault."""
+    """Number and text of every line that is not blank, from 1; a line that is no text is a fault.
+
+    Raises:
+        MalformedRecordError: the file is in UTF-16, so none of its lines is text.
+    """
     with opened(path) as file:
         for number, line in enumerate(_unpacked(path, file), start=1):
+            if number == 1 and line.startswith(_UTF_16):
+                raise MalformedRecordError(
+                    f"{shown(path)}: expected UTF-8 text, found UTF-16, as Excel and older PowerShells write it; save it as UTF-8"
+                )
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             text = ""
             with faults.kept():
@@ -101,7 +111,7 @@ def _decoded(path: Path, number: int, content: bytes) -> str:
 
 def _unpacked(path: Path, file: BufferedReader) -> Iterator[bytes]:
     """The lines of a file, decompressed where its name ends with `.gz`."""
-    if not path.name.endswith(GZIP):
+    if not path.name.casefold().endswith(GZIP):
         yield from file
         return
     try:

@@ -20,13 +20,23 @@ _COLUMNS: tuple[frozenset[str], ...] = (
 _TREC = (0, 2, 3)  # of `qid 0 docid rel`
 _TREC_ITERATIONS = frozenset({"0", "Q0", "q0"})  # the second of TREC's four columns
 # Nine digits fit the INTEGER column of the warehouse; 1.0 is integral.
+_QUOTED = re.compile(r'"[^"]+"')
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")
 
 
 def read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text of every record of a corpus or queries file."""
+    """Id, title and text of every record of a corpus or queries file.
+
+    Raises:
+        MalformedRecordError: a record is none, or the file is one array: then no line of it is a record.
+        SourceError: there is no record.
+    """
     is_empty, faults = True, Faults(path)
     for number, line in iter_lines(path, faults):
+        if is_empty and line.lstrip().startswith("["):
+            raise malformed(
+                path, number, 'one JSON object a line like {"_id": "1", "text": "..."}, not an array of them', line
+            )
         is_empty, found = False, None
         with faults.kept():
             record = _parse_object(path, number, line)
@@ -145,9 +155,12 @@ def _judgement(path: Path, number: int, cells: Sequence[str]) -> Qrel:
 
 
 def _cells(path: Path, line: str) -> list[str]:
-    if ".csv" in path.name:
-        return [cell.strip() for cell in next(csv.reader([line]))]
-    return [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+    """The columns of a line. Spreadsheets of some countries write semicolons, R quotes texts between tabs."""
+    if ".csv" in path.name.casefold():
+        delimiter = "," if "," in line else ";"
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+    return [cell[1:-1] if _QUOTED.fullmatch(cell) else cell for cell in cells]
 
 
 def _header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[int, ...]:
@@ -163,7 +176,11 @@ def _header(path: Path, number: int, cells: Sequence[str], line: str) -> tuple[i
     if any(_INTEGER.fullmatch(cell) for cell in cells[2:]):
         return ()
     raise malformed(
-        path, number, "a header that names query-id, corpus-id and score, or a judgement with an integer score", line
+        path,
+        number,
+        "a header that names query-id, corpus-id and score, or a judgement with an integer score, its columns parted by tabs "
+        "(by commas or semicolons in a .csv)",
+        line,
     )
 
 

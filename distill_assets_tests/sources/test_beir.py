@@ -693,3 +693,77 @@ def test_a_header_with_other_names_says_which_are_known(tmp_path: Path) -> None:
     folder = write_judged(tmp_path / "t", "question\tanswer\tgood\nq\t1\t1\n")
     with pytest.raises(MalformedRecordError, match=r"a header that names query-id, corpus-id and score.*question"):
         BeirSource(folder).read("t")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("qrels/Test.TSV", "query-id\tcorpus-id\tscore\nq\t1\t2\n"),  # copied from Windows
+        ("qrels/test.tsv", '"query-id"\t"corpus-id"\t"score"\n"q"\t"1"\t2\n'),  # R's write.table
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\r\nq\t1\t2\r\n"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq \t 1\t2 \n"),
+        ("qrels/test.tsv", "corpus-id\tquery-id\tscore\n1\tq\t2\n"),
+        ("qrels/test.tsv", "q 0 1 2\n"),
+        ("qrels/test.csv", "query-id;corpus-id;score\nq;1;2\n"),  # spreadsheets of half of Europe
+    ],
+)
+def test_judgements_that_say_plainly_what_they_are_are_read(tmp_path: Path, name: str, content: str) -> None:
+    """Read as none, or refused line by line, although no person would doubt what is meant."""
+    folder = write_batch(tmp_path / "t", {"1": "one"}, {"q": "what"})
+    (folder / "qrels").mkdir()
+    (folder / name).write_bytes(content.encode())
+    found = BeirSource(folder).read("t")
+    assert (found.qrels, found.unread) == ([Qrel("q", "1", 2)], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("corpus.jsonl", b'[\n {"_id": "1",\n  "text": "one"}\n]\n', r"line 1: .*not an array of them, found '\['"),
+        ("corpus.jsonl", b'[{"_id": "1", "text": "one"}]', "not an array of them"),
+        ("corpus.jsonl", '{"_id": "1", "text": "one"}\n'.encode("utf-16"), "found UTF-16.*save it as UTF-8"),
+        ("qrels/test.tsv", "q\t1\t1\n".encode("utf-16"), "found UTF-16.*save it as UTF-8"),
+        ("corpus.jsonl", '{"_id": "1", "text": "é"}\n'.encode("latin-1"), "line 1: expected UTF-8 text"),
+        ("corpus.jsonl", b'{"id": "1", "contents": "one"}\n', 'string or integer under "_id", found .*contents'),
+        ("corpus.jsonl", b'{"_id": "1", "text": "one", "title": NaN}\n', 'a string under "title", found .*NaN'),
+        ("corpus.jsonl", b'{"_id": "1", "text": ["one", "two"]}\n', 'a string under "text"'),
+        ("qrels/test.tsv", b"query-id;corpus-id;score\nq;1;1\n", "parted by tabs"),
+        ("qrels/test.tsv", b"query-id\tcorpus-id\nq\t1\n", "a header that names query-id, corpus-id and score"),
+        ("qrels/test.tsv", b"query-id\tcorpus-id\tscore\nq\t1\trelevant\n", "an integer score, found 'relevant'"),
+        ("qrels/test.tsv", b"query-id\tcorpus-id\tscore\nq\t1.0\t1\n", r"first \('q', '1.0'\).*belong together"),
+        ("qrels/test.tsv", b"1\tq\t1\n", r"first \('1', 'q'\).*belong together"),
+    ],
+)
+def test_other_spellings_are_refused_in_one_sentence(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    """The sentence must name the cause: a file of another encoding was forty lines that each "cannot be read"."""
+    folder = write_batch(tmp_path / "t", {"1": "one"}, {"q": "what"})
+    (folder / "qrels").mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    with pytest.raises(SourceError, match=expected) as caught:
+        BeirSource(folder).read("t")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_of_other_tools_are_told_with_what_to_do(tmp_path: Path) -> None:
+    """Documents under another name were to be moved to the judgements."""
+    folder = write_batch(tmp_path / "t", {"1": "one"}, {"q": "what"}, test="q 1 1\n")
+    for name in (
+        "collection.tsv",
+        "queries.tsv",
+        "corpus.parquet",
+        "Corpus.JSON",
+        "qrels/test.jsonl",
+        "labels.tsv",
+        "notes.parquet",
+    ):
+        (folder / name).write_text("x", encoding="utf-8")
+    unread = BeirSource(folder).read("t").unread
+    assert {name: reason.split(" from ")[0] for name, reason in unread.items() if " from " in reason} == {
+        "Corpus.JSON": "documents are read",
+        "collection.tsv": "documents are read",
+        "corpus.parquet": "documents are read",
+        "labels.tsv": "judgements are read",
+        "queries.tsv": "documents are read",
+        "qrels/test.jsonl": "judgements are read",
+    }
+    assert "no ending that is read" in unread["notes.parquet"]
