@@ -135,7 +135,10 @@ class Warehouse:
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for several SELECTs and temporary tables; close it before anything slow."""
+        """A connection for several SELECTs and temporary tables; close it before anything slow.
+
+        Write nothing inside the block: a writer waits until this reader is gone.
+        """
         with self._duckdb_errors(), self.connect(is_reading=True) as connection:
             yield connection
 
