@@ -94,13 +94,15 @@ def test_a_chart_is_shown_with_a_batch(deployment: Deployment, page: Any) -> Non
 
 def test_sensors_and_schedule_are_listed_as_running(deployment: Deployment, page: Any) -> None:
     """All of Dagster's automation is off by default: a list of switches that are off looks much like one of switches on."""
+    from playwright.sync_api import expect
+
     page.goto(f"{deployment.url}/automation")
     for name in (*SENSORS, "retraining"):
         page.get_by_text(name, exact=True).first.wait_for()
     switches = page.locator("label[class*=formatSwitch] input")
-    page.wait_for_timeout(1000)
-    states = [switch.is_checked() for switch in switches.all()]
-    assert states == [True] * (len(SENSORS) + 1)
+    expect(switches).to_have_count(len(SENSORS) + 1, timeout=WAIT_MS)
+    for number in range(len(SENSORS) + 1):
+        expect(switches.nth(number)).to_be_checked(timeout=WAIT_MS)
     take_picture(page, "automation")
 
 
@@ -118,8 +120,8 @@ def test_one_batch_is_materialised_by_clicks(deployment: Deployment, page: Any) 
     page.get_by_text("Materialize…").first.click()
     page.get_by_text("Select a partition or create one").click()
     page.get_by_placeholder("Filter partitions").fill("second")
-    [option] = [o for o in page.locator("span").get_by_text("second", exact=True).all() if o.is_visible()][-1:]
-    option.click()
+    # `click` waits for the list; `all()` does not, and found nothing on a busy machine.
+    page.locator("span").get_by_text("second", exact=True).filter(visible=True).last.click()
     page.get_by_text("Launch runs to materialize teacher_scores").click()  # closes the list
     page.get_by_role("button", name="Launch 1 run").click()
     page.get_by_text("Launched run").first.wait_for()
