@@ -11,14 +11,14 @@ import time
 
 import numpy as np
 
-from distill_assets.core.dense_search import search_dense
-from distill_assets.core.encoders import encode_texts, load_student, pick_device
-from distill_assets.core.metrics import evaluate_run, mean_of
-from distill_assets.core.records import Query
-from distill_assets.core.retrieval import fuse_reciprocal_rank
+from distill_assets.evaluation.metrics import evaluate_run, mean_of
+from distill_assets.models.catalog import packaged_encoder
+from distill_assets.models.encoders import encode_texts, load_student, pick_device
+from distill_assets.records import Query
+from distill_assets.retrieval.bm25 import LexicalCache
+from distill_assets.retrieval.dense import search_dense
+from distill_assets.retrieval.rankings import fuse_reciprocal_rank
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.storage.lexical import LexicalCache
-from distill_assets.storage.models import packaged_encoder
 
 Ranked = dict[str, list[tuple[str, float]]]
 

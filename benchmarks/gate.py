@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from distill_assets.core.promotion import decide_promotion
+from distill_assets.evaluation.gate import decide_promotion
 
 _Floats = npt.NDArray[np.float64]
 _MARGIN, _ALPHA, _SEED = 0.01, 0.05, 2026

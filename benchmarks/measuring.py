@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.core.agreement import mean_kendall_tau_b
+from distill_assets.evaluation.agreement import mean_kendall_tau_b
 
 
 @dataclass(frozen=True, slots=True)

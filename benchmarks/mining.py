@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.measuring import Options, Row, alternate, peak_rss_mb, reset_peak_rss, rss_mb
 
 if TYPE_CHECKING:
-    from distill_assets.core.encoders import EncoderPrecision
+    from distill_assets.models.encoders import EncoderPrecision
 
 _DIMENSION, _NUM_NEGATIVES, _SEED = 384, 100, 2026
 
@@ -85,7 +85,7 @@ def _mining_rows(options: Options) -> list[Row]:
 
 def _save_for_both(folder: Path, documents: np.ndarray, queries: np.ndarray, positives: np.ndarray) -> None:
     """The same vectors in our embedding store and in the peer's cache."""
-    from distill_assets.core.records import hash_text
+    from distill_assets.records import hash_text
     from distill_assets.storage.embeddings import EmbeddingStore
 
     store = EmbeddingStore(folder / "embeddings")
@@ -110,7 +110,7 @@ def _peer_model() -> Any:
     """The peer asks a model for its name, its similarity and its dimension; vectors come from its cache."""
     from sentence_transformers import SentenceTransformer
 
-    from distill_assets.storage.models import packaged_encoder
+    from distill_assets.models.catalog import packaged_encoder
 
     return SentenceTransformer(str(packaged_encoder()), device="cpu", local_files_only=True)
 
@@ -120,9 +120,9 @@ def _peer_model_name() -> str:
 
 
 def _mine_ours(folder: Path, num_docs: int, num_queries: int) -> Callable[[], list[list[int]]]:
-    from distill_assets.core.dense_search import Blocks, search_dense_rows
-    from distill_assets.core.encoders import has_fast_bf16
-    from distill_assets.core.records import hash_text
+    from distill_assets.models.encoders import has_fast_bf16
+    from distill_assets.records import hash_text
+    from distill_assets.retrieval.dense import Blocks, search_dense_rows
     from distill_assets.storage.embeddings import EmbeddingStore
 
     documents, queries = _texts("document", num_docs), _texts("query", num_queries)
@@ -198,10 +198,10 @@ def _collection(options: Options) -> tuple[list[str], list[str], list[tuple[str,
 
 
 def _encoding_rows(options: Options) -> list[Row]:
-    from distill_assets.core.dense_search import search_dense
-    from distill_assets.core.encoders import encode_texts, has_fast_bf16, load_student
-    from distill_assets.core.metrics import evaluate_run, mean_of
-    from distill_assets.storage.models import packaged_encoder
+    from distill_assets.evaluation.metrics import evaluate_run, mean_of
+    from distill_assets.models.catalog import packaged_encoder
+    from distill_assets.models.encoders import encode_texts, has_fast_bf16, load_student
+    from distill_assets.retrieval.dense import search_dense
 
     doc_ids, contents, queries, qrels = _collection(options)
     sample = contents[:: max(1, len(contents) // (64 if options.quick else 512))]
@@ -233,9 +233,9 @@ def _encoding_rows(options: Options) -> list[Row]:
 
 def _latency_rows(options: Options) -> list[Row]:
     """One query at a time: the student encodes and searches everything; the teacher scores 100 documents."""
-    from distill_assets.core.dense_search import search_dense
-    from distill_assets.core.encoders import encode_texts, has_fast_bf16, load_student
-    from distill_assets.storage.models import packaged_encoder
+    from distill_assets.models.catalog import packaged_encoder
+    from distill_assets.models.encoders import encode_texts, has_fast_bf16, load_student
+    from distill_assets.retrieval.dense import search_dense
 
     doc_ids, contents, queries, _ = _collection(options)
     precision: EncoderPrecision = "bf16" if has_fast_bf16(options.device) else "fp32"
@@ -279,9 +279,9 @@ def _times_ms(work: Callable[[str], object], texts: list[str]) -> list[float]:
 
 def _teacher(options: Options) -> Any:
     """The cross-encoder that `options` names, else the bundled one."""
-    from distill_assets.core.adapters import load_adapted_teacher
-    from distill_assets.core.encoders import load_teacher
-    from distill_assets.storage.models import bundled_cross_encoder, packaged_encoder
+    from distill_assets.models.adapters import load_adapted_teacher
+    from distill_assets.models.catalog import bundled_cross_encoder, packaged_encoder
+    from distill_assets.models.encoders import load_teacher
 
     if options.model is not None:
         return load_teacher(options.model, device=options.device)
@@ -290,8 +290,8 @@ def _teacher(options: Options) -> Any:
 
 def _growth_row(options: Options) -> Row:
     """Seconds and peak memory of exact search by number of documents; memory is that above the vectors."""
-    from distill_assets.core.dense_search import Blocks, search_dense_rows
-    from distill_assets.core.encoders import has_fast_bf16
+    from distill_assets.models.encoders import has_fast_bf16
+    from distill_assets.retrieval.dense import Blocks, search_dense_rows
 
     num_queries = 1000
     precision: EncoderPrecision = "bf16" if has_fast_bf16("cpu") else "fp32"

@@ -99,10 +99,10 @@ def measure_share(folder: Path) -> dict[str, Any]:
 
     from distill_assets.assets.line import Asset
     from distill_assets.definitions import build_definitions
-    from distill_assets.resources import Project
-    from distill_assets.running import run_line
-    from distill_assets.settings import QUICK
-    from distill_assets.stages import due
+    from distill_assets.handles.project import Project
+    from distill_assets.orchestration.running import run_line
+    from distill_assets.orchestration.stages import due
+    from distill_assets.settings.values import QUICK
 
     clock = {"bodies": 0.0, "staleness": 0.0}
 
@@ -145,9 +145,9 @@ def measure_hundred(folder: Path) -> dict[str, Any]:
     import dagster as dg
 
     from benchmarks.tiny import write_beir
-    from distill_assets.automation import plan_ingestion
     from distill_assets.definitions import build_definitions
-    from distill_assets.stages import due, due_for_retraining, next_work
+    from distill_assets.orchestration.automation import plan_ingestion
+    from distill_assets.orchestration.stages import due, due_for_retraining, next_work
 
     names = [f"day-{i:03}" for i in range(NUM_BATCHES)]
     for i, name in enumerate(names):

@@ -14,9 +14,9 @@ from sentence_transformers import CrossEncoder
 
 from benchmarks.measuring import Options, Row, alternate, mean_kendall
 from benchmarks.pairs import load_pairs
-from distill_assets.core.encoders import has_fast_bf16
-from distill_assets.core.fast_scoring import FastScorer
-from distill_assets.core.pair_tokens import PairTokenizer
+from distill_assets.models.encoders import has_fast_bf16
+from distill_assets.models.fast.pair_tokens import PairTokenizer
+from distill_assets.models.fast.scorer import FastScorer
 
 _MAX_LENGTH = 128
 
@@ -35,8 +35,8 @@ def open_model(options: Options) -> CrossEncoder:
         model = CrossEncoder(str(options.model), device=options.device, activation_fn=torch.nn.Identity())
         model.max_seq_length = _MAX_LENGTH
         return model.float()
-    from distill_assets.core.adapters import load_adapted_teacher
-    from distill_assets.storage.models import bundled_cross_encoder, packaged_encoder
+    from distill_assets.models.adapters import load_adapted_teacher
+    from distill_assets.models.catalog import bundled_cross_encoder, packaged_encoder
 
     return load_adapted_teacher(
         packaged_encoder(), bundled_cross_encoder(), device=options.device, max_length=_MAX_LENGTH
@@ -49,7 +49,7 @@ def classifier_of(options: Options) -> CrossEncoder:
 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from distill_assets.storage.models import packaged_encoder
+    from distill_assets.models.catalog import packaged_encoder
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

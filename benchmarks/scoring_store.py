@@ -172,7 +172,7 @@ def _fill(folder: Path, seconds_per_pair: float) -> dict[str, Any]:
     from distill_assets.handles.models import Models
     from distill_assets.handles.places import Places
     from distill_assets.handles.vectors import Vectors
-    from distill_assets.settings import load_settings
+    from distill_assets.settings.values import load_settings
 
     places, scorer = Places(folder), CheapScorer(seconds_per_pair)
     chunk = (_SLOW_CHUNK, 1.0) if seconds_per_pair else (65_536, 10.0)

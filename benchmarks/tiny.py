@@ -32,7 +32,7 @@ def write_beir(folder: Path, topics: tuple[str, ...] = TOPICS, actions: tuple[st
 
 def make_project(collection: Path, student: Path, teacher: Path, data_folder: Path, **overrides: Any) -> Any:
     """A `Project` with overrides, reading no settings file."""
-    from distill_assets.resources import Project
+    from distill_assets.handles.project import Project
 
     values: dict[str, Any] = {
         "data_folder": str(data_folder),

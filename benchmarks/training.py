@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring import Options, Row, alternate
-from distill_assets.core.groups import Labels, TrainingGroup, build_student_epochs
-from distill_assets.core.recipes import Recipe
+from distill_assets.models.catalog import packaged_encoder
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.storage.models import packaged_encoder
+from distill_assets.training.lists import Labels, TrainingGroup, build_student_epochs
+from distill_assets.training.recipes import Recipe
 
 _NUM_NEGATIVES = 3
 _MAX_LENGTH = 128
@@ -28,7 +28,7 @@ _TARGET = 1.5
 
 def rows(options: Options) -> list[Row]:
     """Queries per second of one epoch, and how far apart the two students end on the same queries."""
-    from distill_assets.core.encoders import load_student
+    from distill_assets.models.encoders import load_student
 
     model = load_student(packaged_encoder(), device=options.device, max_length=_MAX_LENGTH)
     recipe = Recipe(name="benchmark", loss="hard_labels", num_negatives=_NUM_NEGATIVES, batch_size=32)
@@ -63,9 +63,9 @@ def rows(options: Options) -> list[Row]:
 
 def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[TrainingGroup], list[Any]]:
     """Training groups of the collection's train queries with the untouched student's neighbours as negatives; held-out ones."""
-    from distill_assets.core.dense_search import search_dense
-    from distill_assets.core.encoders import encode_texts
-    from distill_assets.core.groups import build_dev_groups
+    from distill_assets.models.encoders import encode_texts
+    from distill_assets.retrieval.dense import search_dense
+    from distill_assets.training.lists import build_dev_groups
 
     source = PythonApiSource(("numpy",), body_words=0) if options.data is None else BeirSource(options.data)
     read = [source.read(batch) for batch in source.batches()]
@@ -86,7 +86,7 @@ def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[Training
 
 
 def _train_ours(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, device: str) -> tuple[Any, float]:
-    from distill_assets.core.training import TrainingRun, make_student_trainer
+    from distill_assets.training.trainer import TrainingRun, make_student_trainer
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -131,16 +131,16 @@ def _train_peer(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, dev
 
 
 def _measure(model: Any, judged: Sequence[Any]) -> float:
-    from distill_assets.core.training import search_dev
+    from distill_assets.training.trainer import search_dev
 
     return search_dev(model, judged)
 
 
 def _detail(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, options: Options) -> str:
     """What a step reads on either side: tokens with padding, and how many texts stand in it more than once."""
-    from distill_assets.core.batches import StudentSteps, plan_steps
-    from distill_assets.core.encoders import has_fast_bf16
-    from distill_assets.core.training import num_buckets_on
+    from distill_assets.models.encoders import has_fast_bf16
+    from distill_assets.training.batches import StudentSteps, plan_steps
+    from distill_assets.training.trainer import num_buckets_on
 
     steps = plan_steps([groups], batch_size=recipe.batch_size, seed=recipe.seed)
     data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(options.device))

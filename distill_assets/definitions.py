@@ -6,13 +6,15 @@ queries --+-> hard_negatives -> teacher_scores -----> student_checkpoint -> eval
 qrels ----+                          ^                                                   +-> champion
                                      +--- teacher_checkpoint
 
-A recipe (core/recipes.py) is one way to train; champion moves only if the paired test in core/promotion.py says so.
+A recipe (training/recipes.py) is one way to train; champion moves only if the paired test in evaluation/gate.py says so.
 """
 
 import dagster as dg
 
 from distill_assets.assets import ASSETS, dependencies_of
-from distill_assets.automation import (
+from distill_assets.assets.partitions import recipe_partitions
+from distill_assets.handles.project import Project
+from distill_assets.orchestration.automation import (
     make_automation_sensor,
     make_jobs,
     make_quarantine_check,
@@ -20,10 +22,8 @@ from distill_assets.automation import (
     make_sensors,
     with_automation,
 )
-from distill_assets.lost_runs import make_lost_run_sensor
-from distill_assets.partitions import recipe_partitions
-from distill_assets.resources import Project
-from distill_assets.terminal import NAME, terminal_logger
+from distill_assets.orchestration.lost_runs import make_lost_run_sensor
+from distill_assets.orchestration.terminal import NAME, terminal_logger
 
 
 def build_definitions(project: Project | None = None) -> dg.Definitions:

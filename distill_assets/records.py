@@ -8,6 +8,10 @@ from typing import Literal
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+# Names of the systems that are compared; every other one is a recipe. `hard_labels` is the recipe that the others are tested against.
+BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER = "bm25", "hybrid", "untouched_student", "teacher"
+RESERVED_SYSTEMS: tuple[str, ...] = (BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER)
+HARD_LABELS = "hard_labels"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,54 +18,49 @@ MODULES = sorted(
     ".".join(("distill_assets", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.rglob("*.py")
 )
 HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
-_HEAVY_NAMES = (
-    "adapters",
-    "batches",
-    "encoders",
-    "fast_scoring",
-    "interaction",
-    "losses",
-    "objectives",
-    "packed_encoder",
-    "query_tower",
-    "training",
-)
-HEAVY_CORE = {f"distill_assets.core.{name}" for name in _HEAVY_NAMES}
-LATE_CORE = {"distill_assets.core.dense_search"}  # a bf16 product, where the caller asks for one; light until then
-# What a layer may import of this package, itself aside; entry points (cli, definitions, running, search, ...) may all.
-ALLOWED: dict[str, set[str]] = {
-    "core": set(),
-    "storage": {"core"},
-    "sources": {"core"},
-    "settings": {"core"},
-    "partitions": {"settings"},
-    "charts": {"core"},
-    "report": {"charts", "core"},
-    "handles": {"core", "settings", "sources", "storage"},
-    "resources": {"handles", "settings"},
-    "alerts": set(),
-    "provenance": set(),
-    "stages": {"assets", "core", "resources", "storage"},
-    "automation": {"alerts", "assets", "core", "settings", "partitions", "provenance", "resources", "stages"},
-    "assets": {
-        "charts",
-        "core",
-        "handles",
-        "partitions",
-        "provenance",
-        "report",
-        "resources",
-        "settings",
-        "sources",
-        "storage",
-    },
+# The modules that are torch code. Whoever needs one imports it inside a function.
+TORCH_MODULES = {
+    f"distill_assets.{name}"
+    for name in (
+        "models.adapters",
+        "models.encoders",
+        "models.interaction",
+        "models.query_tower",
+        "models.fast.packed_encoder",
+        "models.fast.scorer",
+        "training.batches",
+        "training.losses",
+        "training.objectives",
+        "training.trainer",
+    )
 }
+LATE_TORCH = {"distill_assets.retrieval.dense"}  # a bf16 product, where the caller asks for one; light until then
+# Lowest first: a room imports of those below it, and never of one beside it.
+LADDER: list[list[str]] = [
+    ["records", "errors"],
+    ["storage", "sources"],
+    ["models"],
+    ["retrieval"],
+    ["evaluation"],
+    ["quality"],
+    ["training"],
+    ["settings"],
+    ["handles"],
+    ["report"],
+    ["assets"],
+    ["orchestration", "serving"],
+    ["definitions"],
+    ["cli"],
+]
+RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
+_VALUES = {"dagster", "duckdb", "typer", "jinja2", "pydantic_settings"}
 FORBIDDEN_IN: dict[str, set[str]] = {
-    "core": {"dagster", "duckdb", "pyarrow", "typer", "jinja2", "pydantic_settings"},
+    **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training"), _VALUES),
     "storage": {"dagster", *HEAVY},
     "sources": {"dagster", "duckdb", *HEAVY},
     "settings": {"dagster", "duckdb", *HEAVY},
-    "handles": {"dagster", *HEAVY},
+    "handles": HEAVY,  # the project is a Dagster resource
+    "report": {"dagster", "duckdb", *HEAVY},
     "assets": {"duckdb", *HEAVY},
 }
 
@@ -96,48 +91,59 @@ def _walk(node: ast.AST, module: str, at_import_time: bool) -> Iterator[tuple[st
             yield from _walk(child, module, at_import_time and not is_function)
 
 
-def layer_of(module: str) -> str:
+def room_of(module: str) -> str:
     """First name below the package."""
     return module.split(".")[1] if "." in module else ""
 
 
 def test_the_walk_sees_nested_imports_and_skips_types() -> None:
     """A walk that sees nothing lets every other test here pass."""
-    assert len(MODULES) > 40 and "distill_assets.core.losses" in MODULES
+    assert len(MODULES) > 40 and set(MODULES) > TORCH_MODULES
     found = dict(imports_of("distill_assets.handles.models"))
-    assert found["distill_assets.storage.models"] is True
-    assert found["distill_assets.core.encoders"] is False
+    assert found["distill_assets.models.catalog"] is True
+    assert found["distill_assets.models.encoders"] is False
     assert "sentence_transformers" not in found
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if layer_of(m) in ALLOWED])
-def test_layers_import_downwards(module: str) -> None:
-    """Core that reaches for the warehouse cannot be used or tested alone; a circle breaks on the first reordering."""
-    layer = layer_of(module)
-    found = {layer_of(name) for name, _ in imports_of(module) if name.startswith("distill_assets.")}
-    assert found - {layer, ""} <= ALLOWED[layer]
+def test_rooms_import_downwards() -> None:
+    """An evaluation that reaches for the warehouse cannot be used or tested alone; a circle breaks on the first reordering."""
+    upward = [
+        f"{module} imports {name}"
+        for module in MODULES
+        for name, _ in imports_of(module)
+        if name.startswith("distill_assets.") and room_of(name) not in {room_of(module), "__init__"}
+        if RUNG[room_of(name)] >= RUNG[room_of(module)]
+    ]
+    assert upward == []
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if layer_of(m) in FORBIDDEN_IN])
-def test_layers_know_only_their_own_libraries(module: str) -> None:
-    """A framework that leaks into a layer drags its start-up time and its versions along."""
-    found = {name.split(".")[0] for name, _ in imports_of(module)}
-    assert not found & (FORBIDDEN_IN[layer_of(module)] - (set() if module not in HEAVY_CORE else HEAVY))
+def test_rooms_know_only_their_own_libraries() -> None:
+    """A framework that leaks into a room drags its start-up time and its versions along."""
+    leaks = [
+        f"{module} imports {name}"
+        for module in MODULES
+        for name, _ in imports_of(module)
+        if name.split(".")[0] in FORBIDDEN_IN.get(room_of(module), set())
+    ]
+    assert leaks == []
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m not in HEAVY_CORE])
-def test_heavy_libraries_and_their_modules_are_imported_late(module: str) -> None:
+def test_heavy_libraries_and_their_modules_are_imported_late() -> None:
     """With torch at the top of any module on the way to definitions, each process of the code server loads it: seconds and 500 MB."""
-    early = {name for name, at_import_time in imports_of(module) if at_import_time}
-    assert not {name.split(".")[0] for name in early} & {*HEAVY, "matplotlib"}
-    assert not early & HEAVY_CORE
+    early = [
+        f"{module} imports {name}"
+        for module in MODULES
+        if module not in TORCH_MODULES
+        for name, at_import_time in imports_of(module)
+        if at_import_time and (name.split(".")[0] in {*HEAVY, "matplotlib"} or name in TORCH_MODULES)
+    ]
+    assert early == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_model_modules_of_the_core_know_torch(module: str) -> None:
-    """Model code outside the core cannot be tested without the graph."""
-    if module not in HEAVY_CORE | LATE_CORE:
-        assert not {name.split(".")[0] for name, _ in imports_of(module)} & HEAVY
+def test_only_the_torch_modules_know_torch() -> None:
+    """Model code outside its rooms cannot be tested without the graph."""
+    others = [module for module in MODULES if module not in TORCH_MODULES | LATE_TORCH]
+    assert [m for m in others if HEAVY & {name.split(".")[0] for name, _ in imports_of(m)}] == []
 
 
 def test_definitions_load_light(tmp_path: Path) -> None:
@@ -227,7 +233,7 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The asset graph of a project with the default settings."""
     monkeypatch.chdir(tmp_path)
     from distill_assets.definitions import build_definitions
-    from distill_assets.resources import Project
+    from distill_assets.handles.project import Project
 
     return build_definitions(Project()).resolve_asset_graph()
 

@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 
 from distill_assets.definitions import build_definitions
-from distill_assets.resources import Project
-from distill_assets.running import run_line
-from distill_assets.stages import status_of
+from distill_assets.handles.project import Project
+from distill_assets.orchestration.running import run_line
+from distill_assets.orchestration.stages import status_of
 from distill_assets_tests.conftest import ACTIONS, TOPICS, make_project
 
 Pair = tuple[str, str]

@@ -8,27 +8,26 @@ import pytest
 
 from distill_assets.assets import ASSETS, release
 from distill_assets.assets.inputs import Inputs
-from distill_assets.assets.publishing import (
+from distill_assets.assets.reads import Reads
+from distill_assets.assets.release import champion_version, roll_back, roll_back_event
+from distill_assets.definitions import build_definitions
+from distill_assets.errors import (
+    DistillError,
+    TrainingError,
+    UndeclaredReadError,
+)
+from distill_assets.evaluation.leaderboard import champion_note, find_champion_row, format_table
+from distill_assets.orchestration.running import Step, run_line
+from distill_assets.orchestration.stages import STAGES, partitions_of, status_of
+from distill_assets.report.publishing import (
     current_champion,
     read_champion,
     read_history,
     read_rows,
     write_project_report,
 )
-from distill_assets.assets.reads import Reads
-from distill_assets.assets.release import champion_version, roll_back, roll_back_event
-from distill_assets.core import words
-from distill_assets.core.errors import (
-    DistillError,
-    TrainingError,
-    UndeclaredReadError,
-)
-from distill_assets.core.leaderboard import champion_note, find_champion_row, format_table
-from distill_assets.definitions import build_definitions
-from distill_assets.running import Step, run_line
+from distill_assets.retrieval import bm25, words
 from distill_assets.sources.beir import BeirSource
-from distill_assets.stages import STAGES, partitions_of, status_of
-from distill_assets.storage import lexical
 from distill_assets_tests.conftest import make_project, write_beir
 
 TOPICS = ("array", "matrix", "frame", "series", "index", "kernel")
@@ -132,7 +131,7 @@ def test_other_words_make_again_what_they_decide(
     warehouse = project.places.warehouse
     before = {system: warehouse.slice_info("rankings", system) for system in ("bm25", "kl")}
     raised = words.TOKENISER_VERSION + 1
-    for module in (words, lexical):
+    for module in (words, bm25):
         monkeypatch.setattr(module, "TOKENISER_VERSION", raised)
     recipes = {("eval_metrics", recipe) for recipe in project.settings.all_recipes}
     decided = {("queries", "first"), ("hard_negatives", "first"), ("leaderboard", ""), *recipes}
@@ -355,8 +354,8 @@ def test_a_mined_negative_that_a_later_batch_judges_relevant(
 ) -> None:
     """Trained on as a negative, a right answer is pushed away from its query; in a dev list it counts as a mistake of the best."""
     from distill_assets.assets.teacher import wanted_of_batch
-    from distill_assets.core.groups import Labels, build_dev_groups
     from distill_assets.storage.collection import TRAINING
+    from distill_assets.training.lists import Labels, build_dev_groups
 
     project = make()
     run(project, instance, "hard_negatives")

@@ -11,15 +11,15 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from distill_assets.core.cross_fitting import fold_of, query_key
-from distill_assets.core.errors import DistillError, SettingsError
-from distill_assets.core.model_folders import read_json
-from distill_assets.core.records import Collection, Query, Split
 from distill_assets.definitions import build_definitions
-from distill_assets.running import run_line
+from distill_assets.errors import DistillError, SettingsError
+from distill_assets.models.catalog import BUNDLED_TEACHER, fold_folders, read_trained_on
+from distill_assets.models.cross_fitting import fold_of, query_key
+from distill_assets.models.folders import read_json
+from distill_assets.orchestration.running import run_line
+from distill_assets.records import Collection, Query, Split
 from distill_assets.sources.python_api import PythonApiSource
 from distill_assets.storage.collection import TRAINING
-from distill_assets.storage.models import BUNDLED_TEACHER, fold_folders, read_trained_on
 from distill_assets_tests.conftest import make_project
 from experiments import study
 from experiments.__main__ import app
@@ -138,7 +138,7 @@ class _TwoBatches:
         return f"{batch} {self.queries if batch == 'asked' else ''}"
 
     def read(self, batch: str) -> Collection:
-        from distill_assets.core.records import Qrel
+        from distill_assets.records import Qrel
 
         qrels = [Qrel(query.query_id, "d", 1) for query in self.queries]
         return Collection([], self.queries, []) if batch == "asked" else Collection([], [], qrels)
@@ -165,7 +165,7 @@ def test_after_a_kill_a_study_goes_on_and_pays_nothing_twice(
     project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of scoring and training would be paid again, or the killed student be left out of the document."""
-    import distill_assets.core.training as training
+    import distill_assets.training.trainer as training
 
     trained: list[str] = []
     train = training.train_student
@@ -376,7 +376,7 @@ def test_a_killed_recipe_is_not_gone_on_with_by_another(
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill_assets.core.adapters.save_adapter", die)
+    monkeypatch.setattr("distill_assets.models.adapters.save_adapter", die)
     with pytest.raises(KeyboardInterrupt):
         _grow(project, tmp_path / "bundle")  # trained to its last save, and not written
     assert list((project.places.folder / "grow-teacher").rglob("checkpoint-*"))

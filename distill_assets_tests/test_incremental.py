@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from distill_assets.assets import ASSETS
-from distill_assets.assets.publishing import current_champion
 from distill_assets.assets.release import roll_back
-from distill_assets.core.errors import PromotionError
-from distill_assets.stages import INGEST, STAGES, due, due_for_retraining, partitions_of
-from distill_assets.storage.models import fingerprint_model
+from distill_assets.errors import PromotionError
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.orchestration.stages import INGEST, STAGES, due, due_for_retraining, partitions_of
+from distill_assets.report.publishing import current_champion
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import SliceWrite
 from distill_assets_tests.conftest import ACTIONS, TOPICS, make_project, save_tiny_cross_encoder, save_tiny_encoder
@@ -365,7 +365,7 @@ def _counting(committed: Counter[tuple[str, str, str]]) -> Iterator[None]:
 @contextmanager
 def _dying(after: int) -> Iterator[None]:
     """Die at the n-th commit of logits, or at the n-th training step that is saved."""
-    from distill_assets.core import training
+    from distill_assets.training import trainer
 
     calls = Counter[str]()
 
@@ -378,10 +378,10 @@ def _dying(after: int) -> Iterator[None]:
 
         return wrapped
 
-    commit, save = PairScoreStore.commit, training.StepTrainer._save
+    commit, save = PairScoreStore.commit, trainer.StepTrainer._save
     with (
         mock.patch.object(PairScoreStore, "commit", dying(commit, "commit")),
-        mock.patch.object(training.StepTrainer, "_save", dying(save, "save")),
+        mock.patch.object(trainer.StepTrainer, "_save", dying(save, "save")),
     ):
         yield
 

@@ -11,12 +11,12 @@ import pytest
 
 from distill_assets.assets.checks import CHECKS
 from distill_assets.assets.manifests import chosen_sizes
-from distill_assets.core.errors import MissingPartitionError
-from distill_assets.core.model_folders import read_json
 from distill_assets.definitions import build_definitions
+from distill_assets.errors import MissingPartitionError
 from distill_assets.handles.logits import FOLDS_FILE
-from distill_assets.resources import Project
-from distill_assets.running import Step, run_line
+from distill_assets.handles.project import Project
+from distill_assets.models.folders import read_json
+from distill_assets.orchestration.running import Step, run_line
 from distill_assets_tests.conftest import make_project
 
 
@@ -44,7 +44,7 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(
     """
     from sentence_transformers import SentenceTransformer
 
-    from distill_assets.assets.publishing import current_champion, read_history
+    from distill_assets.report.publishing import current_champion, read_history
 
     project = make_project(beir_folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", promotion_alpha=0.9)
     first = _run(project, instance)
@@ -165,7 +165,7 @@ def test_killed_scoring_keeps_what_was_paid_for(
     project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that dies in its third chunk must not take the first two with it."""
-    from distill_assets.core.fast_scoring import FastScorer
+    from distill_assets.models.fast.scorer import FastScorer
 
     _run(project, instance, until="teacher_checkpoint")
     measured = count_pairs(project)  # on dev, for the teacher's check
@@ -250,9 +250,9 @@ def test_cross_fitted_teacher_scores_a_query_by_the_fold_that_never_saw_its_labe
     project: Any, instance: dg.DagsterInstance, tiny_encoder: Path
 ) -> None:
     """Scored by the fold that learned its label, a query's soft labels repeat the hard one and nothing shows it."""
-    from distill_assets.core.cross_fitting import fold_of, query_key
-    from distill_assets.core.records import SPLITS
-    from distill_assets.storage.models import fold_folders, read_trained_on
+    from distill_assets.models.catalog import fold_folders, read_trained_on
+    from distill_assets.models.cross_fitting import fold_of, query_key
+    from distill_assets.records import SPLITS
     from distill_assets_tests.conftest import make_project
 
     grown = make_project(

@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets.core.records import assign_split
 from distill_assets.definitions import build_definitions
-from distill_assets.running import run_line
+from distill_assets.orchestration.running import run_line
+from distill_assets.records import assign_split
 from distill_assets_tests.conftest import ACTIONS, TOPICS, make_project
 
 TINY: dict[str, Any] = {"batch_size": 8, "teacher_logits": "standardised", "loss": {"kl": 1.0}, "num_negatives": 2}

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from distill_assets.core.records import Document, assign_split, fingerprint, fingerprint_rows, hash_text
+from distill_assets.records import Document, assign_split, fingerprint, fingerprint_rows, hash_text
 
 
 def test_content_joins_title_and_text_as_beir_does() -> None:

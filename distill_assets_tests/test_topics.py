@@ -13,14 +13,14 @@ import pytest
 
 from distill_assets.assets.fitness import step_groups
 from distill_assets.assets.inputs import Inputs
-from distill_assets.assets.publishing import current_champion, read_conclusion
 from distill_assets.assets.student import STUDENT_CHECKPOINT
-from distill_assets.core.groups import DevGroup, pairs_of, per_group
-from distill_assets.core.metrics import rerank_ndcg, search_ndcg
-from distill_assets.core.recipes import UNTOUCHED_STUDENT
 from distill_assets.definitions import build_definitions
-from distill_assets.resources import Project
-from distill_assets.running import run_line
+from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg, search_ndcg
+from distill_assets.handles.project import Project
+from distill_assets.orchestration.running import run_line
+from distill_assets.records import UNTOUCHED_STUDENT
+from distill_assets.report.publishing import current_champion, read_conclusion
+from distill_assets.training.lists import pairs_of, per_group
 from distill_assets_tests.conftest import make_project
 from experiments.topics import write_topics
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distill_assets.core.errors import DistillError
+from distill_assets.errors import DistillError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 WorkOption = Annotated[
@@ -84,7 +84,7 @@ def grow_teacher(
 
     Members that are there from the same recipe and data are kept. Dev and test queries are never trained on.
     """
-    from distill_assets.resources import Project
+    from distill_assets.handles.project import Project
     from experiments.growing import Growth
     from experiments.growing import grow_teacher as grow
 

@@ -13,15 +13,16 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.manifests import package_versions
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.teacher_building import train_queries
-from distill_assets.core.choosing import choose_queries
-from distill_assets.core.cross_fitting import outside_fold, query_key
-from distill_assets.core.groups import DevGroup, build_student_epochs, build_teacher_epochs
-from distill_assets.core.recipes import Recipe, TeacherMember, TeacherRecipe
-from distill_assets.core.records import Query, fingerprint
-from distill_assets.resources import Project
-from distill_assets.stages import STAGES
+from distill_assets.evaluation.metrics import DevGroup
+from distill_assets.handles.project import Project
+from distill_assets.models.catalog import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, fold_folder, write_trained_on
+from distill_assets.models.cross_fitting import outside_fold, query_key
+from distill_assets.orchestration.stages import STAGES
+from distill_assets.records import Query, fingerprint
 from distill_assets.storage.folders import read_json_object
-from distill_assets.storage.models import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, fold_folder, write_trained_on
+from distill_assets.training.choosing import choose_queries
+from distill_assets.training.lists import build_student_epochs, build_teacher_epochs
+from distill_assets.training.recipes import Recipe, TeacherMember, TeacherRecipe
 from experiments.study import make_stages
 
 logger = logging.getLogger("experiments")
@@ -102,8 +103,8 @@ class _FoldGrower:
         write_trained_on(folder, (query_key(query.text) for query in self.seen))
 
     def _train_bi_encoder(self, recipe: Recipe, run: Any) -> tuple[Any, Any, Any]:
-        from distill_assets.core.adapters import add_adapter
-        from distill_assets.core.training import train_student
+        from distill_assets.models.adapters import add_adapter
+        from distill_assets.training.trainer import train_student
 
         model = self.inputs.project.models.load_student(self.inputs.student_path)
         adapted = add_adapter(model, self.growth.rank)
@@ -111,9 +112,9 @@ class _FoldGrower:
         return adapted, model, train_student(model, epochs, self.step_groups, recipe, run)
 
     def _train_cross_encoder(self, recipe: TeacherRecipe, start: Path, run: Any) -> tuple[Any, Any, Any]:
-        from distill_assets.core.adapters import add_adapter
-        from distill_assets.core.encoders import grow_cross_encoder
-        from distill_assets.core.training import train_teacher
+        from distill_assets.models.adapters import add_adapter
+        from distill_assets.models.encoders import grow_cross_encoder
+        from distill_assets.training.trainer import train_teacher
 
         models = self.inputs.project.models
         model = grow_cross_encoder(self.inputs.student_path, device=models.device, max_length=recipe.max_length)
@@ -130,8 +131,8 @@ class _FoldGrower:
         train: Callable[[Any], tuple[Any, Any, Any]],
     ) -> str:
         """Train unless `out` holds what these inputs give; write the adapter, and provenance.json last. Returns the member's key."""
-        from distill_assets.core.adapters import save_adapter
-        from distill_assets.core.training import TrainingRun
+        from distill_assets.models.adapters import save_adapter
+        from distill_assets.training.trainer import TrainingRun
 
         growth, project, versions = self.growth, self.inputs.project, self.inputs.versions
         decides = {

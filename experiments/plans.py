@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distill_assets.core.errors import SettingsError
-from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe
-from distill_assets.settings import BUNDLED, load_settings
+from distill_assets.errors import SettingsError
+from distill_assets.settings.values import BUNDLED, load_settings
+from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe
 from experiments.shares import StudyProject
 
 FIRST_SEED = 13

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from distill_assets.core.cross_fitting import query_key
-from distill_assets.core.records import Collection, fingerprint
 from distill_assets.handles.collection import CollectionHandle
-from distill_assets.resources import Project
+from distill_assets.handles.project import Project
+from distill_assets.models.cross_fitting import query_key
+from distill_assets.records import Collection, fingerprint
 from distill_assets.sources.base import Source
 
 

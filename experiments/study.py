@@ -17,11 +17,11 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset
 from distill_assets.assets.rankings import DEPTH, RANKING_SETTINGS, judged_queries, rankings_of
 from distill_assets.assets.reads import Reads
-from distill_assets.core.errors import CheckFailedError, DistillError
-from distill_assets.core.metrics import evaluate_run, values_of
-from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.resources import Project
-from distill_assets.stages import STAGES, Stage, partitions_of, status_of
+from distill_assets.errors import CheckFailedError, DistillError
+from distill_assets.evaluation.metrics import evaluate_run, values_of
+from distill_assets.handles.project import Project
+from distill_assets.orchestration.stages import STAGES, Stage, partitions_of, status_of
+from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.storage.collection import EVALUATION
 from experiments.plans import Plan, seeded_name
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.core.errors import SettingsError
-from distill_assets.core.evidence import PerSeed, format_markdown, results_table
-from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.errors import SettingsError
+from distill_assets.evaluation.evidence import PerSeed, format_markdown, results_table
+from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 
 
 def render(document: Mapping[str, Any], split: str, against: str | None = None) -> str:

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from distill_assets.core.errors import SourceError
-from distill_assets.core.records import Document, assign_split, hash_text
+from distill_assets.errors import SourceError
+from distill_assets.records import Document, assign_split, hash_text
 from distill_assets.sources import python_api
 
 _MIN_WORDS, _MAX_WORDS = 4, 40

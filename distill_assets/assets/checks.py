@@ -1,4 +1,4 @@
-"""The asset checks: which there are, what to do when one fails, and how a verdict of `core/quality.py` reaches Dagster.
+"""The asset checks: which there are, what to do when one fails, and how a verdict of `quality/verdicts.py` reaches Dagster.
 
 A check is judged before its slice is written. A slice whose blocking check failed is written all the same, so that a person can
 look at it, but without the fingerprint of its inputs: the next run makes it again, and nothing is made from it
@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from distill_assets.assets.reporting import markdown_table, shown
-from distill_assets.core.quality import Verdict
+from distill_assets.quality.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,11 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
-from distill_assets.core.errors import InputsMovedError, SourceError
-from distill_assets.core.quality import (
+from distill_assets.errors import InputsMovedError, SourceError
+from distill_assets.evaluation.splits import find_twins
+from distill_assets.handles.project import Project
+from distill_assets.quality.reading import Reading, read_figures
+from distill_assets.quality.verdicts import (
     Verdict,
     judge_coverage,
     judge_duplicates,
@@ -25,11 +28,8 @@ from distill_assets.core.quality import (
     judge_reading,
     judge_splits,
 )
-from distill_assets.core.reading import Reading, read_figures
-from distill_assets.core.records import Collection, Document, Qrel, Query, hash_text, normalise
-from distill_assets.core.splits import find_twins
-from distill_assets.core.words import words
-from distill_assets.resources import Project
+from distill_assets.records import Collection, Document, Qrel, Query, hash_text, normalise
+from distill_assets.retrieval.words import words
 from distill_assets.sources.base import Source, read_settled
 from distill_assets.storage.collection import CONTENT
 from distill_assets.storage.warehouse import SliceWrite, utc_now

@@ -10,14 +10,13 @@ import pyarrow as pa
 
 from distill_assets.assets.fitness import step_groups
 from distill_assets.assets.inputs import Inputs
-from distill_assets.core.agreement import kendall_tau_b, overlap_at_k
-from distill_assets.core.groups import pairs_of, per_group
-from distill_assets.core.metrics import QueryMetrics, rerank_metrics
-from distill_assets.core.mining import pool_candidates
-from distill_assets.core.recipes import TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.records import Query
-from distill_assets.core.retrieval import Run, rank
+from distill_assets.evaluation.agreement import kendall_tau_b, overlap_at_k
+from distill_assets.evaluation.metrics import QueryMetrics, rerank_metrics
+from distill_assets.records import TEACHER, UNTOUCHED_STUDENT, Query
+from distill_assets.retrieval.mining import pool_candidates
+from distill_assets.retrieval.rankings import Run, rank
 from distill_assets.storage.collection import Qrels
+from distill_assets.training.lists import pairs_of, per_group
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import pyarrow as pa
 from distill_assets.assets.comparison import fitness_rows, result_rows, score_pool
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.publishing import summarise, write_project_report
 from distill_assets.assets.rankings import (
     DEPTH,
     RANKING_INPUTS,
@@ -22,15 +21,16 @@ from distill_assets.assets.rankings import (
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.assets.timing import measure_speeds
-from distill_assets.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
-from distill_assets.core.errors import EvaluationError
-from distill_assets.core.leaderboard import LeaderboardRow, comparison_columns
-from distill_assets.core.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
-from distill_assets.core.recipes import BM25, HYBRID, RESERVED_SYSTEMS, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.retrieval import Run, fuse_runs
-from distill_assets.core.significance import MIN_QUERIES, bootstrap_interval
+from distill_assets.errors import EvaluationError
+from distill_assets.evaluation.leaderboard import LeaderboardRow, comparison_columns
+from distill_assets.evaluation.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
+from distill_assets.evaluation.significance import MIN_QUERIES, bootstrap_interval
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.records import BM25, HYBRID, RESERVED_SYSTEMS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.report.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
+from distill_assets.report.publishing import summarise, write_project_report
+from distill_assets.retrieval.rankings import Run, fuse_runs
 from distill_assets.storage.collection import EVALUATION
-from distill_assets.storage.models import fingerprint_model
 from distill_assets.storage.warehouse import SliceWrite
 
 _SEED = 2026

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 
 from distill_assets.assets.inputs import Inputs
-from distill_assets.charts import as_markdown_image, score_scatter_chart, training_curve_chart
-from distill_assets.core.quality import Verdict, judge_losses, judge_spread
-from distill_assets.core.records import hash_text
+from distill_assets.quality.verdicts import Verdict, judge_losses, judge_spread
+from distill_assets.records import hash_text
+from distill_assets.report.charts import as_markdown_image, score_scatter_chart, training_curve_chart
 
 # Chosen by hash of their id, so always the same.
 _DOCUMENTS, _QUERIES = 256, 128

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from distill_assets.core.errors import DistillError, WarehouseBusyError
-from distill_assets.resources import Project
+from distill_assets.errors import DistillError, WarehouseBusyError
+from distill_assets.handles.project import Project
 
 Body = Callable[[dg.AssetExecutionContext, Project], dg.MaterializeResult]
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distill_assets.assets.inputs import Inputs
-from distill_assets.core.choosing import choose_queries
-from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, build_dev_groups, pairs_of, per_group
-from distill_assets.core.metrics import rerank_ndcg
-from distill_assets.core.quality import Verdict, judge_against_baselines
-from distill_assets.core.recipes import BM25, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.records import Query
+from distill_assets.errors import TrainingError
+from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg
+from distill_assets.quality.verdicts import Verdict, judge_against_baselines
+from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Query
+from distill_assets.training.choosing import choose_queries
+from distill_assets.training.lists import build_dev_groups, pairs_of, per_group
 
 _BM25_DEPTH = 1000  # a candidate further down counts as not found, which it would be in any search
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from distill_assets.assets.reads import Moment
-from distill_assets.core.errors import MissingPartitionError
-from distill_assets.core.records import fingerprint, fingerprint_rows
+from distill_assets.errors import MissingPartitionError
 from distill_assets.handles.collection import State
-from distill_assets.settings import BUNDLED
-from distill_assets.storage.models import fingerprint_model
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.records import fingerprint, fingerprint_rows
+from distill_assets.settings.values import BUNDLED
 from distill_assets.storage.warehouse import SliceInfo
 
 

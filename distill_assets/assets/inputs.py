@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_assets.assets.reads import Moment, Reads
-from distill_assets.core.choosing import choose_queries
-from distill_assets.core.errors import InputsMovedError, UndeclaredReadError
-from distill_assets.core.groups import Labels
-from distill_assets.core.recipes import Recipe
-from distill_assets.core.records import Query
+from distill_assets.errors import InputsMovedError, UndeclaredReadError
 from distill_assets.handles.logits import Logits, Teacher
+from distill_assets.handles.project import Project
 from distill_assets.handles.retrieval import Corpus, Retrieval
-from distill_assets.resources import Project
-from distill_assets.settings import SPEED_SETTINGS
+from distill_assets.records import Query
+from distill_assets.settings.values import SPEED_SETTINGS
 from distill_assets.sources.base import Source
 from distill_assets.storage.collection import EVALUATION, TRAINING, Collection, Qrels
+from distill_assets.training.choosing import choose_queries
+from distill_assets.training.lists import Labels
+from distill_assets.training.recipes import Recipe
 
 if TYPE_CHECKING:
     import duckdb

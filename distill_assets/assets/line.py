@@ -10,12 +10,12 @@ import pyarrow as pa
 from distill_assets.assets.checks import check_results, check_specs
 from distill_assets.assets.failures import retrying
 from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.partitions import batches
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import OWNERS, content_version, derive_lineage, shown, table_schema
-from distill_assets.core.errors import InputsMovedError
-from distill_assets.core.quality import Verdict
-from distill_assets.partitions import batches
-from distill_assets.resources import Project
+from distill_assets.errors import InputsMovedError
+from distill_assets.handles.project import Project
+from distill_assets.quality.verdicts import Verdict
 from distill_assets.storage.tables import table_spec
 from distill_assets.storage.warehouse import SliceWrite
 

@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from distill_assets.core.records import SPLITS
-from distill_assets.provenance import git_commit
-from distill_assets.resources import Project
-from distill_assets.storage.models import fingerprint_model
+from distill_assets.assets.provenance import git_commit
+from distill_assets.handles.project import Project
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.records import SPLITS
 
 _PACKAGES = (
     "distill_assets",

@@ -11,14 +11,14 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
-from distill_assets.core.choosing import choose_queries, choose_train_queries
-from distill_assets.core.dense_search import FoundRows
-from distill_assets.core.groups import Labels
-from distill_assets.core.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
-from distill_assets.core.quality import FoundPositives, Verdict, judge_positives_found
-from distill_assets.core.records import Query, hash_text
 from distill_assets.handles.retrieval import Retrieval
+from distill_assets.quality.verdicts import FoundPositives, Verdict, judge_positives_found
+from distill_assets.records import Query, hash_text
+from distill_assets.retrieval.dense import FoundRows
+from distill_assets.retrieval.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
 from distill_assets.storage.warehouse import SliceWrite
+from distill_assets.training.choosing import choose_queries, choose_train_queries
+from distill_assets.training.lists import Labels
 
 # What decides which candidates are mined; a recipe of several rounds mines by the same rules.
 MINING_SETTINGS = ("train_queries", "mining_depth", "negatives_per_query", "near_identical", "reads_unjudged_queries")

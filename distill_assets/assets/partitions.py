@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from distill_assets.settings import load_settings
+from distill_assets.settings.values import load_settings
 
 batches = dg.DynamicPartitionsDefinition(name="batches")
 

@@ -19,7 +19,7 @@ def git_commit() -> str | None:
 
     The checkout of the package; where the package is installed and not checked out, that of the working folder.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return commit_of(Path.cwd() if "site-packages" in package.parts else package)
 
 

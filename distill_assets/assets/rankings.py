@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from distill_assets.assets.inputs import Inputs
-from distill_assets.core.records import Query
-from distill_assets.core.retrieval import Run
+from distill_assets.records import Query
+from distill_assets.retrieval.rankings import Run
 from distill_assets.storage.collection import EVALUATION, Qrels
 from distill_assets.storage.warehouse import SliceWrite, Warehouse
 

@@ -7,12 +7,12 @@ From it come Dagster's dependencies, the input version, what is due, `why`, and 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from distill_assets.core import words
-from distill_assets.core.recipes import Recipe
-from distill_assets.core.records import fingerprint
 from distill_assets.handles.collection import State
-from distill_assets.resources import Project
-from distill_assets.storage.models import fingerprint_model
+from distill_assets.handles.project import Project
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.records import fingerprint
+from distill_assets.retrieval import words
+from distill_assets.training.recipes import Recipe
 
 
 @dataclass(frozen=True)

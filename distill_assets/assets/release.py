@@ -9,20 +9,19 @@ import pyarrow as pa
 
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.publishing import current_champion, read_history, write_project_report
 from distill_assets.assets.rankings import RANKING_INPUTS, RANKING_SETTINGS, judged_queries, rankings_of
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
-from distill_assets.core.errors import PromotionError
-from distill_assets.core.metrics import evaluate_run
-from distill_assets.core.promotion import Decision, choose_candidate, decide_promotion
-from distill_assets.core.quality import judge_gate
-from distill_assets.core.recipes import UNTOUCHED_STUDENT
-from distill_assets.core.records import fingerprint
-from distill_assets.core.significance import MIN_QUERIES
-from distill_assets.resources import Project
+from distill_assets.errors import PromotionError
+from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion
+from distill_assets.evaluation.metrics import evaluate_run
+from distill_assets.evaluation.significance import MIN_QUERIES
+from distill_assets.handles.project import Project
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.quality.verdicts import judge_gate
+from distill_assets.records import UNTOUCHED_STUDENT, fingerprint
+from distill_assets.report.publishing import current_champion, read_history, write_project_report
 from distill_assets.storage.checkpoints import MANIFEST
-from distill_assets.storage.models import fingerprint_model
 from distill_assets.storage.warehouse import utc_now
 
 Row = dict[str, Any]

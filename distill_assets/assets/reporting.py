@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.core.records import fingerprint_rows
+from distill_assets.records import fingerprint_rows
 from distill_assets.storage.warehouse import TABLES
 
 OWNERS = ["team:search"]

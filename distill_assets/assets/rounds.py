@@ -12,9 +12,9 @@ from distill_assets.assets.fitness import step_groups
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.negatives import mine_all, mining_rules
 from distill_assets.assets.teacher_building import train_queries
-from distill_assets.core.groups import Labels, build_student_epochs
-from distill_assets.core.records import Query, hash_text
+from distill_assets.records import Query, hash_text
 from distill_assets.storage.checkpoints import MANIFEST
+from distill_assets.training.lists import Labels, build_student_epochs
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def train_rounds(
 
 def _train_once(inputs: Inputs, pairs: Pairs, groups: Any, where: tuple[int, Path, Path]) -> tuple[Any, dict[str, Any]]:
     """One training from the model of the round before; returns the model and its report."""
-    from distill_assets.core.query_tower import split_towers
-    from distill_assets.core.training import TrainingRun, train_student
+    from distill_assets.models.query_tower import split_towers
+    from distill_assets.training.trainer import TrainingRun, train_student
 
     number, start, target = where
     recipe, models = inputs.recipe.of_round(number), inputs.project.models

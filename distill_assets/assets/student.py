@@ -13,7 +13,7 @@ from distill_assets.assets.negatives import MINING_SETTINGS
 from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.rounds import train_rounds
-from distill_assets.core.records import fingerprint
+from distill_assets.records import fingerprint
 
 
 def _uses_teacher(moment: Moment) -> bool:

@@ -12,12 +12,12 @@ from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_s
 from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import build_teacher
-from distill_assets.charts import as_markdown_image, score_histogram_chart
-from distill_assets.core.choosing import choose_train_queries
-from distill_assets.core.quality import ScoredPair, judge_logits, judge_negatives_above
-from distill_assets.core.records import fingerprint
+from distill_assets.quality.verdicts import ScoredPair, judge_logits, judge_negatives_above
+from distill_assets.records import fingerprint
+from distill_assets.report.charts import as_markdown_image, score_histogram_chart
 from distill_assets.storage.collection import TEXT_HASH, VIEWS
 from distill_assets.storage.missing_pairs import WantedPairs
+from distill_assets.training.choosing import choose_train_queries
 
 _LABELS = ("training_queries", "training_judgements", "candidates", "documents")
 

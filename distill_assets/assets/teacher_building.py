@@ -14,17 +14,10 @@ import numpy as np
 
 from distill_assets.assets.fitness import step_groups
 from distill_assets.assets.inputs import Inputs
-from distill_assets.core.choosing import choose_queries
-from distill_assets.core.cross_fitting import outside_fold, query_key
-from distill_assets.core.ensemble import balance_spreads, spread_within
-from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, build_teacher_epochs, pairs_of, per_group
-from distill_assets.core.metrics import rerank_ndcg
-from distill_assets.core.model_folders import is_cross_encoder, read_json
-from distill_assets.core.records import Query
+from distill_assets.errors import TrainingError
+from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg
 from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE
-from distill_assets.settings import BUNDLED
-from distill_assets.storage.models import (
+from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
     BUNDLED_JOIN,
     CROSS_ENCODER_FOLDER,
@@ -34,6 +27,13 @@ from distill_assets.storage.models import (
     read_trained_on,
     write_trained_on,
 )
+from distill_assets.models.cross_fitting import outside_fold, query_key
+from distill_assets.models.ensemble import balance_spreads, spread_within
+from distill_assets.models.folders import is_cross_encoder, read_json
+from distill_assets.records import Query
+from distill_assets.settings.values import BUNDLED
+from distill_assets.training.choosing import choose_queries
+from distill_assets.training.lists import build_teacher_epochs, pairs_of, per_group
 
 
 def build_teacher(inputs: Inputs, folder: Path, work_folder: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _build_member(inputs: Inputs, folder: Path, work_folder: Path, fold: int) ->
 
 def _open_bundled(inputs: Inputs, source: Path, folder: Path) -> tuple[Any, dict[str, Any]]:
     """A bundled fold's cross-encoder, and where it comes from; its bi-encoder is written into `folder` where the two are joined."""
-    from distill_assets.core.adapters import load_adapted_student, load_adapted_teacher
+    from distill_assets.models.adapters import load_adapted_student, load_adapted_teacher
 
     models = inputs.project.models
     length, device = models.settings.teacher_max_length, models.device
@@ -109,7 +109,7 @@ def _open_bundled(inputs: Inputs, source: Path, folder: Path) -> tuple[Any, dict
 
 
 def _open_for_training(inputs: Inputs, source: Path) -> Any:
-    from distill_assets.core.encoders import grow_cross_encoder
+    from distill_assets.models.encoders import grow_cross_encoder
 
     models = inputs.project.models
     if is_cross_encoder(source):
@@ -118,7 +118,7 @@ def _open_for_training(inputs: Inputs, source: Path) -> Any:
 
 
 def _fine_tune(inputs: Inputs, model: Any, work_folder: Path, fold: int) -> dict[str, Any]:
-    from distill_assets.core.training import TrainingRun, train_teacher
+    from distill_assets.training.trainer import TrainingRun, train_teacher
 
     recipe = inputs.settings.teacher_recipe
     recipe = replace(recipe, seed=recipe.seed + fold)

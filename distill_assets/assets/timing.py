@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from distill_assets.assets.inputs import Inputs
-from distill_assets.core.recipes import BM25, TEACHER
-from distill_assets.core.records import Query
-from distill_assets.core.retrieval import Run
-from distill_assets.storage.models import weights_mb
+from distill_assets.models.catalog import weights_mb
+from distill_assets.records import BM25, TEACHER, Query
+from distill_assets.retrieval.rankings import Run
 
 # What is timed: enough for a p95 of students; one rerank of 100 by the teacher takes as long as a hundred student queries.
 _QUERIES, _TEACHER_QUERIES, _DOCUMENTS = 40, 6, 256
@@ -46,8 +45,8 @@ def _latency(queries: Sequence[Query], search: Callable[[Query], object], *, war
 
 
 def _student_speed(inputs: Inputs, path: Path, queries: Sequence[Query], sample: Sequence[str]) -> Speed:
-    from distill_assets.core.dense_search import search_dense
-    from distill_assets.core.encoders import encode_texts
+    from distill_assets.models.encoders import encode_texts
+    from distill_assets.retrieval.dense import search_dense
 
     corpus, project = inputs.documents, inputs.project
     documents = project.vectors.embed(path, corpus.contents, "document")[:]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill_assets.core.errors import DistillError, SourceError
-from distill_assets.settings import FULL, QUICK, load_settings
+from distill_assets.errors import DistillError, SourceError
+from distill_assets.settings.values import FULL, QUICK, load_settings
 
 if TYPE_CHECKING:
-    from distill_assets.resources import Project
+    from distill_assets.handles.project import Project
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,8 +91,8 @@ def retrain(
     What the schedule `retraining` does, now and in this process. Reads no new batch; does nothing, and says why, when no
     scores, labels or documents have come since the last training.
     """
-    from distill_assets.automation import reason_not_to_retrain
-    from distill_assets.stages import due_for_retraining, status_of
+    from distill_assets.orchestration.automation import reason_not_to_retrain
+    from distill_assets.orchestration.stages import due_for_retraining, status_of
 
     project = _open_project(show_progress=sys.stderr.isatty())
 
@@ -115,7 +115,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search all documents with the champion student."""
-    from distill_assets.search import search as search_champion
+    from distill_assets.serving.searcher import search as search_champion
 
     if not text.strip():
         raise typer.BadParameter("the query is empty")
@@ -132,7 +132,7 @@ def search(
 @app.command()
 def leaderboard(as_json: Json = False) -> None:
     """All systems on the test split, best first."""
-    from distill_assets.assets.publishing import read_conclusion
+    from distill_assets.report.publishing import read_conclusion
 
     project = _open_project()
     rows = _leaderboard_rows(project)
@@ -154,7 +154,7 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
 ) -> None:
     """Write the report (HTML, self-contained) again from what is stored; no model is opened."""
-    from distill_assets.assets.publishing import write_project_report
+    from distill_assets.report.publishing import write_project_report
 
     project = _open_project()
     _leaderboard_rows(project)  # says what to run where there is nothing to report
@@ -223,8 +223,8 @@ def batches(as_json: Json = False) -> None:
 @app.command()
 def rollback() -> None:
     """Make the champion before the present one champion again."""
-    from distill_assets.assets.publishing import write_project_report
     from distill_assets.assets.release import roll_back, roll_back_event
+    from distill_assets.report.publishing import write_project_report
 
     project = _open_project()
     row = roll_back(project)
@@ -265,7 +265,7 @@ def why(
 
 def _find_statuses(project: "Project", wanted: str | None) -> list[dict[str, Any]]:
     """Condition and reasons of each partition of an asset, of one `asset[partition]`, or of all."""
-    from distill_assets.stages import STAGES, partitions_of, status_of
+    from distill_assets.orchestration.stages import STAGES, partitions_of, status_of
 
     every = [(name, key) for stage in STAGES for name in stage.assets for key in partitions_of(project, stage)]
     chosen = [(name, key) for name, key in every if wanted in (None, name, _name(name, key))]
@@ -323,15 +323,15 @@ def main() -> None:
 def _open_project(overrides: dict[str, Any] | None = None, *, show_progress: bool = False) -> "Project":
     load_settings(**(overrides or {}))  # a bad setting is refused before anything heavy is imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from distill_assets.resources import Project
+    from distill_assets.handles.project import Project
 
     return Project(overrides=overrides or {}, show_progress=show_progress)
 
 
 def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
     from distill_assets.definitions import build_definitions
-    from distill_assets.running import run_line
-    from distill_assets.stages import due
+    from distill_assets.orchestration.running import run_line
+    from distill_assets.orchestration.stages import due
 
     steps = []
     with _instance(project) as instance:
@@ -349,7 +349,7 @@ def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
 
 
 def _print_results(project: "Project", steps: list[Any]) -> None:
-    from distill_assets.assets.publishing import read_conclusion, write_project_report
+    from distill_assets.report.publishing import read_conclusion, write_project_report
 
     report = write_project_report(project, [(_label(step), step.seconds) for step in steps if step.was_made])
     _print_leaderboard(project)
@@ -391,7 +391,7 @@ def _dagster_home(project: "Project") -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / ".creation.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system takes it back from a process that dies
-        shipped = Path(__file__).parents[1] / "dagster.yaml"
+        shipped = Path(__file__).parents[2] / "dagster.yaml"
         if not (home / "dagster.yaml").exists() and shipped.exists():
             shutil.copyfile(shipped, home / "dagster.yaml")
         os.environ["DAGSTER_HOME"] = str(home)
@@ -403,7 +403,7 @@ def _instance(project: "Project") -> Iterator[Any]:
     """The Dagster instance, with its databases made and without runs whose process is gone."""
     import dagster as dg
 
-    from distill_assets.lost_runs import end_lost_runs
+    from distill_assets.orchestration.lost_runs import end_lost_runs
 
     with ExitStack() as stack:
         with _dagster_home(project):
@@ -422,8 +422,8 @@ def _leaderboard_rows(project: "Project") -> list[dict[str, Any]]:
 
 
 def _print_leaderboard(project: "Project") -> None:
-    from distill_assets.assets.publishing import read_champion
-    from distill_assets.core.leaderboard import LeaderboardRow, champion_note, format_table, teacher_finding
+    from distill_assets.evaluation.leaderboard import LeaderboardRow, champion_note, format_table, teacher_finding
+    from distill_assets.report.publishing import read_champion
 
     rows = [LeaderboardRow.from_mapping(row) for row in _leaderboard_rows(project)]
     champion = read_champion(project)
@@ -436,7 +436,7 @@ def _print_leaderboard(project: "Project") -> None:
 
 def _champion(project: "Project") -> dict[str, Any] | None:
     """What search uses: its name, checkpoint and folder, and since when."""
-    from distill_assets.assets.publishing import current_champion
+    from distill_assets.report.publishing import current_champion
 
     row = current_champion(project)
     if row is None:
@@ -446,8 +446,8 @@ def _champion(project: "Project") -> dict[str, Any] | None:
 
 
 def _fitness(project: "Project") -> str | None:
-    from distill_assets.assets.report_reading import read_fitness
-    from distill_assets.core.fitness import fitness_sentence
+    from distill_assets.evaluation.fitness import fitness_sentence
+    from distill_assets.report.reading import read_fitness
 
     fitness = read_fitness(project)
     return None if fitness is None else fitness_sentence(fitness)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.retrieval import rank
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.retrieval.rankings import rank
 
 _Scores = Sequence[float] | npt.NDArray[np.floating]
 

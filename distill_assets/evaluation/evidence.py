@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.recipes import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.significance import (
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.evaluation.significance import (
     bootstrap_interval,
     holm_correction,
     mean_over_seeds,
     minimum_detectable_difference,
     paired_randomisation_test,
 )
-from distill_assets.core.tables import as_markdown, format_difference, format_p, format_score, format_share
+from distill_assets.evaluation.tables import as_markdown, format_difference, format_p, format_score, format_share
+from distill_assets.records import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
 
 PerSeed = Mapping[int, Mapping[str, float]]
 _RESAMPLES = 10_000

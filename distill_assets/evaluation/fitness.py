@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill_assets.core.evidence import Comparison, compare_with_baseline
-from distill_assets.core.recipes import TEACHER
-from distill_assets.core.tables import format_p
+from distill_assets.evaluation.evidence import Comparison, compare_with_baseline
+from distill_assets.evaluation.tables import format_p
+from distill_assets.records import TEACHER
 
 
 @dataclass(frozen=True, kw_only=True)

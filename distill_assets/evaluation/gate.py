@@ -23,9 +23,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distill_assets.core.errors import NonFiniteError, PromotionError
-from distill_assets.core.recipes import UNTOUCHED_STUDENT
-from distill_assets.core.significance import non_inferiority_test
+from distill_assets.errors import NonFiniteError, PromotionError
+from distill_assets.evaluation.significance import non_inferiority_test
+from distill_assets.records import UNTOUCHED_STUDENT
 
 _PRESENT, _BEST, _UNTOUCHED = "the present champion", "the best champion so far", "the untouched student"
 

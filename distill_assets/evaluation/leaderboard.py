@@ -5,10 +5,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from distill_assets.core.evidence import columns_of_queries, compare_with_baseline, gap_closed
-from distill_assets.core.recipes import BM25, HARD_LABELS, HYBRID, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.significance import MIN_QUERIES
-from distill_assets.core.tables import (
+from distill_assets.evaluation.evidence import columns_of_queries, compare_with_baseline, gap_closed
+from distill_assets.evaluation.significance import MIN_QUERIES
+from distill_assets.evaluation.tables import (
     MISSING,
     Cells,
     as_text,
@@ -17,6 +16,7 @@ from distill_assets.core.tables import (
     format_score,
     format_share,
 )
+from distill_assets.records import BM25, HARD_LABELS, HYBRID, TEACHER, UNTOUCHED_STUDENT
 
 CHAMPION_MARK = "*"
 SIGNIFICANT = "†"

@@ -13,12 +13,29 @@ import numpy as np
 import numpy.typing as npt
 from ir_measures import AP, RR, R, nDCG
 
-from distill_assets.core.errors import NonFiniteError
-from distill_assets.core.groups import DevGroup
-from distill_assets.core.retrieval import rank
+from distill_assets.errors import NonFiniteError
+from distill_assets.retrieval.rankings import rank
 
 Qrels = dict[str, dict[str, int]]
 _SEARCH_DEPTH = 10  # nDCG@10 reads no more
+
+
+@dataclass(frozen=True, slots=True)
+class DevGroup:
+    """One dev query with its candidates as search finds them; what a training step and a teacher are judged on.
+
+    Attributes:
+        relevances: grades of the candidates, 0 where no one judged one.
+        missed: relevances of the judged documents that search does not find. They count as missed for whoever ranks the candidates.
+        missed_documents: their texts, for whoever ranks all documents (`evaluation.metrics.search_ndcg`).
+    """
+
+    query_id: str
+    query: str
+    documents: tuple[str, ...]
+    relevances: tuple[int, ...]
+    missed: tuple[int, ...] = ()
+    missed_documents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

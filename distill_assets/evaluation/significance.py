@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
+from distill_assets.errors import NonFiniteError, ShapeError
 
 _Floats = npt.NDArray[np.float64]
 _MAX_EXACT = 12  # 2 ** 12 = 4,096 sign patterns: fewer than the permutations drawn otherwise, and no sampling error

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from distill_assets.core.records import SPLITS, Query, Split, normalise
-from distill_assets.core.words import PUNCTUATION, has_unspaced_script, words_and_signs
+from distill_assets.records import SPLITS, Query, Split, normalise
+from distill_assets.retrieval.words import PUNCTUATION, has_unspaced_script, words_and_signs
 
 _MOST_PRECIOUS_FIRST: tuple[Split, ...] = ("test", "dev", "train")
 _SHINGLE_SIZE = 3

@@ -7,11 +7,11 @@ from typing import Any
 
 import duckdb
 
-from distill_assets.core.errors import MissingPartitionError, SourceError
-from distill_assets.core.identity import is_same_document
-from distill_assets.core.records import SPLITS, fingerprint
-from distill_assets.core.splits import leaked_queries
-from distill_assets.settings import INBOX, Settings
+from distill_assets.errors import MissingPartitionError, SourceError
+from distill_assets.evaluation.splits import leaked_queries
+from distill_assets.quality.identity import is_same_document
+from distill_assets.records import SPLITS, fingerprint
+from distill_assets.settings.values import INBOX, Settings
 from distill_assets.sources.base import Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource

@@ -19,22 +19,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from distill_assets.core.cross_fitting import shares_of
-from distill_assets.core.model_folders import read_json
-from distill_assets.core.records import fingerprint, hash_text
-from distill_assets.core.scoring import PairScorer, ScoringProgress, score_in_chunks, window_of
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings import Settings
+from distill_assets.models.catalog import BI_ENCODER_FOLDER, fingerprint_model, fold_folders, read_trained_on
+from distill_assets.models.cross_fitting import shares_of
+from distill_assets.models.folders import read_json
+from distill_assets.models.scoring import PairScorer, ScoringProgress, score_in_chunks, window_of
+from distill_assets.records import fingerprint, hash_text
+from distill_assets.settings.values import Settings
 from distill_assets.storage.folders import read_json_object
 from distill_assets.storage.missing_pairs import MissingPairs, WantedPairs, find_missing, read_query_texts
-from distill_assets.storage.models import BI_ENCODER_FOLDER, fingerprint_model, fold_folders, read_trained_on
 from distill_assets.storage.pair_scores import JoinRule, Part
 from distill_assets.storage.warehouse import utc_now
 
 if TYPE_CHECKING:
-    from distill_assets.core.packed_encoder import Precision
+    from distill_assets.models.fast.packed_encoder import Precision
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
 FOLDS_FILE = "folds.json"  # in a cross-fitted teacher's folder: what each fold's scores are multiplied by
@@ -57,7 +57,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The members of a teacher and, per fold, the keys of the queries whose labels it saw (`core/cross_fitting.py`)."""
+    """The members of a teacher and, per fold, the keys of the queries whose labels it saw (`models/cross_fitting.py`)."""
 
     fingerprint: str
     members: tuple[Member, ...]
@@ -163,7 +163,7 @@ class Logits:
 
     def open_cross_encoder(self, path: Path) -> PairScorer:
         """The cross-encoder at `path` alone, in the precision of this machine where it can have it."""
-        from distill_assets.core.fast_scoring import open_scorer
+        from distill_assets.models.fast.scorer import open_scorer
 
         return open_scorer(
             self.models.load_teacher(path), self.models.scoring_precision, batch_tokens=self.settings.batch_tokens
@@ -179,7 +179,7 @@ class Logits:
         return fingerprint("cosine", self.models.encoder_id(path), self.models.student_precision)
 
     def way(self, path: Path) -> str:
-        """Which way through `core/fast_scoring.py` the cross-encoder at `path` takes: as its checkpoint says, else it is opened."""
+        """Which way through `models/fast/scorer.py` the cross-encoder at `path` takes: as its checkpoint says, else it is opened."""
         is_fold = path.name.startswith("fold-")
         manifest = read_json_object((path.parent if is_fold else path) / "manifest.json") or {}
         told = manifest.get("ways", {}).get(path.name if is_fold else "")
@@ -187,7 +187,7 @@ class Logits:
             return str(told)
         key = (path, fingerprint_model(path))
         if key not in _ways:
-            from distill_assets.core.fast_scoring import open_scorer
+            from distill_assets.models.fast.scorer import open_scorer
 
             _ways[key] = open_scorer(self.models.load_teacher(path), "fp32").way
         return _ways[key]
@@ -207,7 +207,7 @@ class Logits:
 
     def _precision(self, path: Path) -> "Precision":
         """The precision in which the cross-encoder really computes on this machine."""
-        from distill_assets.core.fast_scoring import used_precision
+        from distill_assets.models.fast.scorer import used_precision
 
         if self.models.scoring_precision == "fp32":
             return "fp32"

@@ -6,23 +6,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_assets.core.errors import ModelError
-from distill_assets.core.model_folders import is_cross_encoder, own_max_tokens
-from distill_assets.core.records import fingerprint
-from distill_assets.settings import BUNDLED, Settings
-from distill_assets.storage.models import (
+from distill_assets.errors import ModelError
+from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
     BUNDLED_TEACHER,
     fingerprint_model,
     fold_folders,
     resolve_model,
 )
+from distill_assets.models.folders import is_cross_encoder, own_max_tokens
+from distill_assets.records import fingerprint
+from distill_assets.settings.values import BUNDLED, Settings
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
-    from distill_assets.core.encoders import EncoderPrecision
-    from distill_assets.core.packed_encoder import Precision
+    from distill_assets.models.encoders import EncoderPrecision
+    from distill_assets.models.fast.packed_encoder import Precision
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Models:
     @cached_property
     def device(self) -> str:
         """The torch device, picked once."""
-        from distill_assets.core.encoders import pick_device
+        from distill_assets.models.encoders import pick_device
 
         return pick_device(self.settings.device)
 
@@ -43,14 +43,14 @@ class Models:
         """What bi-encoders encode in: as set, else bf16 where the hardware multiplies in it."""
         if self.settings.student_precision != "auto":
             return self.settings.student_precision
-        from distill_assets.core.encoders import has_fast_bf16
+        from distill_assets.models.encoders import has_fast_bf16
 
         return "bf16" if has_fast_bf16(self.device) else "fp32"
 
     @cached_property
     def scoring_precision(self) -> "Precision":
         """Precision of the teacher's matrix products on this machine."""
-        from distill_assets.core.fast_scoring import resolve_precision
+        from distill_assets.models.fast.scorer import resolve_precision
 
         return resolve_precision(self.settings.precision, self.device)
 
@@ -143,12 +143,12 @@ class Models:
 
     def load_student(self, path: Path, precision: "EncoderPrecision" = "fp32") -> "SentenceTransformer":
         """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
-        from distill_assets.core.encoders import load_student
+        from distill_assets.models.encoders import load_student
 
         return load_student(path, device=self.device, max_length=self.settings.student_max_length, precision=precision)
 
     def load_teacher(self, path: Path) -> "CrossEncoder":
         """Load a cross-encoder at the length that the settings allow."""
-        from distill_assets.core.encoders import load_teacher
+        from distill_assets.models.encoders import load_teacher
 
         return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from distill_assets.core.records import hash_text
-from distill_assets.settings import Settings
+from distill_assets.records import hash_text
+from distill_assets.retrieval.bm25 import LexicalCache
+from distill_assets.settings.values import Settings
 from distill_assets.storage.checkpoints import CheckpointStore
 from distill_assets.storage.embeddings import EmbeddingStore
-from distill_assets.storage.lexical import LexicalCache
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import Warehouse
 

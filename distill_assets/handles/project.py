@@ -11,7 +11,7 @@ from distill_assets.handles.logits import Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings import Settings, load_settings
+from distill_assets.settings.values import Settings, load_settings
 
 
 class Project(dg.ConfigurableResource):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from distill_assets.core.dense_search import Blocks, FoundRows, VectorRows, search_dense_rows
-from distill_assets.core.errors import SourceError
-from distill_assets.core.records import Query
-from distill_assets.core.retrieval import Run, without_own
+from distill_assets.errors import SourceError
 from distill_assets.handles.vectors import Vectors
-from distill_assets.storage.lexical import LexicalCache, LexicalIndex
+from distill_assets.records import Query
+from distill_assets.retrieval.bm25 import LexicalCache, LexicalIndex
+from distill_assets.retrieval.dense import Blocks, FoundRows, VectorRows, search_dense_rows
+from distill_assets.retrieval.rankings import Run, without_own
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def search_vectors(
     vectors: Vectors, queries: np.ndarray, documents: VectorRows, doc_ids: Sequence[str], k: int
 ) -> FoundRows:
     """Exact top k among document vectors at hand, within the memory that the settings allow."""
-    from distill_assets.core.encoders import EncoderPrecision, has_fast_bf16
+    from distill_assets.models.encoders import EncoderPrecision, has_fast_bf16
 
     blocks = Blocks.within(vectors.settings.search_memory_mb, dimension=queries.shape[1], k=k)
-    # The matrix product only selects, so its precision moves no result (core/dense_search.py).
+    # The matrix product only selects, so its precision moves no result (retrieval/dense.py).
     precision: EncoderPrecision = "bf16" if has_fast_bf16("cpu") else "fp32"
     return search_dense_rows(queries, documents, doc_ids, k=k, blocks=blocks, precision=precision)

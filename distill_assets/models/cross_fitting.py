@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill_assets.core.records import Query, fingerprint, hash_text
+from distill_assets.records import Query, fingerprint, hash_text
 
 
 def fold_of(text: str, folds: int) -> int:

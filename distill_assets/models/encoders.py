@@ -12,9 +12,9 @@ from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from tqdm import trange
 
-from distill_assets.core.errors import ModelError, NonFiniteError
-from distill_assets.core.interaction import JointInteraction
-from distill_assets.core.model_folders import is_cross_encoder, read_json, require_model_folder, unreadable
+from distill_assets.errors import ModelError, NonFiniteError
+from distill_assets.models.folders import is_cross_encoder, read_json, require_model_folder, unreadable
+from distill_assets.models.interaction import JointInteraction
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Role = Literal["query", "document"]
@@ -268,7 +268,7 @@ def _token_batches(lengths: Sequence[int], num_tokens: int) -> Iterator[slice]:
 
 
 class CrossEncoderScorer:
-    """Scores pairs with a loaded cross-encoder; a `core.scoring.PairScorer`."""
+    """Scores pairs with a loaded cross-encoder; a `models.scoring.PairScorer`."""
 
     def __init__(self, model: CrossEncoder, *, batch_size: int = 32) -> None:
         self.model = model

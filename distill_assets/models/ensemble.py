@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill_assets.core.errors import TrainingError
+from distill_assets.errors import TrainingError
 
 
 def balance_spreads(logits: Sequence[Sequence[float]], cosines: Sequence[Sequence[float]]) -> float:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill_assets.core.errors import ModelError
+from distill_assets.errors import ModelError
 
 
 def require_model_folder(path: Path) -> None:

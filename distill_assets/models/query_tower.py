@@ -8,7 +8,7 @@ import copy
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 
-from distill_assets.core.errors import TrainingError
+from distill_assets.errors import TrainingError
 
 
 def split_towers(model: SentenceTransformer) -> SentenceTransformer:

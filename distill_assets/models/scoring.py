@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
+from distill_assets.errors import NonFiniteError, ShapeError
 
 W = TypeVar("W")
 DEFAULT_WINDOW = 1024

@@ -16,15 +16,15 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from distill_assets.alerts import send_alert
 from distill_assets.assets import ASSETS
-from distill_assets.core.errors import DistillError, SourceError, UnknownBatchError
-from distill_assets.core.records import fingerprint
-from distill_assets.partitions import batches
-from distill_assets.provenance import git_tags
-from distill_assets.resources import Project
-from distill_assets.settings import BUNDLED
-from distill_assets.stages import INGEST, STAGES, Stage, due, due_by_itself, due_for_retraining, next_work
+from distill_assets.assets.partitions import batches
+from distill_assets.assets.provenance import git_tags
+from distill_assets.errors import DistillError, SourceError, UnknownBatchError
+from distill_assets.handles.project import Project
+from distill_assets.orchestration.alerts import send_alert
+from distill_assets.orchestration.stages import INGEST, STAGES, Stage, due, due_by_itself, due_for_retraining, next_work
+from distill_assets.records import fingerprint
+from distill_assets.settings.values import BUNDLED
 
 RETRAINING = "retraining"
 RETRAINING_TAG = "distill/retraining"

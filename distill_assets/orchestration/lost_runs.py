@@ -19,7 +19,7 @@ import dagster as dg
 import psutil
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from distill_assets.core.records import fingerprint
+from distill_assets.records import fingerprint
 
 HOST_TAG = "distill/host"  # for people
 MACHINE_TAG, BOOT_TAG = "distill/machine", "distill/boot"

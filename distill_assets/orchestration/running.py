@@ -1,7 +1,7 @@
 """Materialising what is missing or stale, in order, in one process, recorded in the Dagster instance.
 
 The command line's `run` and `retrain`: what Dagster's UI does click by click. A step runs only if its stored inputs differ
-from today's (`stages.py`), so a second run with nothing changed does no forward pass and no training.
+from today's (`orchestration/stages.py`), so a second run with nothing changed does no forward pass and no training.
 """
 
 import ctypes
@@ -16,12 +16,12 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 
 from distill_assets.assets.checks import CHECKS, find_check
-from distill_assets.core.errors import CheckFailedError, DistillError
-from distill_assets.lost_runs import command_tags
-from distill_assets.provenance import git_tags
-from distill_assets.resources import Project
-from distill_assets.stages import INGEST, STAGES, Stage, Todo, due, partitions_of
-from distill_assets.terminal import NAME
+from distill_assets.assets.provenance import git_tags
+from distill_assets.errors import CheckFailedError, DistillError
+from distill_assets.handles.project import Project
+from distill_assets.orchestration.lost_runs import command_tags
+from distill_assets.orchestration.stages import INGEST, STAGES, Stage, Todo, due, partitions_of
+from distill_assets.orchestration.terminal import NAME
 
 _KNOWN = {(check.asset, check.name) for check in CHECKS}
 _KEPT = (

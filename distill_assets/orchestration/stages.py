@@ -12,8 +12,8 @@ from typing import Literal
 from distill_assets.assets import ASSETS, former
 from distill_assets.assets.line import Asset, By
 from distill_assets.assets.reads import Moment
-from distill_assets.core.errors import MissingPartitionError
-from distill_assets.resources import Project
+from distill_assets.errors import MissingPartitionError
+from distill_assets.handles.project import Project
 from distill_assets.storage.warehouse import SliceInfo
 
 

@@ -1,6 +1,6 @@
 """Does an id still stand for the same document? Two sources that number alike overwrite each other, and an editor changes a text."""
 
-from distill_assets.core.words import words
+from distill_assets.retrieval.words import words
 
 MIN_COMMON_WORDS = 0.5
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distill_assets.core.records import SPLITS, Collection, hash_text, normalise
+from distill_assets.records import SPLITS, Collection, hash_text, normalise
 
 _SAMPLED_TEXTS = 10_000  # texts whose tokens and letters are counted, chosen by hash: enough for shares to a percent
 _MAX_SCRIPTS = 4

@@ -13,10 +13,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.leaderboard import LeaderboardRow, sort_rows
-from distill_assets.core.recipes import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.tables import format_number
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.evaluation.leaderboard import LeaderboardRow, sort_rows
+from distill_assets.evaluation.tables import format_number
+from distill_assets.records import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

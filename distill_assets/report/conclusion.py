@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distill_assets.core.fitness import TeacherFitness
-from distill_assets.core.leaderboard import ALPHA, Champion, LeaderboardRow, find_champion_row, find_row, sort_rows
-from distill_assets.core.quality import MIN_AREA_UNDER_CURVE, MIN_POSITIVES_FOUND
-from distill_assets.core.recipes import BM25, HYBRID, UNTOUCHED_STUDENT
-from distill_assets.core.tables import format_difference, format_score
+from distill_assets.evaluation.fitness import TeacherFitness
+from distill_assets.evaluation.leaderboard import (
+    ALPHA,
+    Champion,
+    LeaderboardRow,
+    find_champion_row,
+    find_row,
+    sort_rows,
+)
+from distill_assets.evaluation.tables import format_difference, format_score
+from distill_assets.quality.verdicts import MIN_AREA_UNDER_CURVE, MIN_POSITIVES_FOUND
+from distill_assets.records import BM25, HYBRID, UNTOUCHED_STUDENT
 
 _FEW_DEV_QUERIES, _FEW_TRAIN_QUERIES = 200, 200
 
@@ -17,7 +24,7 @@ class TrainingData:
     """What there was to learn from and to choose by.
 
     Attributes:
-        share_found, area_under_curve: see `core.quality.judge_positives_found`; None where no train query has an answer.
+        share_found, area_under_curve: see `quality.verdicts.judge_positives_found`; None where no train query has an answer.
     """
 
     num_train_queries: int

@@ -12,18 +12,9 @@ from typing import Any, Literal, TypedDict
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from distill_assets.charts import (
-    as_data_uri,
-    dev_curves_chart,
-    difference_chart,
-    leaderboard_chart,
-    quality_latency_chart,
-    score_histogram_chart,
-    training_curve_chart,
-)
-from distill_assets.core.errors import ShapeError
-from distill_assets.core.fitness import TeacherFitness, fitness_sentence
-from distill_assets.core.leaderboard import (
+from distill_assets.errors import ShapeError
+from distill_assets.evaluation.fitness import TeacherFitness, fitness_sentence
+from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
     champion_note,
@@ -34,8 +25,17 @@ from distill_assets.core.leaderboard import (
     table_cells,
     teacher_finding,
 )
-from distill_assets.core.recipes import TEACHER, UNTOUCHED_STUDENT
-from distill_assets.core.tables import MISSING, format_number, format_p, format_score, format_share
+from distill_assets.evaluation.tables import MISSING, format_number, format_p, format_score, format_share
+from distill_assets.records import TEACHER, UNTOUCHED_STUDENT
+from distill_assets.report.charts import (
+    as_data_uri,
+    dev_curves_chart,
+    difference_chart,
+    leaderboard_chart,
+    quality_latency_chart,
+    score_histogram_chart,
+    training_curve_chart,
+)
 
 TEMPLATE = "report.html.j2"
 
@@ -220,7 +220,7 @@ def format_seconds(seconds: float) -> str:
 
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("distill_assets", "templates"),
+        loader=PackageLoader("distill_assets.report", "templates"),
         autoescape=True,  # whatever the file is called: select_autoescape would not know `.j2`
         undefined=StrictUndefined,
         trim_blocks=True,

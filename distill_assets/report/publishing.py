@@ -5,18 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_assets.assets.report_reading import (
-    read_agreement,
-    read_contests,
-    read_curves,
-    read_fitness,
-    read_logits,
-    read_training_data,
-    read_ways,
-)
-from distill_assets.core.conclusion import conclude
-from distill_assets.core.fitness import fitness_sentence
-from distill_assets.core.leaderboard import (
+from distill_assets.evaluation.fitness import fitness_sentence
+from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
     champion_note,
@@ -25,10 +15,20 @@ from distill_assets.core.leaderboard import (
     legend_of_tests,
     sort_rows,
 )
-from distill_assets.core.recipes import UNTOUCHED_STUDENT
-from distill_assets.report import ReportContext, write_report
-from distill_assets.resources import Project
-from distill_assets.storage.models import fingerprint_model
+from distill_assets.handles.project import Project
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.records import UNTOUCHED_STUDENT
+from distill_assets.report.conclusion import conclude
+from distill_assets.report.page import ReportContext, write_report
+from distill_assets.report.reading import (
+    read_agreement,
+    read_contests,
+    read_curves,
+    read_fitness,
+    read_logits,
+    read_training_data,
+    read_ways,
+)
 
 
 def read_history(project: Project) -> list[dict[str, Any]]:

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill_assets.core.conclusion import TrainingData
-from distill_assets.core.fitness import TeacherFitness, judge_teacher
-from distill_assets.core.recipes import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
-from distill_assets.report import Agreement, Contest, Cost, Example, LearningCurve, Way
-from distill_assets.resources import Project
+from distill_assets.evaluation.fitness import TeacherFitness, judge_teacher
+from distill_assets.handles.project import Project
+from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.report.conclusion import TrainingData
+from distill_assets.report.page import Agreement, Contest, Cost, Example, LearningCurve, Way
 from distill_assets.storage.collection import EVALUATION
 
 _SEED = 2026

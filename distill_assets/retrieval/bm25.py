@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill_assets.core.dense_search import FoundRows
-from distill_assets.core.errors import ShapeError, WarehouseError
-from distill_assets.core.words import TOKENISER_VERSION, words
+from distill_assets.errors import ShapeError, WarehouseError
+from distill_assets.retrieval.dense import FoundRows
+from distill_assets.retrieval.words import TOKENISER_VERSION, words
 from distill_assets.storage.folders import (
     publish_folder,
     read_json_object,

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.retrieval import Ranking
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.retrieval.rankings import Ranking
 
 Precision = Literal["fp32", "bf16"]
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
-from distill_assets.core.retrieval import fuse_reciprocal_rank
-from distill_assets.core.words import words
+from distill_assets.retrieval.rankings import fuse_reciprocal_rank
+from distill_assets.retrieval.words import words
 
 Source = Literal["bm25", "dense", "both", "judged"]
 
@@ -72,7 +72,7 @@ def mine_hard_negatives(
     The answers found are kept because training takes its positives among them (`Recipe.positives`).
 
     Args:
-        bm25_ranking: doc_ids, best first, distinct; without the query itself (`core.retrieval.without_own`).
+        bm25_ranking: doc_ids, best first, distinct; without the query itself (`retrieval.rankings.without_own`).
         dense_ranking: doc_ids, best first, distinct.
         positives: doc_ids judged relevant (relevance above 0) for this query.
         rejected: doc_ids judged not relevant for this query; distinct.

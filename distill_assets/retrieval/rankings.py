@@ -2,7 +2,7 @@
 
 The one total order is trec_eval's: score descending, then `doc_id` descending (by code point, which for UTF-8 is
 trec_eval's byte order). Every ranking of this package is in it, so that equal scores cannot move a metric between
-two runs. Dense search (`core/dense_search.py`) and BM25 (`storage/lexical.py`) rank in the same order.
+two runs. Dense search (`retrieval/dense.py`) and BM25 (`retrieval/bm25.py`) rank in the same order.
 """
 
 import math
@@ -12,8 +12,8 @@ from collections.abc import Container, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.records import Query, is_own_document
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.records import Query, is_own_document
 
 Ranking = list[tuple[str, float]]
 Run = dict[str, Ranking]

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_assets.assets.publishing import current_champion
-from distill_assets.core.errors import PromotionError
+from distill_assets.errors import PromotionError
 from distill_assets.handles.collection import COLLECTION_TABLES
+from distill_assets.handles.project import Project
 from distill_assets.handles.retrieval import Corpus, search_vectors
-from distill_assets.resources import Project
+from distill_assets.report.publishing import current_champion
 from distill_assets.storage.collection import Collection
 from distill_assets.storage.warehouse import slices_in
 

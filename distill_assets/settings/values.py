@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from distill_assets.core.errors import SettingsError
-from distill_assets.core.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
+from distill_assets.errors import SettingsError
+from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
 SETTINGS_FILE_VARIABLE = "DISTILL_SETTINGS"
 PACKAGED = "packaged"

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Set
 from typing import Protocol
 
-from distill_assets.core.errors import SourceError, UnknownBatchError, UnknownJudgementError
-from distill_assets.core.records import Collection, Document, Qrel, Query
+from distill_assets.errors import SourceError, UnknownBatchError, UnknownJudgementError
+from distill_assets.records import Collection, Document, Qrel, Query
 
 _MAX_READS = 5
 _MAX_BLANK_SHARE = 0.05

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from distill_assets.core.errors import SourceError, UnknownBatchError
-from distill_assets.core.records import (
+from distill_assets.errors import SourceError, UnknownBatchError
+from distill_assets.records import (
     Collection,
     Document,
     Qrel,

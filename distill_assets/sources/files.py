@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from distill_assets.core.errors import MalformedRecordError, SourceError
+from distill_assets.errors import MalformedRecordError, SourceError
 
 GZIP = ".gz"
 _QUOTED_CHARACTERS = 80

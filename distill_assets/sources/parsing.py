@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_assets.core.errors import SourceError
-from distill_assets.core.records import Qrel
+from distill_assets.errors import SourceError
+from distill_assets.records import Qrel
 from distill_assets.sources.files import Faults, iter_lines, malformed
 
 # Names that a header gives the three columns that are read, as BEIR, TREC and the sets of the hub write them.

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from distill_assets.core.errors import SourceError
-from distill_assets.core.records import Collection, Document, Qrel, Query, assign_split, fingerprint, hash_text
+from distill_assets.errors import SourceError
+from distill_assets.records import Collection, Document, Qrel, Query, assign_split, fingerprint, hash_text
 from distill_assets.sources.base import check_collection, require_known_batch
 
 # Raised whenever the same files would give other documents or queries, so that stored batches count as stale.

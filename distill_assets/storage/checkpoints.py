@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_assets.core.errors import ModelError
+from distill_assets.errors import ModelError
 from distill_assets.storage.folders import publish_folder, read_json_object, require_folder_name, temporary_folder
 
 MANIFEST = "manifest.json"

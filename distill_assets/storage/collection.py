@@ -3,9 +3,9 @@
 Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named
 after its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document
 exists, and for every query of its split that asks the same in the same words. It does not count where its batch brought another
-document under that id than the one that stands now (`core/identity.py`). A train or dev query that repeats a query of a later split
-is left out (`core/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor negative, and
-a query with nothing above them counts as one that nobody judged.
+document under that id than the one that stands now (`quality/identity.py`). A train or dev query that repeats a query of a later split
+is left out (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor
+negative, and a query with nothing above them counts as one that nobody judged.
 
 Every read of one `Collection` sees the same snapshot, because it happens on one connection.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from distill_assets.core.records import Query, Split
+from distill_assets.records import Query, Split
 from distill_assets.storage.warehouse import select
 
 Qrels = dict[str, dict[str, int]]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill_assets.core.errors import NonFiniteError, ShapeError, WarehouseError
+from distill_assets.errors import NonFiniteError, ShapeError, WarehouseError
 from distill_assets.storage.folders import flush_folder, read_json_object, require_folder_name, write_json
 
 _HASH_BYTES = 16

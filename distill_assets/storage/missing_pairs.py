@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import ipc
 
-from distill_assets.core.errors import WarehouseError
+from distill_assets.errors import WarehouseError
 from distill_assets.storage.collection import CONTENT, TEXT_HASH
 from distill_assets.storage.warehouse import Warehouse, bind
 

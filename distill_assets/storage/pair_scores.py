@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from distill_assets.core.errors import WarehouseError
+from distill_assets.errors import WarehouseError
 from distill_assets.storage.missing_pairs import WantedPairs, memory_limit
 from distill_assets.storage.tables import conform
 from distill_assets.storage.warehouse import Warehouse, select

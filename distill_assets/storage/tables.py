@@ -10,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_assets.core.errors import NonFiniteError, WarehouseError
+from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
 # primary key off `pair_scores`; 4 `rankings`, `former_scores`, `slices.inputs_json` and the champion's columns; 5 `answers_found`.

@@ -22,14 +22,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_assets.core.errors import (
+from distill_assets.errors import (
     EmptyFrameError,
     MissingPartitionError,
     NewerWarehouseError,
     WarehouseBusyError,
     WarehouseError,
 )
-from distill_assets.core.records import fingerprint
+from distill_assets.records import fingerprint
 from distill_assets.storage.tables import RENAMED, SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "SliceWrite", "TableSpec", "Warehouse"]

@@ -14,10 +14,10 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distill_assets.core.encoders import Role
-from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import TrainingGroup
-from distill_assets.core.recipes import Recipe
+from distill_assets.errors import TrainingError
+from distill_assets.models.encoders import Role
+from distill_assets.training.lists import TrainingGroup
+from distill_assets.training.recipes import Recipe
 
 _TOKENISED_AT_ONCE = 2048
 _MIN_ROWS = 8  # of a bucket: below it a matrix product loses more than the padding costs

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from distill_assets.core.records import Query, hash_text
+from distill_assets.records import Query, hash_text
 
 
 def choose_queries(queries: Sequence[Query], judged: Mapping[str, object], limit: int | None) -> list[Query]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.core.errors import MissingPartitionError, TrainingError
-from distill_assets.core.recipes import Recipe, TeacherRecipe
-from distill_assets.core.records import Query, fingerprint
+from distill_assets.errors import MissingPartitionError, TrainingError
+from distill_assets.evaluation.metrics import DevGroup
+from distill_assets.records import Query, fingerprint
+from distill_assets.training.recipes import Recipe, TeacherRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +30,6 @@ class TrainingGroup:
     documents: tuple[str, ...]
     teacher_logits: tuple[float, ...] | None = None
     relevant: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DevGroup:
-    """One dev query with its candidates as search finds them; what a training step and a teacher are judged on.
-
-    Attributes:
-        relevances: grades of the candidates, 0 where no one judged one.
-        missed: relevances of the judged documents that search does not find. They count as missed for whoever ranks the candidates.
-        missed_documents: their texts, for whoever ranks all documents (`core.metrics.search_ndcg`).
-    """
-
-    query_id: str
-    query: str
-    documents: tuple[str, ...]
-    relevances: tuple[int, ...]
-    missed: tuple[int, ...] = ()
-    missed_documents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill_assets.core.errors import NonFiniteError, ShapeError, TrainingError
+from distill_assets.errors import NonFiniteError, ShapeError, TrainingError
 
 MAX_SPREAD = 80.0  # exp(-80) is 1.8e-35; float32 has nothing below 1.2e-38
 

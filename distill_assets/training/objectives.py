@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from distill_assets.core import losses
-from distill_assets.core.errors import ShapeError
-from distill_assets.core.losses import TeacherStatistics
-from distill_assets.core.recipes import INFO_NCE, LEARNED, LISTWISE_LOSSES, Recipe
+from distill_assets.errors import ShapeError
+from distill_assets.training import losses
+from distill_assets.training.losses import TeacherStatistics
+from distill_assets.training.recipes import INFO_NCE, LEARNED, LISTWISE_LOSSES, Recipe
 
 SCALE_RATE = (
     100  # times the learning rate, for the learned scale: at 5e-5 its logarithm would move by 0.05 in 1,000 steps
@@ -22,7 +22,7 @@ _FIRST_SCALE = 10.0  # times the logits' spread: cosines within a list of an unt
 
 
 class StudentLoss(nn.Module):
-    """The weighted losses of one recipe over a step of `core.batches.StudentSteps`.
+    """The weighted losses of one recipe over a step of `training.batches.StudentSteps`.
 
     `log_margin_scale` is a parameter where the recipe learns its scale, else None.
     """
@@ -103,7 +103,7 @@ class StudentLoss(nn.Module):
 
 
 class TeacherLoss(nn.Module):
-    """Listwise softmax over a step of `core.batches.TeacherSteps`, for a cross-encoder."""
+    """Listwise softmax over a step of `training.batches.TeacherSteps`, for a cross-encoder."""
 
     num_length_buckets = 2  # of the pairs of a batch, sorted by length: short pairs are not padded to the longest
 

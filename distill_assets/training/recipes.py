@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from distill_assets.core.errors import SettingsError, UnknownRecipeError
-from distill_assets.core.records import fingerprint
+from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.records import HARD_LABELS, RESERVED_SYSTEMS, fingerprint
 
 Sampling = Literal["top", "stratified", "random"]
 Positives = Literal["found", "human", "teacher"]
@@ -17,7 +17,6 @@ TeacherLogits = Literal["raw", "standardised"]
 Trained = Literal["both", "query_tower"]
 TeacherMember = Literal["cross_encoder", "bi_encoder"]  # of the bundled teacher, whose scores are summed
 
-HARD_LABELS = "hard_labels"
 INFO_NCE = "info_nce"
 LEARNED = "learned"
 LISTWISE_LOSSES: tuple[str, ...] = ("margin_mse", "kl", "ranknet", "adr_mse")  # each fits the teacher's view of a list
@@ -47,7 +46,7 @@ class Recipe:
     Attributes:
         name: partition key and row of the leaderboard.
         loss: ``hard_labels`` (InfoNCE on the human labels, no teacher), one of `LOSSES`, or a table of weights over several:
-            ``{"kl": 1.0, "info_nce": 0.1}``. Formulas and sources are in `core/losses.py`.
+            ``{"kl": 1.0, "info_nce": 0.1}``. Formulas and sources are in `training/losses.py`.
         positives: ``found``: a judged document that search finds; where it finds none of the query's, any of them. Negatives are
             always found by search, so with any judged document as positive "less similar" comes to mean "relevant" where many are
             judged (docs/results.md). ``human``: any judged document. ``teacher``: the candidate that the teacher puts first, so that a
@@ -340,8 +339,6 @@ def derive_recipe(name: str, table: Mapping[str, Any], like: str | None) -> Reci
         raise SettingsError(f"recipe {name!r}: {error}") from error
 
 
-BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER = "bm25", "hybrid", "untouched_student", "teacher"
-RESERVED_SYSTEMS: tuple[str, ...] = (BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER)
 BUILT_IN_RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (

@@ -26,17 +26,17 @@ from transformers import (
 )
 from transformers.trainer_utils import rotate_checkpoints
 
-from distill_assets.core.batches import StudentSteps, TeacherSteps, plan_steps
-from distill_assets.core.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
-from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, Epochs, TrainingGroup, pairs_of, per_group
-from distill_assets.core.losses import TeacherStatistics, measure_logits, require_soft
-from distill_assets.core.metrics import rerank_ndcg, search_ndcg
-from distill_assets.core.objectives import SCALE_RATE, StudentLoss, TeacherLoss
-from distill_assets.core.query_tower import require_split
-from distill_assets.core.recipes import Recipe, TeacherRecipe
-from distill_assets.core.records import fingerprint
-from distill_assets.core.saves import keep_saves_of, mark_whole, newest_save
+from distill_assets.errors import TrainingError
+from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg, search_ndcg
+from distill_assets.models.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
+from distill_assets.models.query_tower import require_split
+from distill_assets.records import fingerprint
+from distill_assets.training.batches import StudentSteps, TeacherSteps, plan_steps
+from distill_assets.training.lists import Epochs, TrainingGroup, pairs_of, per_group
+from distill_assets.training.losses import TeacherStatistics, measure_logits, require_soft
+from distill_assets.training.objectives import SCALE_RATE, StudentLoss, TeacherLoss
+from distill_assets.training.recipes import Recipe, TeacherRecipe
+from distill_assets.training.saves import keep_saves_of, mark_whole, newest_save
 
 _DEV_METRIC = "dev_ndcg_at_10"
 _SAVES_KEPT = 2  # the newest and the best
@@ -69,7 +69,7 @@ class TrainingReport:
     `best_step` 0 says that no step was better than the model before training, which was kept.
 
     `teacher` are the statistics of the logits that were trained on, `learned_margin_scale` where a learned scale ended,
-    `num_queries_left_out` the queries that no epoch trained on, by reason (`core.groups.Epochs`).
+    `num_queries_left_out` the queries that no epoch trained on, by reason (`training.lists.Epochs`).
     """
 
     num_groups: int

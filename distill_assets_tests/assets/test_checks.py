@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 
 from distill_assets.assets.checks import CHECKS, check_results
-from distill_assets.core.errors import CheckFailedError, MissingPartitionError
-from distill_assets.core.quality import Verdict
 from distill_assets.definitions import build_definitions
-from distill_assets.running import Step, run_line
-from distill_assets.stages import Status, status_of
+from distill_assets.errors import CheckFailedError, MissingPartitionError
+from distill_assets.orchestration.running import Step, run_line
+from distill_assets.orchestration.stages import Status, status_of
+from distill_assets.quality.verdicts import Verdict
 from distill_assets_tests.conftest import make_project, write_beir
 
 DOCS = Path(__file__).parents[1] / "docs" / "checks.md"
@@ -231,7 +231,7 @@ def test_a_teacher_that_gives_one_number_stops_the_training(
     """A student of a constant teacher trains without an error and its loss falls."""
     import numpy as np
 
-    from distill_assets.core.encoders import CrossEncoderScorer
+    from distill_assets.models.encoders import CrossEncoderScorer
 
     monkeypatch.setattr(CrossEncoderScorer, "__call__", lambda self, pairs: np.full(len(pairs), 0.5, np.float32))
     for _ in range(2):
@@ -248,7 +248,7 @@ def test_a_teacher_that_ranks_backwards_is_warned_of(
     """Its logits vary and are finite: nothing else says that a student would learn to avoid answers, which share the query's words."""
     import numpy as np
 
-    from distill_assets.core.encoders import CrossEncoderScorer
+    from distill_assets.models.encoders import CrossEncoderScorer
 
     def avoid(self: Any, pairs: Any) -> Any:
         return np.array([-len(set(q.split()) & set(d.split())) - len(d) / 1000 for q, d in pairs], np.float32)
@@ -288,7 +288,7 @@ def test_a_broken_student_is_not_evaluated(
     failing: str,
 ) -> None:
     """A student that answers every query alike still gets a leaderboard row, and its folder loads like any other."""
-    import distill_assets.core.training as training
+    import distill_assets.training.trainer as training
 
     def train(model: Any, groups: Any, dev_groups: Any, recipe: Any, run: Any) -> training.TrainingReport:
         if is_collapsed:

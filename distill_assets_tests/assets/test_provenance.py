@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-import distill_assets.provenance as provenance
-from distill_assets.provenance import GIT_COMMIT_TAG, commit_of, git_tags
+import distill_assets.assets.provenance as provenance
+from distill_assets.assets.provenance import GIT_COMMIT_TAG, commit_of, git_tags
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -53,8 +53,8 @@ def test_no_checkout_no_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_runs_of_jobs_sensors_and_conditions_carry_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A retraining that cannot be traced to its code cannot be repeated."""
     from distill_assets.definitions import build_definitions
-    from distill_assets.resources import Project
-    from distill_assets.stages import STAGES
+    from distill_assets.handles.project import Project
+    from distill_assets.orchestration.stages import STAGES
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(provenance, "git_commit", lambda: "abc")

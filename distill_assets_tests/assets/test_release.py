@@ -8,20 +8,20 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from distill_assets.assets.publishing import (
+from distill_assets.assets.release import HISTORY_SCHEMA, refused_models, roll_back
+from distill_assets.definitions import build_definitions
+from distill_assets.errors import PromotionError
+from distill_assets.evaluation.leaderboard import find_champion_row
+from distill_assets.models.catalog import fingerprint_model
+from distill_assets.orchestration.running import run_line
+from distill_assets.report.publishing import (
     current_champion,
     read_champion,
     read_conclusion,
     read_history,
     read_rows,
 )
-from distill_assets.assets.release import HISTORY_SCHEMA, refused_models, roll_back
-from distill_assets.core.errors import PromotionError
-from distill_assets.core.leaderboard import find_champion_row
-from distill_assets.definitions import build_definitions
-from distill_assets.running import run_line
-from distill_assets.search import search
-from distill_assets.storage.models import fingerprint_model
+from distill_assets.serving.searcher import search
 
 
 def add(project: Any, hour: int, recipe: str, verdict: str, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distill_assets.cli import main
+from distill_assets.cli.commands import main
 from distill_assets_tests.conftest import write_beir
 
 
@@ -27,7 +27,7 @@ def tiny_environment(project: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 REPORT_WITHOUT_MODELS = """
 import sys
 sys.argv = ["distill-assets", "report"]
-from distill_assets.cli import main
+from distill_assets.cli.commands import main
 try:
     main()
 except SystemExit as end:
@@ -41,8 +41,8 @@ import os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import dagster
-import distill_assets.lost_runs
-from distill_assets.cli import _instance
+import distill_assets.orchestration.lost_runs
+from distill_assets.cli.commands import _instance
 root, me, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 for turn in range(3):
     (root / f"{turn}-{me}").touch()

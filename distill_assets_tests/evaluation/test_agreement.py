@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from distill_assets.core.agreement import kendall_tau_b, mean_kendall_tau_b, overlap_at_k
-from distill_assets.core.errors import NonFiniteError, ShapeError
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.evaluation.agreement import kendall_tau_b, mean_kendall_tau_b, overlap_at_k
 
 scores = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=30)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.evidence import (
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.evaluation.evidence import (
     compare_with_baseline,
     evidence_records,
     format_markdown,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distill_assets.core.fitness import fitness_sentence, judge_teacher
+from distill_assets.evaluation.fitness import fitness_sentence, judge_teacher
 
 QUERIES = [f"q{i}" for i in range(40)]
 

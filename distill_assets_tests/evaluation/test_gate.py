@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from distill_assets.core.errors import NonFiniteError, PromotionError
-from distill_assets.core.promotion import Decision, choose_candidate, decide_promotion
+from distill_assets.errors import NonFiniteError, PromotionError
+from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion
 
 Scores = dict[str, float]
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from distill_assets.core.leaderboard import (
+from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
     champion_note,

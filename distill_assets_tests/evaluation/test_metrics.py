@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import NonFiniteError
-from distill_assets.core.groups import DevGroup
-from distill_assets.core.metrics import (
+from distill_assets.errors import NonFiniteError
+from distill_assets.evaluation.metrics import (
     METRIC_NAMES,
+    DevGroup,
     QueryMetrics,
     evaluate_run,
     mean_metrics,

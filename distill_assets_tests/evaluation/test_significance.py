@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from distill_assets.core import significance
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.significance import (
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.evaluation import significance
+from distill_assets.evaluation.significance import (
     _most_likely_weights,
     bootstrap_interval,
     holm_correction,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core import splits
-from distill_assets.core.records import SPLITS, Query, assign_split
-from distill_assets.core.splits import find_twins, leaked_queries, query_shingles
+from distill_assets.evaluation import splits
+from distill_assets.evaluation.splits import find_twins, leaked_queries, query_shingles
+from distill_assets.records import SPLITS, Query, assign_split
 
 
 def twin_ids(queries: list[Query], jaccard: float) -> dict[str, str]:

@@ -1,6 +1,13 @@
 """Numbers as text, and the layouts of tables."""
 
-from distill_assets.core.tables import as_markdown, as_text, format_difference, format_number, format_p, format_share
+from distill_assets.evaluation.tables import (
+    as_markdown,
+    as_text,
+    format_difference,
+    format_number,
+    format_p,
+    format_share,
+)
 
 
 def test_numbers_never_use_an_exponent() -> None:

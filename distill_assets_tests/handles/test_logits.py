@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distill_assets.core.cross_fitting import query_key
-from distill_assets.core.records import hash_text
 from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE, Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings import load_settings
+from distill_assets.models.catalog import write_trained_on
+from distill_assets.models.cross_fitting import query_key
+from distill_assets.records import hash_text
+from distill_assets.settings.values import load_settings
 from distill_assets.storage.missing_pairs import WantedPairs
-from distill_assets.storage.models import write_trained_on
 from distill_assets.storage.warehouse import SliceWrite
 from distill_assets_tests.conftest import make_project
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_assets.core.records import fingerprint
 from distill_assets.handles.models import Models
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings import load_settings
+from distill_assets.records import fingerprint
+from distill_assets.settings.values import load_settings
 from distill_assets.storage.embeddings import EmbeddingStore
 
 TEXTS = ["sum every value of the array", "sort a matrix", "join the frame along one axis", "how to clip a signal"]

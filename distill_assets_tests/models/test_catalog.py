@@ -7,9 +7,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from distill_assets.core.errors import ModelError
-from distill_assets.storage import models
-from distill_assets.storage.models import resolve_model, weights_mb
+from distill_assets.errors import ModelError
+from distill_assets.models import catalog
+from distill_assets.models.catalog import resolve_model, weights_mb
 
 FIRST, SECOND = "1" * 40, "2" * 40
 
@@ -26,9 +26,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[dict
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", count)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    models._from_hub.cache_clear()
+    catalog._from_hub.cache_clear()
     yield made
-    models._from_hub.cache_clear()
+    catalog._from_hub.cache_clear()
 
 
 def put_in_cache(cache: Path, commit: str, ref: str, *, listed: tuple[str, ...] = ("config.json",)) -> Path:

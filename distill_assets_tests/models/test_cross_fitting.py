@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_assets.core.cross_fitting import fold_of, outside_fold, query_key, shares_of
-from distill_assets.core.records import Query
+from distill_assets.models.cross_fitting import fold_of, outside_fold, query_key, shares_of
+from distill_assets.records import Query
 
 
 def shares(texts: list[str], *seen: set[str]) -> list[list[float]]:

@@ -19,8 +19,9 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 from tokenizers import Tokenizer, models
 
-from distill_assets.core import encoders
-from distill_assets.core.encoders import (
+from distill_assets.errors import ModelError, NonFiniteError
+from distill_assets.models import encoders
+from distill_assets.models.encoders import (
     CrossEncoderScorer,
     encode_texts,
     grow_cross_encoder,
@@ -31,8 +32,7 @@ from distill_assets.core.encoders import (
     pick_device,
     used_precision,
 )
-from distill_assets.core.errors import ModelError, NonFiniteError
-from distill_assets.core.query_tower import split_towers
+from distill_assets.models.query_tower import split_towers
 
 TEXTS = ["sum every value of the array", "sort", "merge the frame along one axis", "sum every value of the matrix", "a"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from distill_assets.core.ensemble import balance_spreads, spread_within
-from distill_assets.core.errors import TrainingError
+from distill_assets.errors import TrainingError
+from distill_assets.models.ensemble import balance_spreads, spread_within
 
 
 def test_balance_is_the_ratio_of_spreads_within_queries() -> None:

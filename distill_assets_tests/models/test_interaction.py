@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from distill_assets.core.encoders import grow_cross_encoder, load_teacher
-from distill_assets.core.interaction import JointInteraction
+from distill_assets.models.encoders import grow_cross_encoder, load_teacher
+from distill_assets.models.interaction import JointInteraction
 
 CLS, SEP, PAD = 101, 102, 0
 S, END = 1000, 1001  # RoBERTa-like: <s> q </s> </s> d </s>

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from distill_assets.core.encoders import encode_texts, load_student
-from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, Epochs, TrainingGroup
-from distill_assets.core.query_tower import is_split, split_towers
-from distill_assets.core.recipes import Recipe
-from distill_assets.core.training import TrainingRun, train_student
+from distill_assets.errors import TrainingError
+from distill_assets.evaluation.metrics import DevGroup
+from distill_assets.models.encoders import encode_texts, load_student
+from distill_assets.models.query_tower import is_split, split_towers
+from distill_assets.training.lists import Epochs, TrainingGroup
+from distill_assets.training.recipes import Recipe
+from distill_assets.training.trainer import TrainingRun, train_student
 from distill_assets_tests.conftest import ACTIONS, TOPICS
 
 RECIPE = Recipe(

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.scoring import PairScorer, ScoringProgress, score_in_chunks
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.models.scoring import PairScorer, ScoringProgress, score_in_chunks
 
 PAIRS = [(f"query {i}", "x" * i) for i in range(10)]
 

@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets.alerts import send_alert
 from distill_assets.assets.failures import retrying
-from distill_assets.core.errors import SourceError, WarehouseBusyError
+from distill_assets.errors import SourceError, WarehouseBusyError
+from distill_assets.orchestration.alerts import send_alert
 
 LOG = logging.getLogger("test_alerts")
 

@@ -13,12 +13,12 @@ import pytest
 
 from distill_assets.assets import ASSETS
 from distill_assets.assets.reads import Moment
-from distill_assets.automation import advance_retraining, plan_ingestion, reason_not_to_retrain
-from distill_assets.core.errors import SourceError
 from distill_assets.definitions import build_definitions
-from distill_assets.running import run_line
+from distill_assets.errors import SourceError
+from distill_assets.orchestration.automation import advance_retraining, plan_ingestion, reason_not_to_retrain
+from distill_assets.orchestration.running import run_line
+from distill_assets.orchestration.stages import status_of
 from distill_assets.sources.beir import BeirSource
-from distill_assets.stages import status_of
 from distill_assets_tests.conftest import make_project, write_beir
 
 

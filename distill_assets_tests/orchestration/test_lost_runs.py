@@ -14,8 +14,15 @@ import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from distill_assets import lost_runs
-from distill_assets.lost_runs import BOOT_TAG, HOST_TAG, MACHINE_TAG, command_tags, end_lost_runs, machine_tags
+from distill_assets.orchestration import lost_runs
+from distill_assets.orchestration.lost_runs import (
+    BOOT_TAG,
+    HOST_TAG,
+    MACHINE_TAG,
+    command_tags,
+    end_lost_runs,
+    machine_tags,
+)
 
 
 @dg.job

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill_assets.core.identity import is_same_document
+from distill_assets.quality.identity import is_same_document
 
 KETTLE = "The kettle belongs in the attic on the middle shelf."
 

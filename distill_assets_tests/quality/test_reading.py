@@ -1,7 +1,7 @@
 """What a batch brings, by hand."""
 
-from distill_assets.core.reading import read_figures
-from distill_assets.core.records import Collection, Document, Qrel, Query
+from distill_assets.quality.reading import read_figures
+from distill_assets.records import Collection, Document, Qrel, Query
 
 DOCUMENTS = [
     Document("d1", "", "one two three four"),

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.agreement import kendall_tau_b as kendall_tau
-from distill_assets.core.agreement import mean_kendall_tau_b
-from distill_assets.core.errors import ShapeError
-from distill_assets.core.quality import (
+from distill_assets.errors import ShapeError
+from distill_assets.evaluation.agreement import kendall_tau_b as kendall_tau
+from distill_assets.evaluation.agreement import mean_kendall_tau_b
+from distill_assets.evaluation.splits import find_twins
+from distill_assets.quality.verdicts import (
     MAX_SAMPLES,
     FoundPositives,
     ScoredPair,
@@ -34,8 +35,7 @@ from distill_assets.core.quality import (
     judge_spread,
     mean_pairwise_cosine,
 )
-from distill_assets.core.records import SPLITS, Query, Split
-from distill_assets.core.splits import find_twins
+from distill_assets.records import SPLITS, Query, Split
 
 NAN = math.nan
 

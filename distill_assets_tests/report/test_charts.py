@@ -9,7 +9,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from distill_assets.charts import (
+from distill_assets.errors import DistillError, NonFiniteError, ShapeError
+from distill_assets.evaluation.leaderboard import LeaderboardRow
+from distill_assets.report.charts import (
     as_markdown_image,
     dev_curves_chart,
     difference_chart,
@@ -19,8 +21,6 @@ from distill_assets.charts import (
     score_scatter_chart,
     training_curve_chart,
 )
-from distill_assets.core.errors import DistillError, NonFiniteError, ShapeError
-from distill_assets.core.leaderboard import LeaderboardRow
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 60_000
@@ -155,7 +155,7 @@ def test_markdown_alt_text_cannot_break_out() -> None:
 def test_charts_load_without_matplotlib_and_never_load_pyplot() -> None:
     """Definitions import this module on every start of the code server; pyplot keeps figures alive for ever."""
     program = (
-        "import sys, distill_assets.charts as charts\n"
+        "import sys, distill_assets.report.charts as charts\n"
         "assert 'matplotlib' not in sys.modules\n"
         "charts.training_curve_chart([(1, 1.0)], [])\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"

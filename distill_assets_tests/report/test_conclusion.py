@@ -5,9 +5,9 @@ from datetime import datetime
 
 import pytest
 
-from distill_assets.core.conclusion import TrainingData, conclude
-from distill_assets.core.fitness import judge_teacher
-from distill_assets.core.leaderboard import Champion, LeaderboardRow
+from distill_assets.evaluation.fitness import judge_teacher
+from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow
+from distill_assets.report.conclusion import TrainingData, conclude
 
 DATA = TrainingData(num_train_queries=800, num_dev_queries=400, share_found=0.9, area_under_curve=0.7)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from distill_assets.core.errors import ShapeError
-from distill_assets.core.fitness import TeacherFitness, judge_teacher
-from distill_assets.core.leaderboard import Champion, LeaderboardRow
-from distill_assets.report import (
+from distill_assets.errors import ShapeError
+from distill_assets.evaluation.fitness import TeacherFitness, judge_teacher
+from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow
+from distill_assets.report.page import (
     Agreement,
     Contest,
     Cost,
@@ -27,7 +27,7 @@ from distill_assets.report import (
     render_report,
     write_report,
 )
-from distill_assets.report import _leaderboard_pictures as draw_pictures
+from distill_assets.report.page import _leaderboard_pictures as draw_pictures
 
 HOSTILE = '<script>alert("x")</script>'
 FINDING = "Finding: the teacher is weaker than a student"
@@ -36,7 +36,7 @@ FINDING = "Finding: the teacher is weaker than a student"
 @pytest.fixture(autouse=True)
 def _draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real charts, but drawn once for equal rows: drawing is the only slow part of a page."""
-    monkeypatch.setattr("distill_assets.report._leaderboard_pictures", lambda rows, row: _drawn(tuple(rows), row))
+    monkeypatch.setattr("distill_assets.report.page._leaderboard_pictures", lambda rows, row: _drawn(tuple(rows), row))
 
 
 @cache

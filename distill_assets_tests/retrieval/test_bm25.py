@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import ShapeError, WarehouseError
-from distill_assets.core.words import words
-from distill_assets.storage import lexical
-from distill_assets.storage.lexical import LexicalCache, LexicalIndex
+from distill_assets.errors import ShapeError, WarehouseError
+from distill_assets.retrieval import bm25
+from distill_assets.retrieval.bm25 import LexicalCache, LexicalIndex
+from distill_assets.retrieval.words import words
 
 DOCUMENTS = {
     "d1": "pandas.DataFrame.cummax(axis) cumulative maximum",
@@ -100,7 +100,7 @@ def full_ranking(documents: dict[str, str], query: str) -> list[tuple[str, float
 
 
 def _model(documents: dict[str, str]) -> Any:
-    return lexical._build(list(documents), documents.values())._model
+    return bm25._build(list(documents), documents.values())._model
 
 
 @settings(max_examples=60, deadline=None)
@@ -174,7 +174,7 @@ def test_an_index_of_other_rules_or_other_ids_is_not_used(cache: LexicalCache, m
     build(cache, "f", DOCUMENTS)
     renamed = {f"new-{doc_id}": text for doc_id, text in DOCUMENTS.items()}
     assert build(cache, "f", renamed).search(["csv"], 1)[0][0][0] == "new-d3"
-    monkeypatch.setattr(lexical, "TOKENISER_VERSION", lexical.TOKENISER_VERSION + 1)
+    monkeypatch.setattr(bm25, "TOKENISER_VERSION", bm25.TOKENISER_VERSION + 1)
     with pytest.raises(AssertionError, match="built again"):
         cache.load_or_build("f", list(renamed), unreadable())
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.dense_search import Blocks, search_dense, search_dense_rows
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.retrieval import Ranking
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.retrieval.dense import Blocks, search_dense, search_dense_rows
+from distill_assets.retrieval.rankings import Ranking
 
 small = settings(max_examples=60, deadline=None)
 

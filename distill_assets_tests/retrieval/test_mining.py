@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.mining import (
+from distill_assets.retrieval.mining import (
     Candidate,
     MiningRules,
     drop_judged_positives,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import NonFiniteError, ShapeError
-from distill_assets.core.records import Query, is_own_document, normalise
-from distill_assets.core.retrieval import fuse_reciprocal_rank, fuse_runs, rank, without_own
+from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.records import Query, is_own_document, normalise
+from distill_assets.retrieval.rankings import fuse_reciprocal_rank, fuse_runs, rank, without_own
 
 small = settings(max_examples=60, deadline=None)
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_assets.core.metrics import evaluate_run, mean_of
-from distill_assets.core.mining import MiningRules, is_near_identical
-from distill_assets.core.splits import query_shingles
-from distill_assets.core.words import has_unspaced_script, words, words_and_signs
+from distill_assets.evaluation.metrics import evaluate_run, mean_of
+from distill_assets.evaluation.splits import query_shingles
+from distill_assets.retrieval.bm25 import LexicalCache
+from distill_assets.retrieval.mining import MiningRules, is_near_identical
+from distill_assets.retrieval.words import has_unspaced_script, words, words_and_signs
 from distill_assets.sources.beir import BeirSource
-from distill_assets.storage.lexical import LexicalCache
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 # Letters, marks, digits and signs that are cut by different rules, beside whatever else there is.

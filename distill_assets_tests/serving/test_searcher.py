@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from distill_assets.assets.release import HISTORY_SCHEMA
-from distill_assets.core.errors import PromotionError, SourceError
 from distill_assets.definitions import build_definitions
-from distill_assets.search import search
+from distill_assets.errors import PromotionError, SourceError
+from distill_assets.serving.searcher import search
 from distill_assets_tests.conftest import make_project, write_beir
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distill_assets.core.errors import SettingsError, UnknownRecipeError
-from distill_assets.core.recipes import BUILT_IN_RECIPES
-from distill_assets.settings import FULL, QUICK, Settings, load_settings
+from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.settings.values import FULL, QUICK, Settings, load_settings
+from distill_assets.training.recipes import BUILT_IN_RECIPES
 
 
 @pytest.fixture(autouse=True)

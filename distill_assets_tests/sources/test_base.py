@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import DistillError, SourceError, UnknownBatchError, UnknownJudgementError
-from distill_assets.core.records import Collection, Document, Qrel, Query, assign_split
+from distill_assets.errors import DistillError, SourceError, UnknownBatchError, UnknownJudgementError
+from distill_assets.records import Collection, Document, Qrel, Query, assign_split
 from distill_assets.sources.base import check_collection, read_settled, require_batch_name, require_known_batch
 
 DOCUMENTS = [Document("d1", "", "one"), Document("d2", "", "two")]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from distill_assets.core.errors import MalformedRecordError, SourceError, UnknownBatchError, UnknownJudgementError
-from distill_assets.core.records import Document, Qrel, assign_split
+from distill_assets.errors import MalformedRecordError, SourceError, UnknownBatchError, UnknownJudgementError
+from distill_assets.records import Document, Qrel, assign_split
 from distill_assets.sources.base import check_collection, read_settled
 from distill_assets.sources.beir import BeirSource, given_splits
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distill_assets.core.errors import SourceError, UnknownBatchError
-from distill_assets.core.records import Collection, assign_split, fingerprint
+from distill_assets.errors import SourceError, UnknownBatchError
+from distill_assets.records import Collection, assign_split, fingerprint
 from distill_assets.sources.python_api import PythonApiSource
 
 PACKAGE = "distill_fake_package"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_assets.core.errors import DistillError, ModelError, WarehouseError
+from distill_assets.errors import DistillError, ModelError, WarehouseError
 from distill_assets.storage.checkpoints import CheckpointStore, fingerprint_folder
 
 

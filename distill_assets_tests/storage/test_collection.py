@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.records import SPLITS, Document, Query, Split, hash_text
+from distill_assets.records import SPLITS, Document, Query, Split, hash_text
 from distill_assets.storage.collection import VERSIONED, Collection, changed_documents
 from distill_assets.storage.tables import TABLES, conform
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill_assets.core.errors import NonFiniteError, ShapeError, WarehouseError
-from distill_assets.core.records import hash_text
+from distill_assets.errors import NonFiniteError, ShapeError, WarehouseError
+from distill_assets.records import hash_text
 from distill_assets.storage.embeddings import EmbeddingStore
 
 A, B, C, D = (hash_text(letter) for letter in "abcd")
@@ -133,7 +133,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from distill_assets.core.records import hash_text
+from distill_assets.records import hash_text
 from distill_assets.storage.embeddings import EmbeddingStore
 store = EmbeddingStore(Path(sys.argv[1]))
 print("ready", flush=True)

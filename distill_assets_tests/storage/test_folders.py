@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distill_assets.core.errors import WarehouseError
+from distill_assets.errors import WarehouseError
 from distill_assets.storage.checkpoints import CheckpointStore
 from distill_assets.storage.folders import read_json_object
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import WarehouseError
-from distill_assets.core.records import hash_text
+from distill_assets.errors import WarehouseError
+from distill_assets.records import hash_text
 from distill_assets.storage.missing_pairs import WantedPairs, find_missing, read_query_texts
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import SliceWrite, Warehouse

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from distill_assets.core.errors import NonFiniteError, WarehouseError
+from distill_assets.errors import NonFiniteError, WarehouseError
 from distill_assets.storage.missing_pairs import WantedPairs, find_missing
 from distill_assets.storage.pair_scores import JoinRule, PairScoreStore, Part
 from distill_assets.storage.warehouse import Warehouse

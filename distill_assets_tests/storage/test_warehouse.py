@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from distill_assets.assets.release import HISTORY_SCHEMA
-from distill_assets.core.errors import (
+from distill_assets.errors import (
     EmptyFrameError,
     InputsMovedError,
     MissingPartitionError,

@@ -10,10 +10,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from distill_assets.core.batches import StudentSteps, TeacherSteps, TokenCache
-from distill_assets.core.encoders import load_student
-from distill_assets.core.groups import TrainingGroup
-from distill_assets.core.recipes import Recipe
+from distill_assets.models.encoders import load_student
+from distill_assets.training.batches import StudentSteps, TeacherSteps, TokenCache
+from distill_assets.training.lists import TrainingGroup
+from distill_assets.training.recipes import Recipe
 
 TEXTS = ["sum", "sort the array along one axis", "merge every value of the frame", "clip", "rank the series"]
 

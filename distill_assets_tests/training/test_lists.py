@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import MissingPartitionError, TrainingError
-from distill_assets.core.groups import (
-    DevGroup,
+from distill_assets.errors import MissingPartitionError, TrainingError
+from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg
+from distill_assets.records import Query
+from distill_assets.training.lists import (
     Epochs,
     Labels,
     TrainingGroup,
@@ -21,9 +22,7 @@ from distill_assets.core.groups import (
     pairs_of,
     per_group,
 )
-from distill_assets.core.metrics import rerank_ndcg
-from distill_assets.core.recipes import Recipe, TeacherRecipe
-from distill_assets.core.records import Query
+from distill_assets.training.recipes import Recipe, TeacherRecipe
 
 DOC_IDS = [f"d{i:02d}" for i in range(40)]
 QUERIES = [Query(f"q{i}", f"query {i}", "train") for i in range(6)]

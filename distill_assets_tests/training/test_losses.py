@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from distill_assets.core.errors import NonFiniteError, ShapeError, TrainingError
-from distill_assets.core.losses import (
+from distill_assets.errors import NonFiniteError, ShapeError, TrainingError
+from distill_assets.training.losses import (
     TeacherStatistics,
     adr_mse,
     info_nce,

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill_assets.core.batches import StudentSteps
-from distill_assets.core.encoders import load_student, load_teacher
-from distill_assets.core.errors import ShapeError
-from distill_assets.core.groups import TrainingGroup
-from distill_assets.core.losses import TeacherStatistics
-from distill_assets.core.objectives import StudentLoss, TeacherLoss
-from distill_assets.core.recipes import Recipe
+from distill_assets.errors import ShapeError
+from distill_assets.models.encoders import load_student, load_teacher
+from distill_assets.training.batches import StudentSteps
+from distill_assets.training.lists import TrainingGroup
+from distill_assets.training.losses import TeacherStatistics
+from distill_assets.training.objectives import StudentLoss, TeacherLoss
+from distill_assets.training.recipes import Recipe
 
 
 class Vectors(nn.Module):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import SettingsError, UnknownRecipeError
-from distill_assets.core.recipes import (
+from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.records import RESERVED_SYSTEMS
+from distill_assets.training.recipes import (
     BUILT_IN_RECIPES,
-    RESERVED_SYSTEMS,
     Recipe,
     TeacherRecipe,
     find_recipe,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_assets.core.saves import keep_saves_of, mark_whole, newest_save
+from distill_assets.training.saves import keep_saves_of, mark_whole, newest_save
 
 FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
 

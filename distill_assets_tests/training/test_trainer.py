@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import TrainerState
 
-from distill_assets.core import training
-from distill_assets.core.encoders import grow_cross_encoder, load_student, load_teacher
-from distill_assets.core.errors import TrainingError
-from distill_assets.core.groups import DevGroup, Epochs, TrainingGroup
-from distill_assets.core.recipes import Recipe, TeacherRecipe
-from distill_assets.core.training import TrainingReport, TrainingRun, train_student, train_teacher
+from distill_assets.errors import TrainingError
+from distill_assets.evaluation.metrics import DevGroup
+from distill_assets.models.encoders import grow_cross_encoder, load_student, load_teacher
+from distill_assets.training import trainer
+from distill_assets.training.lists import Epochs, TrainingGroup
+from distill_assets.training.recipes import Recipe, TeacherRecipe
+from distill_assets.training.trainer import TrainingReport, TrainingRun, train_student, train_teacher
 from distill_assets_tests.conftest import ACTIONS, TOPICS
 
 RECIPE = Recipe(
@@ -99,7 +100,7 @@ class ScriptedDev:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "ScriptedDev":
         """Replace the evaluator's call, and know the one of step 0."""
-        save_start = training.StepTrainer.save_start
+        save_start = trainer.StepTrainer.save_start
 
         def save(trainer: Any) -> Path:
             self.is_start = True
@@ -108,8 +109,8 @@ class ScriptedDev:
             finally:
                 self.is_start = False
 
-        monkeypatch.setattr(training.StepTrainer, "save_start", save)
-        monkeypatch.setattr(training.DevEvaluator, "__call__", lambda *args, **kwargs: self(*args, **kwargs))
+        monkeypatch.setattr(trainer.StepTrainer, "save_start", save)
+        monkeypatch.setattr(trainer.DevEvaluator, "__call__", lambda *args, **kwargs: self(*args, **kwargs))
         return self
 
 
@@ -196,7 +197,7 @@ def test_the_best_dev_step_of_an_adapter_is_kept(
     kind: str, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stock trainers cannot load what they saved of a model with adapters: they log it and go on with the last step."""
-    from distill_assets.core.adapters import add_adapter
+    from distill_assets.models.adapters import add_adapter
 
     dev = ScriptedDev([0.9, 0.1]).install(monkeypatch)
     if kind == "student":
@@ -322,9 +323,9 @@ def test_a_kill_in_the_middle_of_a_save_costs_the_steps_since_the_one_before(
     Saves at 4, 8 and 12; killed while the file is written for step 8: half of it is there, and nothing that comes after it.
     """
     method = {
-        "trained.safetensors": (training.StepTrainer, "_save"),
-        "optimizer.pt": (training.StepTrainer, "_save_optimizer_and_scheduler"),
-        "rng_state.pth": (training.StepTrainer, "_save_rng_state"),
+        "trained.safetensors": (trainer.StepTrainer, "_save"),
+        "optimizer.pt": (trainer.StepTrainer, "_save_optimizer_and_scheduler"),
+        "rng_state.pth": (trainer.StepTrainer, "_save_rng_state"),
         "trainer_state.json": (TrainerState, "save_to_json"),
     }[written_last]
     with monkeypatch.context() as patch:
@@ -410,12 +411,12 @@ def test_two_visible_gpus_train_every_step(
     """The trainer takes as many items at once as there are GPUs: every second step was dropped, and the report looked the same."""
     expected, _ = student(tiny_encoder, GROUPS, run)
 
-    class TwoGpus(training.TrainingArguments):
+    class TwoGpus(trainer.TrainingArguments):
         def __post_init__(self) -> None:
             super().__post_init__()
             self._n_gpu = 2
 
-    monkeypatch.setattr(training, "TrainingArguments", TwoGpus)
+    monkeypatch.setattr(trainer, "TrainingArguments", TwoGpus)
     model, report = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder.with_name("two")))
     assert report.num_steps == 12
     assert same(weights(model), weights(expected))
@@ -424,7 +425,7 @@ def test_two_visible_gpus_train_every_step(
 def test_two_steps_in_one_are_refused() -> None:
     """The second one would be dropped: a run on half of the data looks like a run on all."""
     with pytest.raises(TrainingError, match="2 planned steps came as one, expected 1"):
-        training._the_step([{}, {}])
+        trainer._the_step([{}, {}])
 
 
 def test_the_report_says_which_queries_were_left_out(tiny_encoder: Path, run: TrainingRun) -> None:
@@ -441,7 +442,7 @@ def test_a_loss_that_is_not_finite_is_refused(
     """The trainer replaces NaN losses by the average of the others in its log: the curve looks fine, the model is noise."""
     ScriptedDev([0.5, 0.5]).install(monkeypatch)
     target = "margin_mse" if kind == "student" else "listwise_softmax"
-    monkeypatch.setattr(f"distill_assets.core.losses.{target}", lambda scores, *logits: scores.sum() * float("nan"))
+    monkeypatch.setattr(f"distill_assets.training.losses.{target}", lambda scores, *logits: scores.sum() * float("nan"))
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
         if kind == "student":
             student(tiny_encoder, GROUPS, run)
@@ -496,17 +497,17 @@ def test_groups_that_share_their_positive(tiny_encoder: Path, run: TrainingRun) 
 
 def test_every_group_is_seen_once_an_epoch(tiny_encoder: Path) -> None:
     """A sampler that drops or repeats groups trains another set than the report counts."""
-    steps = training.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=3)
+    steps = trainer.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=3)
     assert [len(step) for step in steps] == [8] * 8
     assert sorted(g.query_id for step in steps[:6] for g in step) == sorted(g.query_id for g in GROUPS)
     assert sorted(g.query_id for step in steps[6:] for g in step) == sorted(g.query_id for g in GROUPS[:16])
-    assert steps == training.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=3)
-    assert steps != training.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=4)
+    assert steps == trainer.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=3)
+    assert steps != trainer.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=4)
 
 
 def test_warm_up_is_a_share_of_the_steps(run: TrainingRun) -> None:
     """Read as a number of steps, 0.1 is no warm-up at all: AdamW's first steps at full rate undo what the encoder knows."""
-    assert training._arguments(run, RECIPE, 200).get_warmup_steps(200) == 20
+    assert trainer._arguments(run, RECIPE, 200).get_warmup_steps(200) == 20
 
 
 def test_a_learned_scale_moves_is_reported_and_survives_a_kill(
@@ -548,7 +549,7 @@ def test_every_list_loss_teaches_the_order_of_the_teacher(loss: str, tiny_encode
     recipe = replace(RECIPE, loss=loss, teacher_logits="standardised", margin_scale=5.0, epochs=4)
     dev = [DevGroup(g.query_id, g.query, g.documents, (0, 1, 0)) for g in GROUPS]
     model = load_student(tiny_encoder, device="cpu")
-    before = training.search_dev(model, dev)
+    before = trainer.search_dev(model, dev)
     report = train_student(model, Epochs([groups] * 4), dev, recipe, run)
     assert report.best_dev_ndcg_at_10 > before + 0.05
 
@@ -562,7 +563,7 @@ def test_dev_evaluation_of_a_teacher_by_hand(tiny_encoder: Path) -> None:
         scores = teacher.predict([(group.query, d) for d in group.documents], show_progress_bar=False).tolist()
         rank = sorted(scores, reverse=True).index(scores[group.relevances.index(1)]) + 1
         found.append(1 / math.log2(1 + rank))
-    assert training._rerank_dev(teacher, groups) == pytest.approx(sum(found) / 2)
+    assert trainer._rerank_dev(teacher, groups) == pytest.approx(sum(found) / 2)
 
 
 def test_dev_evaluation_of_a_student_searches_all_candidates_and_what_was_missed(tiny_encoder: Path) -> None:
@@ -575,6 +576,6 @@ def test_dev_evaluation_of_a_student_searches_all_candidates_and_what_was_missed
         DevGroup("b", "sort", ("sum", "sort"), (0, 1)),
     ]
     model = load_student(tiny_encoder, device="cpu")
-    assert training.search_dev(model, groups) == pytest.approx(1.0)
+    assert trainer.search_dev(model, groups) == pytest.approx(1.0)
     hidden = [replace(groups[0], query="sum"), groups[1]]  # its own text comes before the one that is relevant
-    assert 0.5 < training.search_dev(model, hidden) < 0.9
+    assert 0.5 < trainer.search_dev(model, hidden) < 0.9

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill_assets.core.errors import ModelError
+from distill_assets.errors import ModelError
 
 # Encoders of these types share names and arithmetic; whether a model really does is tested on pairs before it is used.
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")

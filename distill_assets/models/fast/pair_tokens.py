@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.core.errors import ModelError
+from distill_assets.errors import ModelError
 
 # Characters and tokens of texts that stay tokenised between two windows; about 100 MB of memory at the most.
 _CACHE_COST = 64 * 2**20

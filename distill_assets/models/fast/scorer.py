@@ -22,10 +22,10 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill_assets.core.encoders import CrossEncoderScorer, has_fast_bf16
-from distill_assets.core.errors import ModelError
-from distill_assets.core.packed_encoder import PackedEncoder, Precision, runs_of, split_runs
-from distill_assets.core.pair_tokens import PackedPairs, PairTokenizer
+from distill_assets.errors import ModelError
+from distill_assets.models.encoders import CrossEncoderScorer, has_fast_bf16
+from distill_assets.models.fast.packed_encoder import PackedEncoder, Precision, runs_of, split_runs
+from distill_assets.models.fast.pair_tokens import PackedPairs, PairTokenizer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class PredictScorer(CrossEncoderScorer):
 
 
 class FastScorer:
-    """Scores pairs with a loaded cross-encoder; a `core.scoring.PairScorer`.
+    """Scores pairs with a loaded cross-encoder; a `models.scoring.PairScorer`.
 
     Args:
         model: a cross-encoder with one output; it is turned to fp32 in place.

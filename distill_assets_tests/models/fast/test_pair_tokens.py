@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_assets.core.errors import ModelError
-from distill_assets.core.pair_tokens import PairTokenizer, truncate_longest_first
+from distill_assets.errors import ModelError
+from distill_assets.models.fast.pair_tokens import PairTokenizer, truncate_longest_first
 from distill_assets_tests.layouts import LAYOUTS
 
 WORDS = [

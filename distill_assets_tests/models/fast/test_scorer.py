@@ -10,9 +10,9 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distill_assets.core.encoders import CrossEncoderScorer, grow_cross_encoder, has_fast_bf16
-from distill_assets.core.errors import ModelError
-from distill_assets.core.fast_scoring import (
+from distill_assets.errors import ModelError
+from distill_assets.models.encoders import CrossEncoderScorer, grow_cross_encoder, has_fast_bf16
+from distill_assets.models.fast.scorer import (
     FastScorer,
     cut_by_tokens,
     open_scorer,

@@ -1,0 +1,1 @@
+"""Metrics of rankings, significance, comparison of systems, and the gate."""

@@ -1,0 +1,1 @@
+"""What happens without a click: jobs, conditions, sensors, retraining, lost runs, alerts."""

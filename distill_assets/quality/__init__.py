@@ -1,0 +1,1 @@
+"""Checks of data, scores and models: each gives a verdict with figures and samples."""

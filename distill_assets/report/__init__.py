@@ -1,0 +1,1 @@
+"""The report: what is stored, as charts, tables and one page."""

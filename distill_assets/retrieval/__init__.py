@@ -1,0 +1,1 @@
+"""Words, BM25, dense search, fusion of rankings, and hard negatives from them."""

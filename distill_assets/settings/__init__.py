@@ -1,0 +1,1 @@
+"""Every setting with its default and meaning, from file, environment and flags."""

@@ -1,0 +1,1 @@
+"""Recipes, losses, training lists, and the trainer that saves and resumes."""
