@@ -17,7 +17,7 @@ from distill_assets.orchestration.stages import Status, status_of
 from distill_assets.quality.verdicts import Verdict
 from distill_assets_tests.conftest import make_project, write_beir
 
-DOCS = Path(__file__).parents[1] / "docs" / "checks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "checks.md"
 
 
 @pytest.fixture

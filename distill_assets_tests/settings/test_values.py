@@ -322,7 +322,7 @@ def test_the_teacher_recipe_is_the_settings_one() -> None:
 
 def test_the_example_file_of_the_repository_is_valid() -> None:
     """The first file that a user edits must load as it is."""
-    path = Path(__file__).parents[1] / "distill.toml"
+    path = Path(__file__).parents[2] / "distill.toml"
     if not path.is_file():
         pytest.skip("installed without the repository")
     assert load_settings(path).collection == "python_api"
@@ -346,6 +346,6 @@ def test_the_demos_values_are_the_demos(elsewhere: Path, monkeypatch: pytest.Mon
 
 def test_no_limit_that_nobody_asked_for() -> None:
     """A collection of one's own is read as far as the models can, trained on as a whole and measured on every query."""
-    settings = load_settings(Path(__file__).parents[1] / "distill.toml", collection="beir:somewhere")
+    settings = load_settings(Path(__file__).parents[2] / "distill.toml", collection="beir:somewhere")
     names = ("student_max_length", "train_queries", "dev_queries", "test_queries", "teacher_queries", "student_epochs")
     assert {name: getattr(settings, name) for name in names} == dict.fromkeys(names)
