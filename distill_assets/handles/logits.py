@@ -62,18 +62,15 @@ class Teacher:
     fingerprint: str
     members: tuple[Member, ...]
     trained_on: tuple[frozenset[str], ...] = (frozenset(),)
-    former_id: str | None = None
 
     def rule(self, text_of: dict[str, str]) -> JoinRule:
         """How the members are joined for these queries (query_hash -> text)."""
         parts = tuple(Part(member.scorer_id, member.weight, member.fold) for member in self.members)
         if len(self.trained_on) == 1:
-            return JoinRule(parts, None, self.former_id)
+            return JoinRule(parts)
         shares = shares_of(list(text_of.values()), self.trained_on)
         columns = {f"share_{fold}": pa.array(shares[:, fold]) for fold in range(len(self.trained_on))}
-        return JoinRule(
-            parts, pa.table({"query_hash": pa.array(list(text_of), pa.string()), **columns}), self.former_id
-        )
+        return JoinRule(parts, pa.table({"query_hash": pa.array(list(text_of), pa.string()), **columns}))
 
     def wanted_of(self, member: Member, wanted: WantedPairs, rule: JoinRule) -> WantedPairs:
         """The pairs that a member has to score: those of the queries that its fold may score."""
@@ -97,16 +94,15 @@ class Logits:
     def teacher(self, path: Path) -> Teacher:
         """The members of the teacher at `path`. Opens a model only where its folder does not say how it scores."""
         folders, content = fold_folders(path), fingerprint_model(path)
-        former = self._former_id(content)
         if not folders:
-            return Teacher(content, tuple(self._members(path, 0, 1.0)), former_id=former)
+            return Teacher(content, tuple(self._members(path, 0, 1.0)))
         scales = read_json(path / FOLDS_FILE)["scales"]
         members = [
             member
             for fold, (folder, scale) in enumerate(zip(folders, scales, strict=True))
             for member in self._members(folder, fold, scale)
         ]
-        return Teacher(content, tuple(members), tuple(read_trained_on(folder) for folder in folders), former)
+        return Teacher(content, tuple(members), tuple(read_trained_on(folder) for folder in folders))
 
     def score(self, teacher: Teacher, wanted: WantedPairs, say: Say = logger.info) -> tuple[pa.Table, int]:
         """The rows of `wanted` with `teacher_logit`, and how many forward passes of a cross-encoder that took.
@@ -117,10 +113,11 @@ class Logits:
         text_of = read_query_texts(self.places.warehouse, wanted) if len(teacher.trained_on) > 1 else {}
         rule, num_scored = teacher.rule(text_of), 0
         for member in teacher.members:
-            known = [member.scorer_id, *([teacher.former_id] if teacher.former_id else [])]
             with (
                 _alone(self.places.folder / f".scoring-{member.scorer_id}.lock", say),
-                find_missing(self.places.warehouse, known, teacher.wanted_of(member, wanted, rule)) as missing,
+                find_missing(
+                    self.places.warehouse, member.scorer_id, teacher.wanted_of(member, wanted, rule)
+                ) as missing,
             ):
                 if missing.num_pairs:
                     self._score_missing(teacher, member, missing, say)
@@ -212,13 +209,6 @@ class Logits:
         if self.models.scoring_precision == "fp32":
             return "fp32"
         return used_precision(self.way(path), self.models.scoring_precision)
-
-    def _former_id(self, teacher_fingerprint: str) -> str | None:
-        """Key of what an older version stored of this teacher, at today's length and precision."""
-        rows = self.places.warehouse.read("former_scores").to_pylist()
-        wanted = (teacher_fingerprint, self.settings.teacher_max_length, self.models.scoring_precision)
-        found = [r["scorer_id"] for r in rows if (r["teacher_fingerprint"], r["max_length"], r["precision"]) == wanted]
-        return found[0] if found else None
 
     def _score_missing(self, teacher: Teacher, member: Member, missing: MissingPairs, say: Say) -> None:
         settings, started, scorer = self.settings, time.perf_counter(), member.open()

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distill_assets.assets import ASSETS, former
+from distill_assets.assets import ASSETS
 from distill_assets.assets.line import Asset, By
 from distill_assets.assets.reads import Moment
 from distill_assets.errors import MissingPartitionError
 from distill_assets.handles.project import Project
-from distill_assets.storage.warehouse import SliceInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +74,9 @@ def status_of(project: Project, name: str, partition: str = "") -> Status:
     moment = Moment(project, state, partition)
     try:
         now = asset.versions(asset.reads.versions(moment))
-        then = info.inputs if info.inputs is not None else _adopt(moment, asset, info, now)
     except MissingPartitionError as error:
         return Status("blocked", (str(error),))
+    then = info.inputs
     if then is None:
         return Status("stale", ("an older version of this package made it",))
     changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
@@ -85,16 +84,6 @@ def status_of(project: Project, name: str, partition: str = "") -> Status:
     if not changed:
         return Status("fresh")
     return Status("aged" if set(changed) <= set(asset.reads.as_of_making) else "stale", reasons)
-
-
-def _adopt(moment: Moment, asset: Asset, info: SliceInfo, now: dict[str, str]) -> dict[str, str] | None:
-    """What a slice of an older version was made from, written down in today's words; None where that cannot be said."""
-    if asset.name == "hard_negatives":
-        former.keep_scores(moment)
-    if asset.name != "teacher_checkpoint" or not former.is_current(moment, info):
-        return None
-    moment.project.places.warehouse.describe_slice(asset.table, info.slice_key, now)
-    return now
 
 
 def due(project: Project, asset: str, partition: str) -> bool:

@@ -6,7 +6,7 @@ is a merge of the two, so memory holds one window of pairs and the texts of the 
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,14 +107,14 @@ class MissingPairs:
 
 
 @contextmanager
-def find_missing(warehouse: Warehouse, scorer_ids: Sequence[str], wanted: WantedPairs) -> Iterator[MissingPairs]:
-    """The distinct pairs of `wanted` that none of these scorers has scored; the warehouse is not held while they are read."""
+def find_missing(warehouse: Warehouse, scorer_id: str, wanted: WantedPairs) -> Iterator[MissingPairs]:
+    """The distinct pairs of `wanted` that this scorer has not scored; the warehouse is not held while they are read."""
     with _spool(warehouse.path.parent) as pairs, _spool(warehouse.path.parent) as documents:
         with warehouse.reading() as connection, memory_limit(connection, MEMORY_LIMIT_MB):
             for name, table in wanted.tables.items():
                 connection.register(name, table)
             sql = _MISSING.format(wanted=wanted.sql)
-            connection.execute(sql, bind(sql, {**wanted.parameters, "scorer_ids": list(scorer_ids)}))
+            connection.execute(sql, bind(sql, {**wanted.parameters, "scorer_id": scorer_id}))
             num_pairs = _write(connection, "SELECT doc_hash, query_hash FROM missing ORDER BY ALL", pairs)
             for sql in _CHOOSE_DOCUMENTS:
                 connection.execute(sql)
@@ -139,8 +139,7 @@ def read_query_texts(warehouse: Warehouse, wanted: WantedPairs) -> dict[str, str
 _MISSING = """
     CREATE OR REPLACE TEMP TABLE missing AS
     SELECT DISTINCT query_hash, doc_hash FROM ({wanted}) AS wanted
-    ANTI JOIN (SELECT query_hash, doc_hash FROM pair_scores WHERE scorer_id IN (SELECT unnest($scorer_ids::VARCHAR[]))) AS stored
-        USING (query_hash, doc_hash)
+    ANTI JOIN (SELECT query_hash, doc_hash FROM pair_scores WHERE scorer_id = $scorer_id) AS stored USING (query_hash, doc_hash)
 """
 # One statement each: as parts of one, ten million pairs do not fit within the limit.
 _CHOOSE_DOCUMENTS = (

@@ -36,12 +36,10 @@ class JoinRule:
         parts: every member.
         shares: `query_hash, share_0, share_1, ...`: 1 / n for each of the n folds that may score the query, else 0. None where
             there is one fold.
-        former_id: key of the whole teacher's logits as an older version stored them; such a logit stands where there is one.
     """
 
     parts: tuple[Part, ...]
     shares: pa.Table | None = None
-    former_id: str | None = None
 
     @property
     def num_folds(self) -> int:
@@ -124,10 +122,6 @@ def _join_sql(rule: JoinRule, wanted: WantedPairs) -> tuple[str, dict[str, objec
             score if rule.shares is None else f"CASE WHEN share_{fold} = 0 THEN 0 ELSE share_{fold} * ({score}) END"
         )
     logit = " + ".join(folds)
-    if rule.former_id is not None:
-        parameters["former"] = rule.former_id
-        joins.append(_JOIN.format(name="former"))
-        logit = f"coalesce(former.teacher_logit, {logit})"
     if rule.shares is not None:
         joins.append("LEFT JOIN shares USING (query_hash)")
     sql = f"""

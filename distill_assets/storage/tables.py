@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
-# primary key off `pair_scores`; 4 `rankings`, `former_scores`, `slices.inputs_json` and the champion's columns; 5 `answers_found`.
+# primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`.
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
 SCHEMA_VERSION: int = 5
@@ -313,17 +313,6 @@ TABLES: dict[str, TableSpec] = {
         key_columns=("scorer_id", "query_hash", "doc_hash"),
         mode="append",
         # No primary key: its index makes a million pairs 107 MB instead of 24 and is held in memory; `commit` keeps them unique.
-    ),
-    "former_scores": TableSpec(
-        asset="teacher_scores",
-        columns={
-            "teacher_fingerprint": _text("Content of the teacher."),
-            "max_length": _integer("Tokens of a pair that the teacher read."),
-            "precision": _text("Precision of its matrix products."),
-            "scorer_id": _text("The key of the whole teacher's logits in `pair_scores` of schema 3."),
-        },
-        key_columns=("teacher_fingerprint", "max_length", "precision"),
-        mode="append",
     ),
     "quarantine": TableSpec(
         asset="corpus",

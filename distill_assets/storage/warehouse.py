@@ -193,14 +193,6 @@ class Warehouse:
                 told = SliceWrite(table=table, rows=rows, inputs=inputs, data_version=data_version)
                 _record_slice(connection, told, rows.num_rows)
 
-    def describe_slice(self, table: str, slice_key: str, inputs: Mapping[str, str]) -> None:
-        """Say what a slice was made from, in today's words, where an older version wrote it. The rows stay as they are."""
-        with self.transaction() as connection:
-            connection.execute(
-                "UPDATE slices SET inputs_json = ?, input_fingerprint = ? WHERE table_name = ? AND slice_key = ?",
-                [_as_json(inputs), fingerprint(_as_json(inputs)), table, slice_key],
-            )
-
     def drop_slice(self, table: str, slice_key: str) -> None:
         """Delete one slice and the record that it was materialised. Nothing happens when it is not there."""
         spec = _require_mode(table, "slices")

@@ -272,31 +272,6 @@ def test_a_member_of_two_teachers_is_not_paid_twice(folder: Path, wanted: Wanted
     assert list(again.scorers) == ["1.0"]
 
 
-def test_logits_of_an_older_version_stand(folder: Path, wanted: WantedPairs) -> None:
-    """They cost hours and have no members. At another length or precision they are of another teacher and must not stand."""
-    path, logits = save_folds(folder), open_logits(folder)
-    former = {
-        "teacher_fingerprint": logits.teacher(path).fingerprint,
-        "max_length": 128,
-        "precision": "fp32",
-        "scorer_id": "whole",
-    }
-    logits.places.warehouse.append("former_scores", pa.Table.from_pylist([former]))
-    known = {
-        "query_hash": [hash_text(QUERIES[0])] * 6,
-        "doc_hash": [hash_text(d) for d in DOCUMENTS],
-        "teacher_logit": [99.0] * 6,
-    }
-    logits.places.pair_scores.commit("whole", pa.table(known))
-    found, num_scored = score(logits, path, wanted)
-    assert found[:6] == [99.0] * 6 and found[6] == pytest.approx(3 * (7 - 0.9) + 4 * 0.09)
-    assert num_scored == len(logits.paid) == (4 + 4) * 6 - 6
-    assert QUERIES[0] not in {query for query, _ in logits.paid}
-    shorter = open_logits(folder, teacher_max_length=64)
-    found, num_scored = score(shorter, path, wanted)
-    assert num_scored == 48 and found[0] == pytest.approx(5 * 5.1 + 4 * 0.09)
-
-
 def test_texts_are_answered_in_the_order_asked(folder: Path) -> None:
     """Sorted answers beside unsorted texts give each document another document's logit; a pair asked twice is paid once."""
     logits = open_logits(folder)

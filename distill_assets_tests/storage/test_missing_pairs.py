@@ -62,10 +62,8 @@ def test_what_is_missing_comes_once_with_its_own_texts(
     key = hash_text(repr((pairs, known, size)))
     if known:
         scored = hashed(known).append_column("teacher_logit", pa.array([1.0] * len(known), pa.float32()))
-        half = len(known) // 2  # as a member that goes on after what an older version stored
-        store.commit(f"former {key}", scored.slice(0, half))
-        store.commit(key, scored.slice(half))
-    with find_missing(store.warehouse, [key, f"former {key}"], wanted(pairs)) as missing:
+        store.commit(key, scored)
+    with find_missing(store.warehouse, key, wanted(pairs)) as missing:
         windows = list(missing.windows(size))
         again = [window.texts for window in missing.windows(size)]
     found = [text for window in windows for text in window.texts]
@@ -82,11 +80,11 @@ def test_what_is_missing_comes_once_with_its_own_texts(
 def test_what_is_left_after_a_kill_is_the_end_of_the_same_order(store: PairScoreStore) -> None:
     """Windows in another order after a kill hold other pairs together, and rounding then gives other logits."""
     pairs = [(q, content(t, x)) for _, q in QUERIES for _, t, x in DOCUMENTS]
-    with find_missing(store.warehouse, ["killed"], wanted(pairs)) as missing:
+    with find_missing(store.warehouse, "killed", wanted(pairs)) as missing:
         first, *rest = [(w.query_hashes, w.doc_hashes) for w in missing.windows(5)]
     hashes = {"query_hash": first[0], "doc_hash": first[1], "teacher_logit": [0.5] * 5}
     store.commit("killed", pa.table(hashes))
-    with find_missing(store.warehouse, ["killed"], wanted(pairs)) as missing:
+    with find_missing(store.warehouse, "killed", wanted(pairs)) as missing:
         assert [(w.query_hashes, w.doc_hashes) for w in missing.windows(5)] == rest
 
 
@@ -94,7 +92,7 @@ def test_a_pair_without_a_text_is_named(store: PairScoreStore) -> None:
     """A hash without a text would be scored as an empty text, plausibly."""
     for pair, table in ((("query 1", "unheard of"), "corpus"), (("unheard of", "text 1 ünï"), "queries")):
         with (
-            find_missing(store.warehouse, ["t"], wanted([pair])) as missing,
+            find_missing(store.warehouse, "t", wanted([pair])) as missing,
             pytest.raises(WarehouseError, match=f"{table}: no text with the hash"),
         ):
             list(missing.windows(4))
@@ -102,7 +100,7 @@ def test_a_pair_without_a_text_is_named(store: PairScoreStore) -> None:
 
 def test_the_warehouse_is_free_while_windows_are_read(store: PairScoreStore) -> None:
     """A teacher reads for hours: a connection held open that long locks every other process out."""
-    with find_missing(store.warehouse, ["t"], wanted([("query 1", "text 1 ünï")])):
+    with find_missing(store.warehouse, "t", wanted([("query 1", "text 1 ünï")])):
         files = [Path(f"/proc/self/fd/{fd.name}").resolve() for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
         assert store.warehouse.path.resolve() not in files
 
@@ -111,7 +109,7 @@ def test_pairs_of_chosen_queries_and_the_texts_of_queries(store: PairScoreStore)
     """A fold that scores a query whose label it saw repeats that label; a text under another's hash chooses the wrong folds."""
     pairs = [(q, content(t, x)) for q in ("query 1", "query 3") for _, t, x in DOCUMENTS[:3]]
     chosen = wanted(pairs).of_queries(pa.table({"query_hash": [hash_text("query 3"), hash_text("query 0")]}))
-    with find_missing(store.warehouse, ["t"], chosen) as missing:
+    with find_missing(store.warehouse, "t", chosen) as missing:
         assert sorted(text for window in missing.windows(2) for text in window.texts) == sorted(pairs[3:])
     assert read_query_texts(store.warehouse, wanted(pairs)) == {hash_text(q): q for q in ("query 1", "query 3")}
     assert read_query_texts(store.warehouse, chosen) == {hash_text("query 3"): "query 3"}
@@ -122,7 +120,7 @@ def test_a_select_of_the_caller_keeps_its_parameters(store: PairScoreStore) -> N
     sql = "SELECT $query AS query_hash, content_hash AS doc_hash FROM corpus WHERE doc_id = $doc_id AND batch = 'a'"
     asked = WantedPairs(sql, {"query": hash_text("query 2"), "doc_id": "d1", "unused": 1})
     with find_missing(
-        store.warehouse, ["t"], asked.of_queries(pa.table({"query_hash": [hash_text("query 2")]}))
+        store.warehouse, "t", asked.of_queries(pa.table({"query_hash": [hash_text("query 2")]}))
     ) as missing:
         assert [window.texts for window in missing.windows(9)] == [[("query 2", content(*DOCUMENTS[1][1:]))]]
     assert read_query_texts(store.warehouse, asked) == {hash_text("query 2"): "query 2"}

@@ -46,7 +46,7 @@ def test_what_is_scored_is_not_missing(store: PairScoreStore) -> None:
     """A pool that grows by one document must cost one forward pass, not the pool again."""
     assert store.commit("t", scored(q1d1=1.5, q1d2=-3.0)) == 2
     for keys, num_missing in ((("q1d2", "q1d1", "q1d3"), 1), (("q1d1", "q1d2"), 0), (("q2d1", "q2d1"), 1)):
-        with find_missing(store.warehouse, ["t"], wanted(*keys)) as missing:
+        with find_missing(store.warehouse, "t", wanted(*keys)) as missing:
             assert missing.num_pairs == num_missing
 
 
@@ -62,7 +62,7 @@ def test_chunks_that_were_committed_survive_a_kill(store: PairScoreStore) -> Non
 def test_another_scorer_shares_nothing(store: PairScoreStore) -> None:
     """Logits of an older teacher under a new one's name would train towards a model that is gone."""
     store.commit("old", scored(q1d1=1.0))
-    with find_missing(store.warehouse, ["new"], wanted("q1d1")) as missing:
+    with find_missing(store.warehouse, "new", wanted("q1d1")) as missing:
         assert missing.num_pairs == 1
     assert store.commit("new", scored(q1d1=9.0)) == 1
     assert logits(store, alone("old"), "q1d1") == [1.0]
@@ -137,16 +137,6 @@ def test_a_teacher_of_many_members_takes_each_of_them_once(store: PairScoreStore
         store.commit(part.scorer_id, scored(q1d1=float(number), q1d2=float(number == 10)))
     shares = pa.table({"query_hash": ["q1"], **{f"share_{part.fold}": [1.0] for part in parts}})
     assert logits(store, JoinRule(parts, shares), "q1d1", "q1d2") == [66.0, 1.0]
-
-
-def test_a_logit_that_an_older_version_stored_stands(store: PairScoreStore) -> None:
-    """Its members were not kept: without the old logit the pair is paid for again, and moves in its last bits."""
-    store.commit("whole", scored(q1d1=7.5, q2d1=4.5))
-    store.commit("a", scored(q1d1=1.0, q1d2=2.0))
-    assert logits(store, JoinRule((Part("a"),), former_id="whole"), "q1d1", "q1d2", "q2d1") == [7.5, 2.0, 4.5]
-    shares = pa.table({"query_hash": ["q1", "q2"], "share_0": [1.0, 0.0], "share_1": [0.0, 1.0]})
-    rule = JoinRule((Part("a"), Part("b", fold=1)), shares, former_id="whole")
-    assert logits(store, rule, "q1d1", "q1d2", "q2d1") == [7.5, 2.0, 4.5]
 
 
 def test_null_hashes_and_wrong_columns_are_refused(store: PairScoreStore) -> None:

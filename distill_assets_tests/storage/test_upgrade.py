@@ -89,7 +89,7 @@ def test_logits_are_kept_under_the_id_of_their_scorer(warehouse: Warehouse) -> N
     store = PairScoreStore(warehouse)
     pairs = {"query_hash": ["q1", "q1", "q1"], "doc_hash": ["d2", "d1", "d3"], "doc_id": ["two", "one", "three"]}
     wanted = WantedPairs.of_table(pa.table(pairs))
-    with find_missing(warehouse, ["teacher"], wanted) as missing:
+    with find_missing(warehouse, "teacher", wanted) as missing:
         assert missing.num_pairs == 1
     new = pa.table({"query_hash": ["q1", "q1"], "doc_hash": ["d3", "d1"], "teacher_logit": [4.0, 7.0]})
     assert store.commit("teacher", new) == 1  # d1 has its logit and keeps it

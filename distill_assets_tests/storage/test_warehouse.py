@@ -240,13 +240,6 @@ def test_a_slice_tells_what_it_was_made_from(warehouse: Warehouse) -> None:
     assert (accepted.inputs, accepted.data_version) == ({"code": "1", "source": "s1"}, "v")
     assert accepted.input_fingerprint
     assert (refused.inputs, refused.input_fingerprint, refused.num_rows) == ({"source": "s1"}, "", 1)
-    with warehouse.transaction() as connection:  # as an older version left it
-        connection.execute("UPDATE slices SET inputs_json = NULL, input_fingerprint = 'old' WHERE slice_key = 'a'")
-    before = warehouse.slice_info("queries", "a")
-    assert before is not None and before.inputs is None
-    warehouse.describe_slice("queries", "a", {"code": "1", "source": "s1"})
-    assert warehouse.slice_info("queries", "a") == accepted
-    assert warehouse.slice_info("queries", "b") == refused
 
 
 def test_an_appended_table_counts_as_made_from_its_inputs(warehouse: Warehouse) -> None:
