@@ -108,7 +108,7 @@ CHECKS: tuple[Check, ...] = (
         name="better_than_baselines",
         asset="teacher_checkpoint",
         is_blocking=False,
-        meaning="The teacher orders dev candidates better than BM25 and than the untouched student.",
+        meaning="The teacher orders dev candidates significantly better than BM25 and than the untouched student.",
         next_step="Not fit to teach: set another teacher, or fine-tune it on more queries, before training on its scores.",
     ),
     Check(

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.fitness import ndcg_on_dev, step_groups
 from distill_assets.assets.inputs import Inputs
 from distill_assets.evaluation.agreement import kendall_tau_b, overlap_at_k
-from distill_assets.evaluation.metrics import QueryMetrics, rerank_metrics
+from distill_assets.evaluation.metrics import QueryMetrics
 from distill_assets.records import TEACHER, UNTOUCHED_STUDENT, Query
 from distill_assets.retrieval.mining import pool_candidates
 from distill_assets.retrieval.rankings import Run, rank
 from distill_assets.storage.collection import Qrels
-from distill_assets.training.lists import pairs_of, per_group
+from distill_assets.training.lists import pairs_of
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def result_rows(
 def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
     """Rows of `teacher_fitness`: nDCG@10 of the teacher, of the untouched student and of every other one; and forward passes.
 
-    All rerank the same dev candidates, those of `assets/fitness.py`. The queries also choose the students' training steps, which
-    favours the students: a teacher that is called fit is so all the more.
+    All rerank the same dev candidates, those of `assets/fitness.py`. The queries also choose the students' training steps, so the
+    students had an advantage on them. A teacher that still wins is really better.
     """
     groups = step_groups(inputs)
     pairs = pairs_of(groups)
@@ -105,9 +105,9 @@ def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
     students = {UNTOUCHED_STUDENT: inputs.student_path} | {n: inputs.checkpoint_path(n) for n in inputs.recipes}
     scores |= {name: inputs.project.vectors.cosines(path, pairs) for name, path in students.items()}
     rows = [
-        {"system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
-        for system, values in scores.items()
-        for query_id, found in rerank_metrics(groups, per_group(groups, values)).items()
+        {"system": system, "query_id": query_id, "ndcg_at_10": found}
+        for system, values in ndcg_on_dev(groups, scores).items()
+        for query_id, found in values.items()
     ]
     return pa.Table.from_pylist(rows, schema=_FITNESS_SCHEMA), num_scored
 

@@ -22,7 +22,8 @@ from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.assets.timing import measure_speeds
 from distill_assets.errors import EvaluationError
-from distill_assets.evaluation.leaderboard import LeaderboardRow, comparison_columns
+from distill_assets.evaluation.comparison import comparison_columns
+from distill_assets.evaluation.leaderboard import LeaderboardRow
 from distill_assets.evaluation.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
 from distill_assets.evaluation.significance import MIN_QUERIES, bootstrap_interval
 from distill_assets.models.catalog import fingerprint_model

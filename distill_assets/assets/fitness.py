@@ -4,14 +4,14 @@ The candidates are those that the teacher reranks on the leaderboard: the pool o
 find is not there, and counts as missed for every system.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill_assets.assets.inputs import Inputs
 from distill_assets.errors import TrainingError
-from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg
-from distill_assets.quality.verdicts import Verdict, judge_against_baselines
+from distill_assets.evaluation.fitness import TeacherFitness, judge_teacher
+from distill_assets.evaluation.metrics import DevGroup, rerank_metrics, values_of
 from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Query
 from distill_assets.training.choosing import choose_queries
 from distill_assets.training.lists import build_dev_groups, pairs_of, per_group
@@ -38,35 +38,33 @@ def step_groups(inputs: Inputs) -> list[DevGroup]:
     return groups
 
 
-def measure_teacher(inputs: Inputs, path: Path) -> dict[str, Any] | None:
-    """Mean nDCG@10 per system and the number of dev queries; None where there is no dev query.
+def ndcg_on_dev(groups: Sequence[DevGroup], scores: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """System -> query_id -> nDCG@10 of ranking the candidates of `groups` by its scores, one for each pair of `pairs_of`."""
+    return {
+        system: values_of(rerank_metrics(groups, per_group(groups, values)), "ndcg_at_10")
+        for system, values in scores.items()
+    }
+
+
+def judge_new_teacher(inputs: Inputs, path: Path) -> TeacherFitness | None:
+    """A teacher against BM25 and the untouched student, before anything is trained; None where there is no dev query.
 
     The pairs go through the store, so the leaderboard does not pay for them again.
     """
     groups = dev_groups(inputs)
+    pairs, logits = pairs_of(groups), inputs.logits_handle
     if not groups:
         return None
-    logits = inputs.logits_handle
-    scores, _ = logits.score_texts(logits.teacher(path), pairs_of(groups), inputs.log.info)
-    cosines = inputs.project.vectors.cosines(inputs.project.models.student_path, pairs_of(groups))
-    means = {
-        TEACHER: rerank_ndcg(groups, per_group(groups, scores)),
-        UNTOUCHED_STUDENT: rerank_ndcg(groups, per_group(groups, cosines)),
-        BM25: rerank_ndcg(groups, _bm25_scores(inputs, groups)),
-    }
-    return {"num_queries": len(groups), "ndcg_at_10": means}
+    scores, _ = logits.score_texts(logits.teacher(path), pairs, inputs.log.info)
+    cosines = inputs.project.vectors.cosines(inputs.project.models.student_path, pairs)
+    systems: dict[str, Any] = {TEACHER: scores, UNTOUCHED_STUDENT: cosines, BM25: _bm25_scores(inputs, groups)}
+    return judge_teacher(ndcg_on_dev(groups, systems))
 
 
-def judge_fitness(measured: dict[str, Any] | None) -> Verdict:
-    """The verdict on what `measure_teacher` returned."""
-    found = measured or {"num_queries": 0, "ndcg_at_10": {}}
-    return judge_against_baselines(found["ndcg_at_10"], found["num_queries"], teacher=TEACHER)
-
-
-def _bm25_scores(inputs: Inputs, groups: Sequence[DevGroup]) -> list[list[float]]:
+def _bm25_scores(inputs: Inputs, groups: Sequence[DevGroup]) -> list[float]:
     found = inputs.retrieval.bm25([Query(group.query_id, group.query, "dev") for group in groups], _BM25_DEPTH)
-    content_of, scores = inputs.documents.content_of, []
+    content_of, scores = inputs.documents.content_of, list[float]()
     for group in groups:
         score_of = {content_of[doc_id]: score for doc_id, score in found[group.query_id]}
-        scores.append([score_of.get(text, 0.0) for text in group.documents])
+        scores += [score_of.get(text, 0.0) for text in group.documents]
     return scores

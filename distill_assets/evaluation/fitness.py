@@ -1,13 +1,18 @@
-"""Whether a teacher is fit to teach: on dev it must be significantly ahead of the untouched student and of every trained one."""
+"""Whether a teacher is fit to teach: on dev it must be significantly ahead of every system that it is compared with.
 
-from collections.abc import Mapping, Sequence
+A new teacher is compared with BM25 and the untouched student (check `better_than_baselines`), after training with every student too.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from distill_assets.evaluation.evidence import Comparison, compare_with_baseline
+from distill_assets.evaluation.comparison import Comparison, compare_with_baseline
 from distill_assets.evaluation.tables import format_p
 from distill_assets.records import TEACHER
+
+_SEED = 2026  # of the sampled sign patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +21,7 @@ class TeacherFitness:
 
     Attributes:
         mean: nDCG@10 of each system on the dev queries, by name; the teacher's is among them.
-        against: per student, student minus teacher, corrected over the students.
+        against: per other system, its value minus the teacher's, corrected over the systems.
     """
 
     mean: Mapping[str, float]
@@ -26,13 +31,13 @@ class TeacherFitness:
 
     @property
     def not_beaten(self) -> list[str]:
-        """Students that the teacher is not significantly ahead of, best first."""
+        """Systems that the teacher is not significantly ahead of, best first."""
         names = [name for name, found in self.against.items() if not found.is_worse(self.alpha)]
         return sorted(names, key=lambda name: (-self.mean[name], name))
 
     @property
     def is_fit(self) -> bool:
-        """Whether the teacher is significantly ahead of every student."""
+        """Whether the teacher is significantly ahead of every other system."""
         return not self.not_beaten
 
     @property
@@ -42,25 +47,25 @@ class TeacherFitness:
 
 
 def judge_teacher(
-    dev: Mapping[str, Mapping[str, float]], students: Sequence[str], *, seed: int, alpha: float = 0.05
+    dev: Mapping[str, Mapping[str, float]], *, seed: int = _SEED, alpha: float = 0.05
 ) -> TeacherFitness | None:
-    """Test the teacher against each student on the same dev queries and candidates.
+    """Test the teacher against each other system on the same dev queries and candidates.
 
     Args:
         dev: system -> query_id -> nDCG@10 of ranking the same candidates; with `TEACHER` among the systems.
-        students: the untouched one, and those trained on the same labels, distilled or not.
         seed: of the sampled sign patterns.
-        alpha: level of the family of all students.
+        alpha: level of the family of all tests.
 
     Returns:
-        None where there is nothing to compare: no teacher, no student, or no dev query.
+        None where there is nothing to compare: no teacher, no other system, or no dev query.
 
     Raises:
         ShapeError: systems were evaluated on different queries.
     """
-    if not dev.get(TEACHER) or not students:
+    others = sorted(set(dev) - {TEACHER})
+    if not dev.get(TEACHER) or not others:
         return None
-    against = compare_with_baseline(dev, TEACHER, students, seed=seed, alpha=alpha)
+    against = compare_with_baseline(dev, TEACHER, others, seed=seed, alpha=alpha)
     mean = {name: float(np.mean(list(dev[name].values()))) for name in (TEACHER, *against)}
     return TeacherFitness(mean=mean, against=against, num_queries=len(dev[TEACHER]), alpha=alpha)
 
@@ -72,8 +77,8 @@ def fitness_sentence(fitness: TeacherFitness) -> str:
     if fitness.is_fit:
         closest = max(fitness.against.values(), key=lambda found: found.p_holm)
         return (
-            f"The teacher is fit to teach: {on}, its nDCG@10 {teacher} is significantly above that of the untouched student and of "
-            f"every trained one (closest: {closest.system} {fitness.mean[closest.system]:.3f}, "
+            f"The teacher is fit to teach: {on}, its nDCG@10 {teacher} is significantly above that of every other system "
+            f"(closest: {closest.system} {fitness.mean[closest.system]:.3f}, "
             f"p {format_p(closest.p_holm)}, Holm)."
         )
     listed = ", ".join(

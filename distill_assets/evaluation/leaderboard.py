@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from distill_assets.evaluation.evidence import columns_of_queries, compare_with_baseline, gap_closed
+from distill_assets.evaluation.comparison import ALPHA, BASELINES
 from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.evaluation.tables import (
     MISSING,
@@ -16,14 +16,11 @@ from distill_assets.evaluation.tables import (
     format_score,
     format_share,
 )
-from distill_assets.records import BM25, HARD_LABELS, HYBRID, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import BM25, HYBRID, TEACHER
 
 CHAMPION_MARK = "*"
 SIGNIFICANT = "†"
 _FIGURE_SPACE = "\u2007"  # instead of the mark, so that digits stay below digits
-ALPHA = 0.05
-# Column suffix: system. The untouched student comes first: whether training helps at all is the first question.
-_BASELINES = {"untouched": UNTOUCHED_STUDENT, "hard_labels": HARD_LABELS}
 _HEADER = (
     "system,nDCG@10,95 % interval,vs untouched,vs hard_labels,MRR@10,recall@100,MAP,gap closed,ms p50,ms p95,docs/s,MB"
 )
@@ -38,7 +35,7 @@ class LeaderboardRow:
         ndcg_at_10_low: lower end of the 95 % bootstrap interval of the mean; `ndcg_at_10_high` is the upper end.
         model_fingerprint: content of the student's folder; None for systems that are no recipe's student, and in rows of
             older versions.
-        gap_closed: see `evidence.gap_closed`; None for systems that are no student, or when there is no gap to close.
+        gap_closed: see `comparison.gap_closed`; None for systems that are no student, or when there is no gap to close.
         gap_closed_low: lower end of its 95 % interval, `gap_closed_high` the upper; None where it has no bounds.
         query_ms_p50: median time of one query end to end; for the teacher, of reranking that query's pool.
         documents_per_s: documents encoded a second; None for systems that encode none.
@@ -138,48 +135,9 @@ def champion_note(rows: Sequence[LeaderboardRow], champion: Champion | None) -> 
     )
 
 
-def comparison_columns(
-    per_query: Mapping[str, Mapping[str, float]], recipes: Sequence[str], *, seed: int
-) -> dict[str, dict[str, float | None]]:
-    """Per recipe the columns of its row that compare it: `gap_closed*`, `p_vs_*` and `detectable_vs_*`.
-
-    The gap is told only where the teacher is significantly above the untouched student. A system that was not evaluated brings no
-    column. The tests are two families, one per baseline, each corrected over
-    the recipes: they answer two questions (does distilling beat plain fine-tuning; does training help at all).
-
-    Args:
-        per_query: system -> query_id -> nDCG@10, on the same queries.
-        recipes: names of the trained students.
-        seed: of the sampled sign patterns and of the bootstrap.
-
-    Raises:
-        ShapeError: systems were evaluated on different queries.
-        NonFiniteError: a value is NaN or infinite.
-    """
-    columns: dict[str, dict[str, float | None]] = {name: {} for name in recipes}
-    for suffix, baseline in _BASELINES.items():
-        if baseline not in per_query:
-            continue
-        for name, found in compare_with_baseline(per_query, baseline, recipes, seed=seed, alpha=ALPHA).items():
-            columns[name] |= {f"p_vs_{suffix}": found.p_holm, f"detectable_vs_{suffix}": found.detectable}
-    if UNTOUCHED_STUDENT in per_query and TEACHER in per_query and _is_ahead(per_query, seed):
-        values = columns_of_queries(per_query, [UNTOUCHED_STUDENT, TEACHER, *recipes])
-        for name in recipes:
-            share = gap_closed(values[name], values[UNTOUCHED_STUDENT], values[TEACHER], seed=seed)
-            columns[name] |= dict(zip(("gap_closed", "gap_closed_low", "gap_closed_high"), share, strict=True))
-    return columns
-
-
-def _is_ahead(per_query: Mapping[str, Mapping[str, float]], seed: int) -> bool:
-    """Whether the teacher is significantly above the untouched student: a share of a gap that may be none says nothing."""
-    return compare_with_baseline(per_query, UNTOUCHED_STUDENT, [TEACHER], seed=seed, alpha=ALPHA)[TEACHER].is_better(
-        ALPHA
-    )
-
-
 def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], baseline: str) -> str:
     """Difference of a recipe from a baseline, marked where significant: `+0.071†`; `-` where nothing was tested."""
-    suffix = next(key for key, system in _BASELINES.items() if system == baseline)
+    suffix = next(key for key, system in BASELINES.items() if system == baseline)
     p_value, other = getattr(row, f"p_vs_{suffix}"), find_row(rows, baseline)
     if p_value is None or other is None:
         return MISSING
@@ -193,7 +151,7 @@ def legend_of_tests(rows: Sequence[LeaderboardRow]) -> list[str]:
         return [
             f"{rows[0].num_queries:,} queries are too few to compare systems: {MIN_QUERIES} are the least, 200 are usual."
         ]
-    for suffix, baseline in _BASELINES.items():
+    for suffix, baseline in BASELINES.items():
         # 0 where all values are equal: that says nothing about what could be seen.
         found = [value for row in rows if (value := getattr(row, f"detectable_vs_{suffix}"))]
         if found:
@@ -276,7 +234,7 @@ def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> list[str]:
         row.system,
         format_score(row.ndcg_at_10),
         f"{format_score(row.ndcg_at_10_low)} to {format_score(row.ndcg_at_10_high)}",
-        *(versus(row, rows, baseline) for baseline in _BASELINES.values()),
+        *(versus(row, rows, baseline) for baseline in BASELINES.values()),
         *(format_score(value) for value in (row.mrr_at_10, row.recall_at_100, row.map)),
         format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
         *(format_number(value) for value in (row.query_ms_p50, row.query_ms_p95, row.documents_per_s, row.model_mb)),

@@ -158,11 +158,6 @@ def mean_of(per_query: Mapping[str, QueryMetrics], name: str) -> float:
     return float(np.mean(list(values_of(per_query, name).values())))
 
 
-def mean_metrics(per_query: Mapping[str, QueryMetrics]) -> QueryMetrics:
-    """Mean of every measure over the queries. Raises `ValueError` when there is none."""
-    return QueryMetrics(**{name: mean_of(per_query, name) for name in METRIC_NAMES})
-
-
 def _positions(query_id: str, ranking: Sequence[tuple[str, float]]) -> dict[str, float]:
     """The ranking as the judge gets it: places counted from the end in place of scores.
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_assets.evaluation.agreement import mean_kendall_tau_b
+from distill_assets.evaluation.fitness import TeacherFitness, fitness_sentence
 from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.evaluation.splits import gives_way
 from distill_assets.quality.identity import is_same_document
@@ -328,20 +329,14 @@ def judge_negatives_above(pairs: Sequence[ScoredPair]) -> Verdict:
     )
 
 
-def judge_against_baselines(ndcg: Mapping[str, float], num_queries: int, *, teacher: str = "teacher") -> Verdict:
-    """Whether the teacher orders the same dev candidates better than every other system (system -> mean nDCG@10)."""
-    if num_queries == 0:
+def judge_fitness(fitness: TeacherFitness | None) -> Verdict:
+    """Whether the teacher is significantly ahead of every system that ranks the same dev candidates."""
+    if fitness is None:
         return Verdict(
             False, "not judged: no dev query has mined negatives, so nothing says what this teacher is worth"
         )
-    ahead = sorted(system for system, value in ndcg.items() if system != teacher and not ndcg[teacher] > value)
-    told = ", ".join(f"{system} {value:.3f}" for system, value in ndcg.items())
-    verdict = f"not fit to teach: not better than {', '.join(ahead)}" if ahead else "better than the others"
-    return Verdict(
-        not ahead,
-        f"{verdict}; nDCG@10 of reranking the candidates of {num_queries:,} dev queries: {told}",
-        {"num_dev_queries": num_queries, **{f"dev_ndcg_at_10_{system}": value for system, value in ndcg.items()}},
-    )
+    means = {f"dev_ndcg_at_10_{system}": value for system, value in fitness.mean.items()}
+    return Verdict(fitness.is_fit, fitness_sentence(fitness), {"num_dev_queries": fitness.num_queries, **means})
 
 
 def judge_losses(losses: Sequence[tuple[int, float]]) -> Verdict:

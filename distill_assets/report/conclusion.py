@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distill_assets.evaluation.comparison import ALPHA
 from distill_assets.evaluation.fitness import TeacherFitness
-from distill_assets.evaluation.leaderboard import (
-    ALPHA,
-    Champion,
-    LeaderboardRow,
-    find_champion_row,
-    find_row,
-    sort_rows,
-)
+from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow, find_champion_row, find_row, sort_rows
 from distill_assets.evaluation.tables import format_difference, format_score
 from distill_assets.quality.verdicts import MIN_AREA_UNDER_CURVE, MIN_POSITIVES_FOUND
 from distill_assets.records import BM25, HYBRID, UNTOUCHED_STUDENT

@@ -6,7 +6,7 @@ from typing import Any
 
 from distill_assets.evaluation.fitness import TeacherFitness, judge_teacher
 from distill_assets.handles.project import Project
-from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import HARD_LABELS, UNTOUCHED_STUDENT
 from distill_assets.report.conclusion import TrainingData
 from distill_assets.report.page import Agreement, Contest, Cost, Example, LearningCurve, Way
 from distill_assets.storage.collection import EVALUATION
@@ -22,7 +22,7 @@ def read_fitness(project: Project) -> TeacherFitness | None:
     dev: dict[str, dict[str, float]] = {}
     for row in project.places.warehouse.read("teacher_fitness").to_pylist():
         dev.setdefault(row["system"], {})[row["query_id"]] = row["ndcg_at_10"]
-    return judge_teacher(dev, sorted(set(dev) - {TEACHER}), seed=_SEED)
+    return judge_teacher(dev)
 
 
 def read_training_data(project: Project) -> TrainingData:

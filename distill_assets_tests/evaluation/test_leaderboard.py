@@ -5,11 +5,11 @@ from datetime import datetime
 
 import pytest
 
+from distill_assets.evaluation.comparison import comparison_columns
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
     champion_note,
-    comparison_columns,
     find_champion_row,
     format_table,
     legend_of_tests,

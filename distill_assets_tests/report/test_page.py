@@ -69,9 +69,7 @@ CHAMPION = Champion(
 def judge(teacher: float, student: str = "margin_mse") -> TeacherFitness | None:
     """A teacher on 20 dev queries, against a student that has 0.5 on each."""
     queries = [f"q{number}" for number in range(20)]
-    return judge_teacher(
-        {"teacher": dict.fromkeys(queries, teacher), student: dict.fromkeys(queries, 0.5)}, [student], seed=1
-    )
+    return judge_teacher({"teacher": dict.fromkeys(queries, teacher), student: dict.fromkeys(queries, 0.5)}, seed=1)
 
 
 def make_context(student: float = 0.55) -> ReportContext:

@@ -1,28 +1,25 @@
-"""Systems compared on the same queries, several seeds each: one table with intervals, corrected tests and their limits.
+"""Systems compared on the same queries: differences with corrected tests, what the tests can see, and the gap that is closed.
 
-Input is always ``{system: {seed: {query_id: nDCG@10}}}``; a system without randomness (BM25, the untouched student) has one
-seed. Every function is deterministic: resampling takes its seed as an argument.
+Input is `{system: {query_id: nDCG@10}}`. Every function is deterministic: resampling takes its seed as an argument.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from distill_assets.errors import NonFiniteError, ShapeError
 from distill_assets.evaluation.significance import (
-    bootstrap_interval,
     holm_correction,
-    mean_over_seeds,
     minimum_detectable_difference,
     paired_randomisation_test,
 )
-from distill_assets.evaluation.tables import as_markdown, format_difference, format_p, format_score, format_share
-from distill_assets.records import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 
-PerSeed = Mapping[int, Mapping[str, float]]
+ALPHA = 0.05
+# Column suffix: system. The untouched student comes first: whether training helps at all is the first question.
+BASELINES = {"untouched": UNTOUCHED_STUDENT, "hard_labels": HARD_LABELS}
 _RESAMPLES = 10_000
 
 
@@ -51,36 +48,6 @@ class Comparison:
     def is_worse(self, alpha: float = 0.05) -> bool:
         """Significantly below the baseline at `alpha`, corrected."""
         return self.difference < 0 and self.p_holm <= alpha
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvidenceRow:
-    """One line of the results table.
-
-    Attributes:
-        ndcg_at_10: mean over queries of the means over seeds; `low` and `high` are its 95 % bootstrap interval over queries.
-        seed_sd: sample standard deviation of the seeds' means; None with one seed.
-        difference: of the mean from the baseline's; None for the baseline, as are `p_value`, `p_holm`, `detectable`, which
-            are also None for systems outside the tested family.
-        gap_closed: see `gap_closed`; None for the references and where the teacher is not ahead.
-        gap_closed_low: lower end of its 95 % interval, `gap_closed_high` the upper; None where the teacher's lead is not
-            certain enough for the ratio to have bounds.
-    """
-
-    system: str
-    num_seeds: int
-    num_queries: int
-    ndcg_at_10: float
-    low: float
-    high: float
-    seed_sd: float | None = None
-    difference: float | None = None
-    p_value: float | None = None
-    p_holm: float | None = None
-    detectable: float | None = None
-    gap_closed: float | None = None
-    gap_closed_low: float | None = None
-    gap_closed_high: float | None = None
 
 
 def compare_with_baseline(
@@ -120,60 +87,43 @@ def compare_with_baseline(
     }
 
 
-def results_table(
-    per_system: Mapping[str, PerSeed],
-    *,
-    baseline: str,
-    untouched: str = UNTOUCHED_STUDENT,
-    teacher: str = TEACHER,
-    family: Sequence[str] | None = None,
-    seed: int = 2026,
-) -> list[EvidenceRow]:
-    """The results table, best mean first, equal means by name.
+def comparison_columns(
+    per_query: Mapping[str, Mapping[str, float]], recipes: Sequence[str], *, seed: int
+) -> dict[str, dict[str, float | None]]:
+    """Per recipe the columns of its row that compare it: `gap_closed*`, `p_vs_*` and `detectable_vs_*`.
+
+    The gap is told only where the teacher is significantly above the untouched student. A system that was not evaluated brings no
+    column. The tests are two families, one per baseline, each corrected over
+    the recipes: they answer two questions (does distilling beat plain fine-tuning; does training help at all).
 
     Args:
-        per_system: {system: {seed: {query_id: nDCG@10}}}, all on the same queries.
-        baseline: what the others are tested against, often `hard_labels` or `untouched_student`.
-        untouched: start of the gap; without it in `per_system` no gap is reported. The same for `teacher`, its end.
-        teacher: end of the gap.
-        family: systems tested together; by default all but the baseline, BM25, `untouched` and `teacher`.
-        seed: of the bootstrap and the sampled sign patterns.
+        per_query: system -> query_id -> nDCG@10, on the same queries.
+        recipes: names of the trained students.
+        seed: of the sampled sign patterns and of the bootstrap.
 
     Raises:
-        ShapeError: systems or seeds were evaluated on different queries, or there is no baseline.
+        ShapeError: systems were evaluated on different queries.
+        NonFiniteError: a value is NaN or infinite.
     """
-    means = {system: mean_over_seeds(seeds) for system, seeds in per_system.items()}
-    columns = columns_of_queries(means, [baseline, *means])
-    if family is None:
-        family = [name for name in means if name not in (baseline, BM25, untouched, teacher)]
-    comparisons = compare_with_baseline(means, baseline, family, seed=seed)
-    has_gap = untouched in columns and teacher in columns
-    rows = []
-    for name, values in columns.items():
-        found = comparisons.get(name)
-        low, high = bootstrap_interval(values, seed=seed)
-        gap: tuple[float | None, float | None, float | None] = (None, None, None)
-        if has_gap and name not in (BM25, HYBRID, untouched, teacher):
-            gap = gap_closed(values, columns[untouched], columns[teacher], seed=seed)
-        rows.append(
-            EvidenceRow(
-                system=name,
-                num_seeds=len(per_system[name]),
-                num_queries=len(values),
-                ndcg_at_10=float(values.mean()),
-                low=low,
-                high=high,
-                seed_sd=_seed_sd(per_system[name]),
-                difference=None if name == baseline else float((values - columns[baseline]).mean()),
-                p_value=found.p_value if found else None,
-                p_holm=found.p_holm if found else None,
-                detectable=found.detectable if found else None,
-                gap_closed=gap[0],
-                gap_closed_low=gap[1],
-                gap_closed_high=gap[2],
-            )
-        )
-    return sorted(rows, key=lambda row: (-row.ndcg_at_10, row.system))
+    columns: dict[str, dict[str, float | None]] = {name: {} for name in recipes}
+    for suffix, baseline in BASELINES.items():
+        if baseline not in per_query:
+            continue
+        for name, found in compare_with_baseline(per_query, baseline, recipes, seed=seed, alpha=ALPHA).items():
+            columns[name] |= {f"p_vs_{suffix}": found.p_holm, f"detectable_vs_{suffix}": found.detectable}
+    if UNTOUCHED_STUDENT in per_query and TEACHER in per_query and _is_ahead(per_query, seed):
+        values = columns_of_queries(per_query, [UNTOUCHED_STUDENT, TEACHER, *recipes])
+        for name in recipes:
+            share = gap_closed(values[name], values[UNTOUCHED_STUDENT], values[TEACHER], seed=seed)
+            columns[name] |= dict(zip(("gap_closed", "gap_closed_low", "gap_closed_high"), share, strict=True))
+    return columns
+
+
+def _is_ahead(per_query: Mapping[str, Mapping[str, float]], seed: int) -> bool:
+    """Whether the teacher is significantly above the untouched student: a share of a gap that may be none says nothing."""
+    return compare_with_baseline(per_query, UNTOUCHED_STUDENT, [TEACHER], seed=seed, alpha=ALPHA)[TEACHER].is_better(
+        ALPHA
+    )
 
 
 def columns_of_queries(
@@ -244,53 +194,12 @@ def gap_closed(
     return share, float(low), float(high)
 
 
-def evidence_records(rows: Sequence[EvidenceRow]) -> list[dict[str, Any]]:
-    """The rows as plain dictionaries, for JSON or a frame; what was not tested is None."""
-    return [asdict(row) for row in rows]
-
-
-def format_markdown(rows: Sequence[EvidenceRow], baseline: str, *, alpha: float = 0.05) -> str:
-    """The table as Markdown with a legend below; never prints NaN. A significant p is bold; no trailing newline."""
-    if not rows:
-        return "no system was evaluated"
-    head = ["system", "seeds", "nDCG@10", "95 % interval", "sd of seeds", f"vs {baseline}", "p (Holm)", "detectable"]
-    head.append("gap closed")
-    num_tested = sum(row.p_holm is not None for row in rows)
-    legend = (
-        f"{rows[0].num_queries:,} queries. Per-query values are means over seeds. p: two-sided paired randomisation test "
-        f"against `{baseline}`, Holm-corrected over {num_tested} systems, bold from {alpha:g} down. Detectable: true difference found "
-        "with 80 % probability; what is smaller may be there and not be seen."
-    )
-    return f"{as_markdown([head, *(_cells(row, alpha) for row in rows)])}\n\n{legend}"
-
-
-def _cells(row: EvidenceRow, alpha: float) -> list[str]:
-    p_value = format_p(row.p_holm)
-    return [
-        row.system,
-        str(row.num_seeds),
-        format_score(row.ndcg_at_10),
-        f"{format_score(row.low)} to {format_score(row.high)}",
-        format_score(row.seed_sd),
-        format_difference(row.difference),
-        f"**{p_value}**" if row.p_holm is not None and row.p_holm <= alpha else p_value,
-        format_score(row.detectable),
-        format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
-    ]
-
-
 def _detectable(differences: npt.NDArray[np.float64], alpha: float, num_tests: int) -> float:
     """What the test could see; with a single query nothing bounds it, and the whole range of nDCG is reported."""
     if len(differences) < 2:
         return 1.0
     sd = float(differences.std(ddof=1))
     return minimum_detectable_difference(len(differences), sd, alpha=alpha, num_tests=max(1, num_tests))
-
-
-def _seed_sd(per_seed: PerSeed) -> float | None:
-    if len(per_seed) < 2:
-        return None
-    return float(np.std([np.mean(list(values.values())) for values in per_seed.values()], ddof=1))
 
 
 def _resampled_means(

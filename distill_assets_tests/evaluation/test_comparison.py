@@ -1,6 +1,7 @@
 """The results table over several seeds, against numbers worked by hand."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_assets.errors import NonFiniteError, ShapeError
-from distill_assets.evaluation.evidence import (
+from distill_assets.evaluation.comparison import (
     compare_with_baseline,
-    evidence_records,
-    format_markdown,
     gap_closed,
-    results_table,
 )
+from experiments.tables import format_markdown, results_table
 
 QUERIES = [f"q{i:03d}" for i in range(100)]
 
@@ -157,7 +156,7 @@ def test_nothing_prints_nan(values: list[list[float]]) -> None:
     rows = results_table(board, baseline="s0", untouched="s0", teacher=f"s{len(values) - 1}")
     text = format_markdown(rows, "s0")
     assert "nan" not in text.lower() and "inf" not in text.lower().replace("infinite", "")
-    numbers = [v for record in evidence_records(rows) for v in record.values() if isinstance(v, float)]
+    numbers = [v for row in rows for v in asdict(row).values() if isinstance(v, float)]
     assert all(math.isfinite(v) for v in numbers)
 
 
