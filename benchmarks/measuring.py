@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.evaluation.agreement import mean_kendall_tau_b
+from distill_assets.evaluation.agreement import kendall_tau_b
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,9 @@ def alternate(sides: dict[str, Callable[[], Any]], repeats: int) -> Timed:
 def mean_kendall(groups: Sequence[int], ours: np.ndarray, peer: np.ndarray) -> float:
     """Mean Kendall tau-b per query; `groups` holds the number of neighbouring scores of each query."""
     bounds = np.cumsum(groups)[:-1]
-    found = mean_kendall_tau_b(np.split(ours, bounds), np.split(peer, bounds))
-    return float("nan") if found is None else found
+    pairs = zip(np.split(ours, bounds), np.split(peer, bounds), strict=True)
+    taus = [tau for first, second in pairs if (tau := kendall_tau_b(first, second)) is not None]
+    return float(np.mean(taus)) if taus else float("nan")
 
 
 def peak_rss_mb() -> float:

@@ -422,14 +422,14 @@ def _leaderboard_rows(project: "Project") -> list[dict[str, Any]]:
 
 
 def _print_leaderboard(project: "Project") -> None:
-    from distill_assets.evaluation.leaderboard import LeaderboardRow, champion_note, format_table, teacher_finding
+    from distill_assets.evaluation.leaderboard import LeaderboardRow, champion_note, format_table
     from distill_assets.report.publishing import read_champion
 
     rows = [LeaderboardRow.from_mapping(row) for row in _leaderboard_rows(project)]
     champion = read_champion(project)
     typer.echo(f"\n{project.collection.source.name}, {rows[0].split} split, {rows[0].num_queries} queries")
     typer.echo(format_table(rows, champion))
-    for finding in (champion_note(rows, champion), _fitness(project), teacher_finding(rows)):
+    for finding in (champion_note(rows, champion), _fitness(project)):
         if finding:
             typer.echo(f"\n{finding}")
 

@@ -34,12 +34,6 @@ def kendall_tau_b(a: _Scores, b: _Scores) -> float | None:
     return float((signs_a * signs_b).sum() / np.sqrt(untied))
 
 
-def mean_kendall_tau_b(a: Sequence[_Scores], b: Sequence[_Scores]) -> float | None:
-    """Mean over queries of `kendall_tau_b`; both hold one list of scores per query. None where no query has an order on both sides."""
-    taus = [tau for first, second in zip(a, b, strict=True) if (tau := kendall_tau_b(first, second)) is not None]
-    return float(np.mean(taus)) if taus else None
-
-
 def overlap_at_k(doc_ids: Sequence[str], a: _Scores, b: _Scores, k: int = 10) -> float:
     """Share of the top k by `a` that is in the top k by `b`, ties in the one total order; with fewer documents, of all: 1.
 

@@ -175,32 +175,6 @@ def find_row(rows: Iterable[LeaderboardRow], system: str) -> LeaderboardRow | No
     return next((row for row in rows if row.system == system), None)
 
 
-def students_above_teacher(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
-    """Students whose nDCG@10 is above the teacher's, best first; empty when the teacher was not evaluated."""
-    teacher = find_row(rows, TEACHER)
-    if teacher is None:
-        return []
-    return [row for row in sort_rows(rows) if row.is_student and row.ndcg_at_10 > teacher.ndcg_at_10]
-
-
-def teacher_finding(rows: Sequence[LeaderboardRow]) -> str | None:
-    """One sentence for people when a student beats the teacher, else None."""
-    above = students_above_teacher(rows)
-    teacher = find_row(rows, TEACHER)
-    if not above or teacher is None:
-        return None
-    best = above[0]
-    listed = ", ".join(f"{row.system} {row.ndcg_at_10:.3f}" for row in above)
-    if best.ndcg_at_10_low > teacher.ndcg_at_10_high:
-        certainty = "The 95 % intervals do not overlap."
-    else:
-        certainty = f"The 95 % intervals overlap, so on {best.num_queries:,} queries this may be chance."
-    return (
-        f"The teacher (nDCG@10 {teacher.ndcg_at_10:.3f}) is weaker than {len(above)} of the students: {listed}. "
-        f"{certainty} A teacher that is not ahead has little to teach: train or choose a stronger one."
-    )
-
-
 def table_cells(rows: Sequence[LeaderboardRow]) -> Cells:
     """The header and one line per row, in the order of `rows`: for a terminal, Markdown and the report alike."""
     return [_HEADER.split(","), *(_cells(row, rows) for row in rows)]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.evaluation.agreement import mean_kendall_tau_b
 from distill_assets.evaluation.fitness import TeacherFitness, fitness_sentence
 from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.evaluation.splits import gives_way
@@ -386,29 +385,6 @@ def mean_pairwise_cosine(vectors: npt.NDArray[np.floating]) -> float:
     total = np.asarray(vectors, dtype=np.float64).sum(axis=0)
     count = len(vectors)
     return float((total @ total - count) / (count * (count - 1)))
-
-
-def judge_agreement(
-    teacher: Sequence[Sequence[float]],
-    student: Sequence[Sequence[float]],
-    untouched: Sequence[Sequence[float]],
-    *,
-    learns_from_teacher: bool,
-) -> Verdict:
-    """Whether training moved the student's order of each query's documents towards the teacher's.
-
-    Kendall's tau per query, averaged; one list of scores per query in each of the three. A recipe that reads no teacher is
-    measured and never warned of.
-    """
-    taus, before = mean_kendall_tau_b(teacher, student), mean_kendall_tau_b(teacher, untouched)
-    if taus is None or before is None:
-        return Verdict(True, "no query with two documents that the teacher tells apart: nothing to compare")
-    return Verdict(
-        not learns_from_teacher or taus >= before,
-        f"mean Kendall tau with the teacher {taus:+.3f} over {len(teacher):,} train queries, before training {before:+.3f}"
-        + ("" if learns_from_teacher else "; this recipe reads no teacher"),
-        {"kendall_tau": taus, "kendall_tau_untouched": before},
-    )
 
 
 def judge_gate(verdict: str, reason: str, *, is_champion: bool) -> Verdict:

@@ -23,7 +23,6 @@ from distill_assets.evaluation.leaderboard import (
     legend_of_tests,
     sort_rows,
     table_cells,
-    teacher_finding,
 )
 from distill_assets.evaluation.tables import MISSING, format_number, format_p, format_score, format_share
 from distill_assets.records import TEACHER, UNTOUCHED_STUDENT
@@ -165,7 +164,6 @@ def render_report(context: ReportContext) -> str:
         teacher=teacher,
         untouched=find_row(rows, UNTOUCHED_STUDENT),
         speed=describe_speed(champion, teacher),
-        finding=teacher_finding(rows),
         header=header,
         lines=list(zip(rows, lines, strict=True)),
         pictures=_leaderboard_pictures(rows, champion),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from distill_assets.errors import NonFiniteError, ShapeError
-from distill_assets.evaluation.agreement import kendall_tau_b, mean_kendall_tau_b, overlap_at_k
+from distill_assets.evaluation.agreement import kendall_tau_b, overlap_at_k
 
 scores = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=30)
 
@@ -42,14 +42,6 @@ def test_overlap_by_hand() -> None:
     assert overlap_at_k(ids, [1, 2, 3, 4], [3, 2, 1, 4], k=2) == 0.5
     assert overlap_at_k(ids, [0, 0, 0, 0], [0, 0, 1, 1], k=2) == 1.0
     assert overlap_at_k(ids, [1, 2, 3, 4], [4, 3, 2, 1]) == 1.0  # fewer than 10 documents: the same ones
-
-
-def test_mean_over_queries_by_hand() -> None:
-    """Pooling all pairs instead would compare documents of different queries. Taus 1, -1 and 1/3; a tied list has no order."""
-    a = [[1, 2], [1, 2], [1, 2, 3], [5, 5]]
-    b = [[3, 4], [4, 3], [2, 1, 3], [1, 2]]
-    assert mean_kendall_tau_b(a, b) == pytest.approx((1 - 1 + 1 / 3) / 3)
-    assert mean_kendall_tau_b([[1]], [[1]]) is None
 
 
 def test_bad_input_is_refused() -> None:

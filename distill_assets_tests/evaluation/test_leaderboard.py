@@ -14,7 +14,6 @@ from distill_assets.evaluation.leaderboard import (
     format_table,
     legend_of_tests,
     sort_rows,
-    teacher_finding,
     versus,
 )
 
@@ -132,33 +131,6 @@ def test_table_without_champion_has_no_mark() -> None:
 def test_table_of_nothing_says_what_to_run() -> None:
     """An empty table prints nothing, which reads like a crash."""
     assert "distill-assets run" in format_table([], None)
-
-
-@pytest.mark.parametrize(
-    ("systems", "found"),
-    [
-        ({"teacher": 0.60, "margin_mse": 0.59, "untouched_student": 0.50}, False),
-        ({"teacher": 0.60, "margin_mse": 0.60}, False),
-        ({"teacher": 0.60, "margin_mse": 0.61}, True),
-        ({"teacher": 0.60, "untouched_student": 0.61}, True),
-        ({"teacher": 0.60, "bm25": 0.61}, False),
-        ({"margin_mse": 0.61}, False),
-    ],
-)
-def test_finding_exactly_when_a_student_beats_the_teacher(systems: dict[str, float], found: bool) -> None:
-    """A weak teacher must not be hidden; BM25 is no student, and without a teacher there is nothing to say."""
-    rows = [make_row(system, value) for system, value in systems.items()]
-    assert (teacher_finding(rows) is not None) is found
-
-
-def test_finding_says_whether_it_may_be_chance() -> None:
-    """Intervals of 0.02 to either side overlap at a distance of 0.03 and not at 0.05."""
-    near = teacher_finding([make_row("teacher", 0.60), make_row("margin_mse", 0.63)])
-    far = teacher_finding([make_row("teacher", 0.60), make_row("margin_mse", 0.65)])
-    assert near is not None
-    assert "may be chance" in near
-    assert far is not None
-    assert "do not overlap" in far
 
 
 def test_comparison_columns_are_corrected_per_baseline() -> None:
