@@ -100,12 +100,17 @@ def test_roll_back_walks_back_one_champion_at_a_time(project: Any, tmp_path: Pat
 
 
 def test_promotion_after_a_roll_back_can_be_rolled_back_again(project: Any, tmp_path: Path) -> None:
-    """History is a stack: what was rolled away must not come back as 'the one before'."""
+    """History is a stack. With "the one before in time" the model that a person rolled away would be champion again."""
     add(project, 1, "first", "promoted", tmp_path / "a")
     add(project, 2, "second", "promoted", tmp_path / "b")
-    roll_back(project)  # decided now, after every other row
-    champion = current_champion(project)
-    assert champion["recipe"] == "first" and champion["verdict"] == "rolled_back"
+    assert roll_back(project)["recipe"] == "first"
+    assert (current_champion(project)["recipe"], current_champion(project)["verdict"]) == ("first", "rolled_back")
+    add(project, 3, "third", "promoted", tmp_path / "c")
+    assert current_champion(project)["recipe"] == "third"
+    assert roll_back(project)["recipe"] == "first"
+    assert refused_models(read_history(project)) == {"fingerprint-second", "fingerprint-third"}
+    with pytest.raises(PromotionError, match="first champion"):
+        roll_back(project)
 
 
 def test_the_history_is_in_the_order_of_decisions(project: Any, tmp_path: Path) -> None:
