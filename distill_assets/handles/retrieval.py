@@ -10,7 +10,7 @@ import numpy as np
 from distill_assets.errors import SourceError
 from distill_assets.handles.vectors import Vectors
 from distill_assets.records import Query
-from distill_assets.retrieval.bm25 import LexicalCache
+from distill_assets.retrieval.bm25 import LexicalCache, LexicalIndex
 from distill_assets.retrieval.dense import FoundRows, search_dense
 from distill_assets.retrieval.rankings import Ranking, Run, without_own
 from distill_assets.storage.embeddings import StoredVectors
@@ -47,10 +47,13 @@ class Retrieval:
     vectors: Vectors
     judged: Mapping[str, Container[str]]
 
+    def index(self) -> LexicalIndex:
+        """The BM25 index of this corpus, from the cache."""
+        return self.lexical.load_or_build(self.corpus.version, self.corpus.doc_ids, self.corpus.contents)
+
     def bm25(self, queries: Sequence[Query], k: int) -> Run:
         """Top k by BM25, a query's own document left out."""
-        index = self.lexical.load_or_build(self.corpus.version, self.corpus.doc_ids, self.corpus.contents)
-        return self._without_own(queries, index.search([q.text for q in queries], k))
+        return self._without_own(queries, self.index().search([q.text for q in queries], k))
 
     def dense(self, path: Path, queries: Sequence[Query], k: int) -> Run:
         """Exact top k by cosine with the bi-encoder at `path`, a query's own document left out."""

@@ -139,7 +139,7 @@ def _rescore(
     The product of two float32 is exact in float64, and `vecdot` adds each pair's by itself: no other pair and no block moves a bit.
     """
     exact, documents = queries.astype(np.float64), rows.ravel()
-    scores = np.empty(rows.size, np.float32)
+    scores: _Floats = np.empty(rows.size, np.float32)
     for start in range(0, rows.size, _RESCORED_PAIRS):
         pairs = np.arange(start, min(start + _RESCORED_PAIRS, rows.size))
         vectors = np.ascontiguousarray(doc_vectors[documents[pairs]], dtype=np.float64)

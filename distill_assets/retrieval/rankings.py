@@ -39,7 +39,7 @@ def rank(doc_ids: Sequence[str], scores: npt.ArrayLike, k: int) -> Ranking:
         num_bad = int((~np.isfinite(values)).sum())
         raise NonFiniteError(f"{num_bad} of {len(values)} scores are not finite: the model that gave them is damaged")
     # All that reach the k-th largest value stay until the doc_id has decided between them.
-    kept = np.flatnonzero(values >= np.partition(values, -k)[-k]) if len(values) > k else range(len(values))
+    kept = np.flatnonzero(values >= np.partition(values, -k)[-k]).tolist() if len(values) > k else range(len(values))
     return sorted(((doc_ids[i], float(values[i])) for i in kept), key=_order, reverse=True)[:k]
 
 
