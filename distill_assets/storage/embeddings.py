@@ -143,11 +143,8 @@ class _Shard:
     def refresh(self) -> dict[bytes, int]:
         """Row by hash, with what other processes appended since."""
         dimension = self._read_dimension()
-        num_rows = 0
-        if dimension is not None:
-            num_rows = min(
-                _size(self.hashes_path) // _HASH_BYTES, _size(self.vectors_path) // (dimension * _FLOAT.itemsize)
-            )
+        num_hashes, num_bytes = _size(self.hashes_path) // _HASH_BYTES, _size(self.vectors_path)
+        num_rows = min(num_hashes, num_bytes // (dimension * _FLOAT.itemsize)) if dimension else 0
         if num_rows < self.num_rows:  # the folder was removed and begun again
             self.rows, self.num_rows = {}, 0
         if num_rows > self.num_rows:
