@@ -54,7 +54,8 @@ def measure(packages: tuple[str, ...], body_words: int) -> None:
     vectors = encode_texts(model, contents, "document")
     seconds = time.perf_counter() - started
     query_vectors = encode_texts(model, [q.text for q in queries], "query")
-    dense = dict(zip((q.query_id for q in queries), search_dense(query_vectors, vectors, doc_ids, k=100), strict=True))
+    found = search_dense(query_vectors, vectors, doc_ids, k=100).rankings(doc_ids)
+    dense = dict(zip((q.query_id for q in queries), found, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         index = LexicalCache(Path(folder)).load_or_build("benchmark", doc_ids, contents)
         bm25 = dict(zip((q.query_id for q in queries), index.search([q.text for q in queries], 100), strict=True))

@@ -120,21 +120,20 @@ def _peer_model_name() -> str:
 
 
 def _mine_ours(folder: Path, num_docs: int, num_queries: int) -> Callable[[], list[list[int]]]:
-    from distill_assets.models.encoders import has_fast_bf16
+    import torch  # noqa: F401 (before the clock starts, as the peer's process imports it)
+
     from distill_assets.records import hash_text
-    from distill_assets.retrieval.dense import Blocks, search_dense_rows
+    from distill_assets.retrieval.dense import search_dense
     from distill_assets.storage.embeddings import EmbeddingStore
 
     documents, queries = _texts("document", num_docs), _texts("query", num_queries)
     positives = np.load(folder / "positives.npy").tolist()
-    precision: EncoderPrecision = "bf16" if has_fast_bf16("cpu") else "fp32"
 
     def mine() -> list[list[int]]:
         store = EmbeddingStore(folder / "embeddings")
         vectors = store.view("query", [hash_text(text) for text in queries])[:]
         stored = store.view("document", [hash_text(text) for text in documents])
-        blocks = Blocks.within(256, dimension=_DIMENSION, k=_NUM_NEGATIVES + 1)
-        found = search_dense_rows(vectors, stored, documents, k=_NUM_NEGATIVES + 1, blocks=blocks, precision=precision)
+        found = search_dense(vectors, stored, documents, k=_NUM_NEGATIVES + 1)
         return [
             [row for row in ranking if row != positive][:_NUM_NEGATIVES]
             for ranking, positive in zip(found.rows.tolist(), positives, strict=True)
@@ -221,7 +220,7 @@ def _encoding_rows(options: Options) -> list[Row]:
     judged = {query_id: qrels[query_id] for query_id, _ in chosen}
     for name, model in (("fp32", exact), (precision, fast)):
         vectors = encode_texts(model, [text for _, text in chosen], "query")
-        found = search_dense(vectors, encode_texts(model, contents, "document"), doc_ids, k=10)
+        found = search_dense(vectors, encode_texts(model, contents, "document"), doc_ids, k=10).rankings(doc_ids)
         run = {query_id: ranking for (query_id, _), ranking in zip(chosen, found, strict=True)}
         ndcg[name] = mean_of(evaluate_run(run, judged), "ndcg_at_10")
     agreement = f"cosine with fp32 at least {cosine.min():.5f}; nDCG@10 of {len(chosen)} queries: "
@@ -247,7 +246,7 @@ def _latency_rows(options: Options) -> list[Row]:
     texts = [text for _, text in queries[:40]]
 
     def search(text: str) -> list[list[tuple[str, float]]]:
-        return search_dense(encode_texts(student, [text], "query"), documents, doc_ids, k=100)
+        return search_dense(encode_texts(student, [text], "query"), documents, doc_ids, k=100).rankings(doc_ids)
 
     content_of = dict(zip(doc_ids, contents, strict=True))
     by_student = _times_ms(search, texts)
@@ -290,11 +289,9 @@ def _teacher(options: Options) -> Any:
 
 def _growth_row(options: Options) -> Row:
     """Seconds and peak memory of exact search by number of documents; memory is that above the vectors."""
-    from distill_assets.models.encoders import has_fast_bf16
-    from distill_assets.retrieval.dense import Blocks, search_dense_rows
+    from distill_assets.retrieval.dense import search_dense
 
     num_queries = 1000
-    precision: EncoderPrecision = "bf16" if has_fast_bf16("cpu") else "fp32"
     lines = [
         "| documents | 1,000 queries, top 100 (s) | one query, top 10 (ms) | peak memory (MB) |",
         "|---|---|---|---|",
@@ -303,14 +300,13 @@ def _growth_row(options: Options) -> Row:
     for num_docs in (10_000, 100_000) if options.quick else (10_000, 100_000, 1_000_000):
         documents, queries, _ = make_vectors(num_docs, num_queries)
         doc_ids = [f"{number:07d}" for number in range(num_docs)]
-        blocks = Blocks.within(256, dimension=_DIMENSION, k=_NUM_NEGATIVES)
         reset_peak_rss()
         before, started = rss_mb(), time.perf_counter()
-        search_dense_rows(queries, documents, doc_ids, k=_NUM_NEGATIVES, blocks=blocks, precision=precision)
+        search_dense(queries, documents, doc_ids, k=_NUM_NEGATIVES)
         seconds = time.perf_counter() - started
         peak = peak_rss_mb() - before
         one = statistics.median(
-            _times_ms(lambda n: search_dense_rows(queries[int(n)][None], documents, doc_ids, k=10), list("0123456"))  # noqa: B023
+            _times_ms(lambda n: search_dense(queries[int(n)][None], documents, doc_ids, k=10), list("0123456"))  # noqa: B023
         )
         lines.append(f"| {num_docs:,} | {seconds:.2f} | {one:.1f} | {peak:.0f} |")
     return Row("growth of exact dense search", seconds, None, None, None, "s", detail="\n".join(lines))

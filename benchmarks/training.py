@@ -79,7 +79,7 @@ def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[Training
     ids = sorted(documents)
     vectors = encode_texts(model, [documents[d] for d in ids], "document")
     texts = encode_texts(model, [q.text for q in (*train, *held_out)], "query")
-    found = search_dense(texts, vectors, ids, k=20)
+    found = search_dense(texts, vectors, ids, k=20).rankings(ids)
     candidates = {q.query_id: [d for d, _ in ranking] for q, ranking in zip((*train, *held_out), found, strict=True)}
     labels = Labels(positives, candidates, documents)
     return build_student_epochs(train, labels, recipe)[0], build_dev_groups(held_out, labels)

@@ -14,8 +14,8 @@ from distill_assets.assets.reporting import markdown_table
 from distill_assets.handles.retrieval import Retrieval
 from distill_assets.quality.verdicts import FoundPositives, Verdict, judge_positives_found
 from distill_assets.records import Query, hash_text
-from distill_assets.retrieval.dense import FoundRows
 from distill_assets.retrieval.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
+from distill_assets.retrieval.rankings import Run
 from distill_assets.storage.warehouse import SliceWrite
 from distill_assets.training.choosing import choose_queries, choose_train_queries
 from distill_assets.training.lists import Labels
@@ -39,7 +39,7 @@ def hard_negatives(inputs: Inputs) -> Made:
     dev = choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
     depth, rules = settings.mining_depth, mining_rules(settings)
     mined = mine_all(inputs.retrieval, train, _search(inputs, train, depth), judged, rules, inputs.own_rejections)
-    pooled = _pool_all(inputs.retrieval, dev, _search(inputs, dev, settings.pool_depth + 1), settings.pool_depth)
+    pooled = _pool_all(dev, _search(inputs, dev, settings.pool_depth + 1), settings.pool_depth)
     table = _as_table(chain(mined, pooled))
     verdict = _judge_positives(inputs, train, table)
     metadata = {"num_queries": len(train) + len(dev), "sample": markdown_table(table.slice(0, 8).to_pylist())}
@@ -78,14 +78,14 @@ def mining_rules(settings: Any) -> MiningRules:
 def mine_all(
     retrieval: Retrieval,
     queries: Sequence[Query],
-    found: tuple[FoundRows | None, FoundRows],
+    found: tuple[Run, Run],
     judged: Mapping[str, Set[str] | Mapping[str, int]],
     rules: MiningRules,
     rejected: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator[tuple[str, Candidate]]:
-    """(query_id, hard negative or answer found) of every query, in order. `found` is what BM25, or nothing, and dense search bring."""
+    """(query_id, hard negative or answer found) of every query, in order. `found`: the rankings of BM25 and dense search."""
     texts = retrieval.corpus.content_of
-    for query_id, lexical, similar in _rankings(retrieval, queries, *found):
+    for query_id, lexical, similar in _rankings(queries, *found):
         positives = set(judged.get(query_id, ()))
         mined = mine_hard_negatives(
             lexical, similar, positives=positives, rejected=rejected.get(query_id, ()), texts=texts, rules=rules
@@ -93,27 +93,20 @@ def mine_all(
         yield from ((query_id, candidate) for candidate in mined)
 
 
-def _pool_all(
-    retrieval: Retrieval, queries: Sequence[Query], found: tuple[FoundRows, FoundRows], depth: int
-) -> Iterator[tuple[str, Candidate]]:
+def _pool_all(queries: Sequence[Query], found: tuple[Run, Run], depth: int) -> Iterator[tuple[str, Candidate]]:
     """(query_id, candidate) of every query, in order."""
-    for query_id, lexical, similar in _rankings(retrieval, queries, *found):
+    for query_id, lexical, similar in _rankings(queries, *found):
         yield from ((query_id, candidate) for candidate in pool_candidates(lexical, similar, depth))
 
 
-def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> tuple[FoundRows, FoundRows]:
-    retrieval = inputs.retrieval
-    return retrieval.bm25_rows(queries, depth), retrieval.dense_rows(inputs.student_path, queries, depth)
+def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> tuple[Run, Run]:
+    return inputs.retrieval.bm25(queries, depth), inputs.retrieval.dense(inputs.student_path, queries, depth)
 
 
-def _rankings(
-    retrieval: Retrieval, queries: Sequence[Query], bm25: FoundRows | None, dense: FoundRows
-) -> Iterator[tuple[str, list[str], list[str]]]:
+def _rankings(queries: Sequence[Query], bm25: Run, dense: Run) -> Iterator[tuple[str, list[str], list[str]]]:
     """Each query's id with what BM25 and dense search found for it, best first."""
-    lexical = {} if bm25 is None else retrieval.without_own(queries, bm25)
-    similar = retrieval.without_own(queries, dense)
     for query in queries:
-        rankings = (run.get(query.query_id, []) for run in (lexical, similar))
+        rankings = (run.get(query.query_id, []) for run in (bm25, dense))
         bm25_ids, dense_ids = ([doc_id for doc_id, _ in ranking] for ranking in rankings)
         yield query.query_id, bm25_ids, dense_ids
 

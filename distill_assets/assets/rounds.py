@@ -91,9 +91,9 @@ def _mine_again(inputs: Inputs, pairs: Pairs, student: Path) -> tuple[Pairs, dic
     """Candidates of the student at `student` before those there were, scored where the teacher has not scored them; and the cost."""
     settings, labels = inputs.settings, pairs.labels
     started = time.perf_counter()
-    dense = inputs.retrieval.dense_rows(student, pairs.queries, settings.mining_depth)
+    dense = inputs.retrieval.dense(student, pairs.queries, settings.mining_depth)
     found: dict[str, list[str]] = {q.query_id: [] for q in pairs.queries}
-    mined_anew = mine_all(inputs.retrieval, pairs.queries, (None, dense), labels.judged, mining_rules(settings))
+    mined_anew = mine_all(inputs.retrieval, pairs.queries, ({}, dense), labels.judged, mining_rules(settings))
     for query_id, candidate in mined_anew:
         found[query_id].append(candidate.doc_id)
     candidates = {q: list(dict.fromkeys([*ids, *labels.candidates.get(q, ())])) for q, ids in found.items()}

@@ -11,8 +11,9 @@ from distill_assets.errors import SourceError
 from distill_assets.handles.vectors import Vectors
 from distill_assets.records import Query
 from distill_assets.retrieval.bm25 import LexicalCache, LexicalIndex
-from distill_assets.retrieval.dense import Blocks, FoundRows, VectorRows, search_dense_rows
-from distill_assets.retrieval.rankings import Run, without_own
+from distill_assets.retrieval.dense import FoundRows, search_dense
+from distill_assets.retrieval.rankings import Ranking, Run, without_own
+from distill_assets.storage.embeddings import StoredVectors
 
 
 @dataclass(frozen=True)
@@ -50,43 +51,26 @@ class Retrieval:
         """The BM25 index of this corpus, from the cache."""
         return self.lexical.load_or_build(self.corpus.version, self.corpus.doc_ids, self.corpus.contents)
 
-    def bm25_rows(self, queries: Sequence[Query], k: int) -> FoundRows:
-        """Top k by BM25 as positions in the corpus, a query's own document not yet left out."""
-        return self.index().search_rows([q.text for q in queries], k)
-
     def bm25(self, queries: Sequence[Query], k: int) -> Run:
-        """Top k by BM25."""
-        return self.without_own(queries, self.bm25_rows(queries, k))
-
-    def dense_rows(self, path: Path, queries: Sequence[Query], k: int) -> FoundRows:
-        """Exact top k by cosine with the bi-encoder at `path`, as positions in the corpus. Known vectors are not computed again."""
-        documents = self.vectors.embed(path, self.corpus.contents, "document")
-        if not queries:  # the store knows no dimension before its first vector
-            return FoundRows(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-        return search_vectors(
-            self.vectors,
-            self.vectors.embed(path, [q.text for q in queries], "query")[:],
-            documents,
-            self.corpus.doc_ids,
-            k,
-        )
+        """Top k by BM25, a query's own document left out."""
+        return self._without_own(queries, self.index().search([q.text for q in queries], k))
 
     def dense(self, path: Path, queries: Sequence[Query], k: int) -> Run:
-        """Exact top k by cosine."""
-        return self.without_own(queries, self.dense_rows(path, queries, k))
+        """Exact top k by cosine with the bi-encoder at `path`, a query's own document left out."""
+        documents = self.vectors.embed(path, self.corpus.contents, "document")
+        if not queries:  # the store knows no dimension before its first vector
+            return {}
+        query_vectors = self.vectors.embed(path, [q.text for q in queries], "query")[:]
+        found = search_vectors(self.vectors, query_vectors, documents, self.corpus.doc_ids, k)
+        return self._without_own(queries, found.rankings(self.corpus.doc_ids))
 
-    def without_own(self, queries: Sequence[Query], found: FoundRows) -> Run:
-        """What was found for these queries as rankings, a query's own document left out."""
-        return without_own(queries, found.rankings(self.corpus.doc_ids), self.corpus.content_of, self.judged)
+    def _without_own(self, queries: Sequence[Query], rankings: Sequence[Ranking]) -> Run:
+        return without_own(queries, rankings, self.corpus.content_of, self.judged)
 
 
 def search_vectors(
-    vectors: Vectors, queries: np.ndarray, documents: VectorRows, doc_ids: Sequence[str], k: int
+    vectors: Vectors, queries: np.ndarray, documents: np.ndarray | StoredVectors, doc_ids: Sequence[str], k: int
 ) -> FoundRows:
-    """Exact top k among document vectors at hand, within the memory that the settings allow."""
-    from distill_assets.models.encoders import EncoderPrecision, has_fast_bf16
-
-    blocks = Blocks.within(vectors.settings.search_memory_mb, dimension=queries.shape[1], k=k)
-    # The matrix product only selects, so its precision moves no result (retrieval/dense.py).
-    precision: EncoderPrecision = "bf16" if has_fast_bf16("cpu") else "fp32"
-    return search_dense_rows(queries, documents, doc_ids, k=k, blocks=blocks, precision=precision)
+    """Exact top k among document vectors at hand, within the memory that the settings allow; on the GPU where there is one."""
+    device = "cuda" if vectors.models.device == "cuda" else "cpu"
+    return search_dense(queries, documents, doc_ids, k=k, memory_mb=vectors.settings.search_memory_mb, device=device)

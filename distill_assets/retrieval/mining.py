@@ -1,10 +1,6 @@
-"""What search finds for a query: hard negatives, which no one judged relevant, and the judged answers among the candidates.
+"""What search finds for a query: hard negatives, which no one judged relevant, and the judged answers among the candidates."""
 
-`mine_hard_negatives` is a list of filters over the fused ranking, one decision per function. The filters are lazy:
-only as many candidates are compared with the positives as are needed to fill the list.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -20,8 +16,7 @@ Source = Literal["bm25", "dense", "both", "judged"]
 class Candidate:
     """One document that may become a hard negative of a query.
 
-    `rank` is its 1-based place: in the fused ranking, or among what is kept of it. `bm25_rank` and `dense_rank` are its 1-based
-    places in the two rankings, None where one does not hold it.
+    All ranks are 1-based: `rank` in the fused ranking or among what is kept of it, the other two in the two rankings, None outside.
     """
 
     doc_id: str
@@ -87,68 +82,44 @@ def mine_hard_negatives(
     Raises:
         ValueError: a ranking holds a document twice, or a ranked document has no text.
     """
-    fused = fuse_candidates(bm25_ranking, dense_ranking, rrf_k=rules.rrf_k)
+    fused = _fuse(bm25_ranking, dense_ranking, rules.rrf_k)
     found = {candidate.doc_id: candidate for candidate in fused}
     named = [found.get(d) or Candidate(d, 0, "judged", None, None, 0.0) for d in rejected if d not in positives]
     named = named[: rules.num_negatives]
     judged = positives | {candidate.doc_id for candidate in named}
-    unjudged = drop_judged_positives(fused, judged)
-    negatives = drop_near_identical(unjudged, [texts[p] for p in sorted(positives) if p in texts], texts, rules)
+    positive_texts = [texts[p] for p in sorted(positives) if p in texts]
+    # Lazy: no more candidates are compared with the positives than are needed to fill the list.
+    negatives = (c for c in fused if c.doc_id not in judged and not _is_twin(c.doc_id, positive_texts, texts, rules))
     kept = {candidate.doc_id for candidate in islice(negatives, rules.num_negatives - len(named))}
     rest = (candidate for candidate in fused if candidate.doc_id in kept or candidate.doc_id in positives)
-    return rank_anew([*named, *rest])
-
-
-def fuse_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], *, rrf_k: int = 60) -> list[Candidate]:
-    """Every document of the two rankings, fused by reciprocal rank, with its place in each."""
-    bm25_ranks = {doc_id: position for position, doc_id in enumerate(bm25_ranking, start=1)}
-    dense_ranks = {doc_id: position for position, doc_id in enumerate(dense_ranking, start=1)}
-    fused = fuse_reciprocal_rank([bm25_ranking, dense_ranking], k=rrf_k)
-    return [
-        Candidate(
-            doc_id=doc_id,
-            rank=position,
-            source=_source(doc_id in bm25_ranks, doc_id in dense_ranks),
-            bm25_rank=bm25_ranks.get(doc_id),
-            dense_rank=dense_ranks.get(doc_id),
-            rrf_score=score,
-        )
-        for position, (doc_id, score) in enumerate(fused, start=1)
-    ]
+    return [replace(candidate, rank=position) for position, candidate in enumerate([*named, *rest], start=1)]
 
 
 def pool_candidates(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], depth: int) -> list[Candidate]:
     """What a teacher reranks for a query, on dev and on test alike: the first `depth` documents of each ranking, fused."""
-    return fuse_candidates(bm25_ranking[:depth], dense_ranking[:depth])
+    return _fuse(bm25_ranking[:depth], dense_ranking[:depth])
 
 
-def drop_judged_positives(candidates: Iterable[Candidate], positives: Set[str]) -> Iterator[Candidate]:
-    """Leave out what was judged relevant: training on it as a negative would teach the opposite."""
-    return (candidate for candidate in candidates if candidate.doc_id not in positives)
+def _fuse(bm25_ranking: Sequence[str], dense_ranking: Sequence[str], rrf_k: int = 60) -> list[Candidate]:
+    """Every document of the two rankings, fused by reciprocal rank, with its place in each."""
+    bm25_ranks = {doc_id: position for position, doc_id in enumerate(bm25_ranking, start=1)}
+    dense_ranks = {doc_id: position for position, doc_id in enumerate(dense_ranking, start=1)}
+    candidates = []
+    for position, (doc_id, score) in enumerate(fuse_reciprocal_rank([bm25_ranking, dense_ranking], k=rrf_k), start=1):
+        bm25_rank, dense_rank = bm25_ranks.get(doc_id), dense_ranks.get(doc_id)
+        source: Source = "dense" if bm25_rank is None else "bm25" if dense_rank is None else "both"
+        candidates.append(Candidate(doc_id, position, source, bm25_rank, dense_rank, score))
+    return candidates
 
 
-def drop_near_identical(
-    candidates: Iterable[Candidate], positive_texts: Sequence[str], texts: Mapping[str, str], rules: MiningRules
-) -> Iterator[Candidate]:
-    """Leave out what says the same as a positive: an unjudged copy is a positive that nobody labelled.
-
-    Raises:
-        ValueError: a candidate has no text.
-    """
-    for candidate in candidates:
-        text = texts.get(candidate.doc_id)
-        if text is None:
-            raise ValueError(
-                f"document {candidate.doc_id!r} is ranked but has no text: "
-                "the index and the corpus differ, build the index again"
-            )
-        if not any(is_near_identical(text, positive, rules) for positive in positive_texts):
-            yield candidate
-
-
-def rank_anew(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The same candidates with ranks from 1."""
-    return [replace(candidate, rank=position) for position, candidate in enumerate(candidates, start=1)]
+def _is_twin(doc_id: str, positive_texts: Sequence[str], texts: Mapping[str, str], rules: MiningRules) -> bool:
+    """Whether a document says the same as a positive: an unjudged copy is a positive that nobody labelled."""
+    text = texts.get(doc_id)
+    if text is None:
+        raise ValueError(
+            f"document {doc_id!r} is ranked but has no text: the index and the corpus differ, build the index again"
+        )
+    return any(is_near_identical(text, positive, rules) for positive in positive_texts)
 
 
 def is_near_identical(text: str, other: str, rules: MiningRules) -> bool:
@@ -168,17 +139,11 @@ def is_near_identical(text: str, other: str, rules: MiningRules) -> bool:
 def shingles(text: str, size: int) -> frozenset[int]:
     """Hashes of every run of `size` lower-cased words; of all words together where there are fewer; empty with none.
 
-    Remembered per text, because the same documents are hard for many queries. The hashes have 64 bits, so shingles of
-    two texts collide with a chance below 1e-14; they mean nothing outside this process.
+    Remembered per text, because the same documents are hard for many queries. The hashes have 64 bits, so shingles of two texts
+    collide with a chance below 1e-14. They mean nothing outside this process.
     """
     found = words(text.lower())  # one word for NumPy and numpy: case tells no copies apart
     if not found:
         return frozenset()
     last = max(1, len(found) - size + 1)
     return frozenset(hash(tuple(found[start : start + size])) for start in range(last))
-
-
-def _source(is_in_bm25: bool, is_in_dense: bool) -> Source:
-    if is_in_bm25 and is_in_dense:
-        return "both"
-    return "bm25" if is_in_bm25 else "dense"

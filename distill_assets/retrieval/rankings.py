@@ -1,8 +1,7 @@
 """Ranking: the one total order, and reciprocal-rank fusion.
 
-The one total order is trec_eval's: score descending, then `doc_id` descending (by code point, which for UTF-8 is
-trec_eval's byte order). Every ranking of this package is in it, so that equal scores cannot move a metric between
-two runs. Dense search (`retrieval/dense.py`) and BM25 (`retrieval/bm25.py`) rank in the same order.
+The total order is trec_eval's: score descending, then `doc_id` descending by code point, which is the order of UTF-8 bytes.
+Every ranking of this package is in it, so equal scores cannot move a metric between two runs.
 """
 
 import math
@@ -31,14 +30,16 @@ def rank(doc_ids: Sequence[str], scores: npt.ArrayLike, k: int) -> Ranking:
         ShapeError: ids and scores differ in number.
         NonFiniteError: a score is NaN or infinite; it would rank at random.
     """
-    _require_positive(k=k)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
     values = np.asarray(scores, dtype=np.float64)
     if values.shape != (len(doc_ids),):
         raise ShapeError(f"rank needs one score per document: got scores {values.shape} for {len(doc_ids)} documents")
     if not np.isfinite(values).all():
         num_bad = int((~np.isfinite(values)).sum())
         raise NonFiniteError(f"{num_bad} of {len(values)} scores are not finite: the model that gave them is damaged")
-    kept = _at_least_kth(values, k)
+    # All that reach the k-th largest value stay until the doc_id has decided between them.
+    kept = np.flatnonzero(values >= np.partition(values, -k)[-k]).tolist() if len(values) > k else range(len(values))
     return sorted(((doc_ids[i], float(values[i])) for i in kept), key=_order, reverse=True)[:k]
 
 
@@ -65,20 +66,17 @@ def without_own(
 def fuse_reciprocal_rank(rankings: Sequence[Sequence[str]], *, k: int = 60) -> Ranking:
     """Fuse rankings by reciprocal rank: a document scores the sum of 1 / (k + rank) over the rankings that hold it.
 
-    Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
-    methods"; ranks are 1-based and k = 60 is theirs. Symmetric: the order of the rankings never matters, not even in
-    the last bit.
+    Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods".
+    Ranks are 1-based and k = 60 is theirs. The order of the rankings never matters, not even in the last bit.
 
     Raises:
         ValueError: a ranking holds a document twice, which would count it twice.
     """
-    _require_positive(k=k)
     parts: defaultdict[str, list[float]] = defaultdict(list)
     for ranking in rankings:
         if len(set(ranking)) != len(ranking):
             raise ValueError(
-                f"a ranking of {len(ranking)} documents holds only {len(set(ranking))} distinct ones: "
-                "remove the repeats"
+                f"a ranking of {len(ranking)} documents holds only {len(set(ranking))} distinct ones: remove the repeats"
             )
         for position, doc_id in enumerate(ranking, start=1):
             parts[doc_id].append(1.0 / (k + position))
@@ -97,17 +95,3 @@ def fuse_runs(first: Run, second: Run, depth: int) -> Run:
 def _order(scored: tuple[str, float]) -> tuple[float, str]:
     """Sort key of the one total order; sort with ``reverse=True``."""
     return scored[1], scored[0]
-
-
-def _at_least_kth(values: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.intp]:
-    """Positions of all values that reach the k-th largest; every position when there are at most k."""
-    if len(values) <= k:
-        return np.arange(len(values))
-    kth = float(np.partition(values, len(values) - k)[len(values) - k])
-    return np.flatnonzero(values >= kth)
-
-
-def _require_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,23 +1,23 @@
 """The words of a text, in every script: one tokenizer for BM25, for copies among documents, and for leaks among queries.
 
 - Text is composed first (NFC, Unicode annex 15): "é" is one word however it was typed.
-- A word is a run of letters with their combining marks, or of digits. A mark belongs to the letter before it (annex 29): without its
-  vowel signs, which are marks, Hindi would be single consonants. A mark without a letter is no word.
-- Scripts that put no space between words (Han, Kana, Thai, Lao, Khmer, Myanmar) give overlapping pairs of letters, as Lucene's
-  CJKAnalyzer does; a letter alone is one word.
-- Latin letters in full width and Katakana in half width are the usual ones, as for Lucene's CJKWidthFilter.
+- A word is a run of letters with their combining marks, or of digits. A mark belongs to the letter before it (annex 29), because Hindi
+  without its vowel signs, which are marks, would be single consonants. A mark without a letter is no word.
+- Scripts that put no space between words (Han, Kana, Thai, Lao, Khmer, Myanmar) give overlapping pairs of letters, as in Lucene's
+  CJKAnalyzer. A letter alone is one word.
+- Latin letters in full width and Katakana in half width are the usual ones, as in Lucene's CJKWidthFilter.
 - Identifiers are split: `read_HTMLTable2` gives read, html, table, 2. There are no stop words.
 
-Plain ASCII takes one regular expression. All else is built when the first other text comes, so that definitions load light.
+Plain ASCII takes one regular expression. Patterns for other texts are built when the first one comes, because that takes time.
 """
 
 import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from operator import add
+from typing import NamedTuple
 
 # Raised whenever the same text would give other words: indexes on disk, and what was made with these words, are then made again.
 TOKENISER_VERSION = 3
@@ -63,8 +63,7 @@ def words(text: str) -> list[str]:
 def words_and_signs(text: str) -> list[str]:
     """Words of a text, lower-cased, and the signs between them: `x<=y` gives x, <=, y. A run of signs is one item.
 
-    Punctuation is no sign. Letters of a script without spaces are neighbours across it and across spaces, both of which people set or
-    leave out.
+    Punctuation is no sign. In a script without spaces, letters are neighbours across punctuation and spaces, which people set or omit.
     """
     composed = _compose(text)
     patterns = _patterns_for(composed)
@@ -92,53 +91,38 @@ def _split_runs(runs: list[str], patterns: "_Patterns") -> list[str]:
         if run != lowered:
             found += _split_identifier(run)
         elif run >= _FIRST_UNSPACED and patterns.unspaced.match(run):
-            found += _pairs(patterns.letter.findall(run))
+            letters = patterns.letter.findall(run)
+            found += map(add, letters, letters[1:]) if len(letters) > 1 else letters
         else:
             found.append(run)
     return found
 
 
-def _pairs(letters: list[str]) -> list[str]:
-    """Overlapping pairs; a letter alone stays alone."""
-    return list(map(add, letters, letters[1:])) or letters
-
-
 def _split_identifier(run: str) -> list[str]:
+    """Split before an upper-case letter that follows a lower-case one, or that begins a word after an acronym."""
     if run.isupper() or not run.isalpha():
         return [run.lower()]
-    return [part.lower() for part in _split_camel_case(run)]
-
-
-def _split_camel_case(word: str) -> list[str]:
-    """Split before an upper-case letter that follows a lower-case one, or that begins a word after an acronym."""
     parts, start = [], 0
-    for i in range(1, len(word)):
-        begins_after_lower = word[i].isupper() and word[i - 1].islower()
-        begins_after_acronym = word[i].islower() and word[i - 1].isupper() and i - 1 > start
+    for i in range(1, len(run)):
+        begins_after_lower = run[i].isupper() and run[i - 1].islower()
+        begins_after_acronym = run[i].islower() and run[i - 1].isupper() and i - 1 > start
         if begins_after_lower or begins_after_acronym:
             cut = i if begins_after_lower else i - 1
-            parts.append(word[start:cut])
+            parts.append(run[start:cut].lower())
             start = cut
-    return [*parts, word[start:]]
+    return [*parts, run[start:].lower()]
 
 
-@dataclass(frozen=True)
-class _Patterns:
-    """What cuts a text that is not ASCII.
+class _Patterns(NamedTuple):
+    """What cuts a text that is not ASCII."""
 
-    Attributes:
-        run: letters of a script with spaces, letters of one without, or digits; marks stay with their letters.
-        run_or_signs: the same, or what stands between them.
-        unspaced: one letter of a script without spaces.
-        letter: one letter with its marks, of a run.
-        gap: punctuation and spaces between two letters of scripts without spaces.
-    """
-
-    run: re.Pattern[str]
-    run_or_signs: re.Pattern[str]
-    unspaced: re.Pattern[str]
-    letter: re.Pattern[str]
-    gap: re.Pattern[str]
+    run: re.Pattern[
+        str
+    ]  # letters of a script with spaces, letters of one without, or digits; marks stay with their letters
+    run_or_signs: re.Pattern[str]  # the same, or what stands between them
+    unspaced: re.Pattern[str]  # one letter of a script without spaces
+    letter: re.Pattern[str]  # one letter with its marks, of a run
+    gap: re.Pattern[str]  # punctuation and spaces between two letters of scripts without spaces
 
 
 def _patterns_for(text: str) -> _Patterns:

@@ -1,8 +1,8 @@
 """The embedding store: one vector per (encoder fingerprint, text hash), memory-mapped, appended to and never rewritten.
 
-Per encoder a folder: `vectors.f32` (row-major little-endian float32), `hashes.bin` (16 bytes a row) and `meta.json`
-(dimension). Vectors are flushed before their hashes, so a hash on disk always has its vector; whatever a crash leaves
-past the shorter of the two files is ignored by readers and cut by the next append.
+Each encoder has a folder: `vectors.f32` (row-major little-endian float32), `hashes.bin` (16 bytes a row) and `meta.json` (dimension).
+Vectors are flushed before their hashes, so a hash on disk always has its vector. Readers ignore what a crash leaves past the
+shorter of the two files, and the next append cuts it.
 
 Limit: the hashes of one encoder are held in a dict, about 180 MB per million texts.
 """
@@ -54,8 +54,7 @@ class EmbeddingStore:
                 shard.require_dimension(values.shape[1])
                 known = shard.refresh()
                 new: dict[bytes, int] = {}
-                for position, text_hash in enumerate(text_hashes):
-                    key = _to_bytes(text_hash)
+                for position, key in enumerate(map(_to_bytes, text_hashes)):
                     if key not in known:
                         new.setdefault(key, position)
                 if new:
@@ -68,20 +67,16 @@ class EmbeddingStore:
             WarehouseError: some are not stored; says how many.
         """
         with self._lock:
-            shard, found = self._find(fingerprint, text_hashes)
-            return StoredVectors(shard.map(), np.asarray(found, dtype=np.int64))
-
-    def _find(self, fingerprint: str, text_hashes: Sequence[str]) -> "tuple[_Shard, list[int]]":
-        shard = self._shard(fingerprint)
-        rows = shard.refresh()
-        found = [rows.get(_to_bytes(h), -1) for h in text_hashes]
-        num_missing = sum(row < 0 for row in found)
-        if num_missing:
-            raise WarehouseError(
-                f"embeddings: {num_missing} of {len(found)} texts have no vector of encoder {fingerprint!r}; "
-                "expected all: encode those that missing() names, append them, and read again"
-            )
-        return shard, found
+            shard = self._shard(fingerprint)
+            rows = shard.refresh()
+            found = np.array([rows.get(_to_bytes(h), -1) for h in text_hashes], dtype=np.int64)
+            num_missing = np.count_nonzero(found < 0)
+            if num_missing:
+                raise WarehouseError(
+                    f"embeddings: {num_missing} of {len(found)} texts have no vector of encoder {fingerprint!r}; "
+                    "expected all: encode those that missing() names, append them, and read again"
+                )
+            return StoredVectors(shard.map(), found)
 
     def _shard(self, fingerprint: str) -> "_Shard":
         require_folder_name(fingerprint, "fingerprint")
@@ -89,9 +84,9 @@ class EmbeddingStore:
 
 
 class StoredVectors:
-    """Some rows of one encoder's file in an order of one's own; reading them is what costs memory, and only what is read.
+    """A view of some rows of one encoder's file, in the caller's order. Nothing is loaded until rows are read.
 
-    Texts that were appended in that order are neighbours in the file, and a slice of them is read in one go.
+    Texts that were appended in that order are neighbours in the file, so a slice of them is read in one go.
     """
 
     def __init__(self, stored: np.ndarray, rows: np.ndarray) -> None:
@@ -123,13 +118,8 @@ class _Shard:
     rows: dict[bytes, int] = field(default_factory=dict)
     num_rows: int = 0
 
-    @property
-    def vectors_path(self) -> Path:
-        return self.folder / "vectors.f32"
-
-    @property
-    def hashes_path(self) -> Path:
-        return self.folder / "hashes.bin"
+    def __post_init__(self) -> None:
+        self.vectors_path, self.hashes_path = self.folder / "vectors.f32", self.folder / "hashes.bin"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -141,18 +131,20 @@ class _Shard:
 
     def require_dimension(self, dimension: int) -> None:
         """Under the lock: fix the dimension at the first append, refuse another one later."""
-        if self._read_dimension() is None:
+        stored = self._read_dimension()
+        if stored is None:
             write_json(self.folder / "meta.json", {"dimension": dimension})
-            self.dimension = dimension
-        if self.dimension != dimension:
+        elif stored != dimension:
             raise ShapeError(
-                f"vectors have dimension {dimension}, the vectors of {self.folder.name} have {self.dimension}: "
+                f"vectors have dimension {dimension}, the vectors of {self.folder.name} have {stored}: "
                 "one fingerprint is one encoder; give another model its own fingerprint"
             )
 
     def refresh(self) -> dict[bytes, int]:
         """Row by hash, with what other processes appended since."""
-        num_rows = self._complete_rows()
+        dimension = self._read_dimension()
+        num_hashes, num_bytes = _size(self.hashes_path) // _HASH_BYTES, _size(self.vectors_path)
+        num_rows = min(num_hashes, num_bytes // (dimension * _FLOAT.itemsize)) if dimension else 0
         if num_rows < self.num_rows:  # the folder was removed and begun again
             self.rows, self.num_rows = {}, 0
         if num_rows > self.num_rows:
@@ -177,13 +169,6 @@ class _Shard:
         if not self.num_rows:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
         return np.memmap(self.vectors_path, dtype=_FLOAT, mode="r", shape=(self.num_rows, self.dimension or 0))
-
-    def _complete_rows(self) -> int:
-        dimension = self._read_dimension()
-        if dimension is None:
-            return 0
-        row_bytes = dimension * _FLOAT.itemsize
-        return min(_size(self.hashes_path) // _HASH_BYTES, _size(self.vectors_path) // row_bytes)
 
     def _read_dimension(self) -> int | None:
         meta = read_json_object(self.folder / "meta.json")
@@ -218,10 +203,7 @@ def _to_bytes(text_hash: str) -> bytes:
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return path.stat().st_size if path.exists() else 0
 
 
 def _append_at(path: Path, offset: int, data: bytes) -> None:

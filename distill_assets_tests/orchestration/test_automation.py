@@ -368,7 +368,7 @@ def test_a_failed_run_is_asked_for_again_only_when_something_moves(
     daemon = Daemon(inbox_project, instance)
     ingest(inbox_project, instance, "first")
     with monkeypatch.context() as broken:
-        broken.setattr(Retrieval, "bm25_rows", lambda *_: (_ for _ in ()).throw(SourceError("the disk is gone")))
+        broken.setattr(Retrieval, "bm25", lambda *_: (_ for _ in ()).throw(SourceError("the disk is gone")))
         assert set(daemon.follow()) == {("hard_negatives", "first")}
         assert inbox_project.places.warehouse.slice_info("hard_negatives", "first") is None
         for _ in range(3):

@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 from distill_assets.retrieval.mining import (
     Candidate,
     MiningRules,
-    drop_judged_positives,
-    drop_near_identical,
-    fuse_candidates,
     is_near_identical,
     mine_hard_negatives,
     pool_candidates,
-    rank_anew,
     shingles,
 )
 
@@ -29,17 +25,12 @@ def ids(candidates: Sequence[Candidate]) -> list[str]:
     return [candidate.doc_id for candidate in candidates]
 
 
-def test_fuse_candidates_keeps_where_each_came_from() -> None:
+def test_a_pool_keeps_where_each_came_from() -> None:
     """Document b is second in BM25 and first in dense: swapped or 0-based ranks would mislead the reader."""
-    fused = fuse_candidates(["a", "b"], ["b", "c"])
+    fused = pool_candidates(["a", "b"], ["b", "c"], 2)
     assert fused[0] == Candidate("b", 1, "both", 2, 1, 1 / 62 + 1 / 61)
     assert fused[1] == Candidate("a", 2, "bm25", 1, None, 1 / 61)
     assert fused[2] == Candidate("c", 3, "dense", None, 2, 1 / 62)
-
-
-def test_drop_judged_positives() -> None:
-    """A positive among the negatives teaches the student to rank the right answer low."""
-    assert ids(list(drop_judged_positives(fuse_candidates(["a", "b", "c"], []), {"b"}))) == ["a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -96,23 +87,17 @@ def test_is_near_identical_equals_plain_jaccard(first: list[str], second: list[s
     assert is_near_identical(" ".join(first), " ".join(second), rules) == expected
 
 
-def test_drop_near_identical_compares_with_every_positive() -> None:
+def test_a_copy_of_any_positive_is_left_out() -> None:
     """Comparing with the first positive only would keep a copy of the second."""
     texts = {"p1": "alpha beta gamma delta", "p2": TEN, "copy": TEN.upper(), "other": "a text about something else"}
-    candidates = fuse_candidates(["copy", "other"], [])
-    assert ids(list(drop_near_identical(candidates, [texts["p1"], texts["p2"]], texts, RULES))) == ["other"]
+    mined = mine_hard_negatives(["copy", "other"], [], positives={"p1", "p2"}, texts=texts, rules=RULES)
+    assert [(c.doc_id, c.rank, c.bm25_rank) for c in mined] == [("other", 1, 2)]
 
 
-def test_drop_near_identical_names_a_document_without_text() -> None:
+def test_a_ranked_document_without_text_is_named() -> None:
     """A stale index names documents that are gone; training pairs of empty texts would follow."""
     with pytest.raises(ValueError, match="'gone' is ranked but has no text"):
-        list(drop_near_identical(fuse_candidates(["gone"], []), [TEN], {}, RULES))
-
-
-def test_rank_anew() -> None:
-    """Ranks with holes would tell the reader that documents were lost."""
-    kept = rank_anew(drop_judged_positives(fuse_candidates(["a", "b", "c", "d"], []), {"a", "c"}))
-    assert [(c.doc_id, c.rank, c.bm25_rank) for c in kept] == [("b", 1, 2), ("d", 2, 4)]
+        mine_hard_negatives(["gone"], [], positives={"p"}, texts={"p": TEN}, rules=RULES)
 
 
 def test_a_pool_is_the_tops_of_both_rankings_and_no_more() -> None:
@@ -207,7 +192,7 @@ def test_mined_are_the_positives_found_and_the_best_of_the_others(
     found = set(bm25[:5]) | set(dense[:5])
     assert set(ids(mined)) & positives == found & positives
     negatives = [d for d in ids(mined) if d not in positives]
-    everything = [c.doc_id for c in fuse_candidates(bm25[:5], dense[:5]) if c.doc_id not in positives]
+    everything = [c.doc_id for c in pool_candidates(bm25, dense, 5) if c.doc_id not in positives]
     assert negatives == everything[:wanted]
     assert [c.rank for c in mined] == list(range(1, len(mined) + 1))
     assert mined == sorted(mined, key=lambda c: (c.rrf_score, c.doc_id), reverse=True)

@@ -157,7 +157,7 @@ def test_bm25_on_xquad(name: str, least: float, tmp_path: Path) -> None:
     found = BeirSource(DATA / name).read(name)
     ids, texts = [d.doc_id for d in found.documents], [d.content for d in found.documents]
     index = LexicalCache(tmp_path).load_or_build("corpus", ids, texts)
-    rankings = index.search_rows([q.text for q in found.queries], 100).rankings(ids)
+    rankings = index.search([q.text for q in found.queries], 100)
     run = {q.query_id: ranking for q, ranking in zip(found.queries, rankings, strict=True)}
     qrels: dict[str, dict[str, int]] = {}
     for qrel in found.qrels:
