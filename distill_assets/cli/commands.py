@@ -40,10 +40,7 @@ def run(
         bool, typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.")
     ] = False,
     full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Four packages, every query, recipes at full length: for a fast machine, or a night."
-        ),
+        bool, typer.Option("--full", help="Four packages, all train queries, full recipes: for a fast machine.")
     ] = False,
     until: Annotated[str, typer.Option(help="Stop after this asset.")] = "champion",
 ) -> None:
@@ -77,8 +74,8 @@ def retrain(
 ) -> None:
     """Retrain every recipe on all scores to date, compare, and let the gate decide on the champion.
 
-    What the schedule `retraining` does, now and in this process. Reads no new batch; does nothing, and says why, when no
-    scores, labels or documents have come since the last training.
+    What the schedule `retraining` does, now and in this process. It reads no new batch. If no scores, labels or documents have
+    come since the last training, it does nothing and says so.
     """
     from distill_assets.orchestration.automation import reason_not_to_retrain
     from distill_assets.orchestration.stages import due_for_retraining, status_of
@@ -89,8 +86,7 @@ def retrain(
         is_asked_for = teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
         return is_asked_for or due_for_retraining(project, asset, partition)
 
-    reason = None if teacher else reason_not_to_retrain(project)
-    if reason:
+    if reason := None if teacher else reason_not_to_retrain(project):
         typer.echo(f"nothing to retrain: {reason}")
         return
     steps = _run_steps(project, "champion", todo)
@@ -205,9 +201,7 @@ def batches(as_json: Json = False) -> None:
     for batch, reason in sorted(quarantined.items()):
         typer.echo(f"{batch} is in quarantine: {reason}")
     for batch in rejected:
-        typer.echo(
-            f"{batch} did not pass a blocking check: see its checks in the Dagster UI, or start distill-assets run"
-        )
+        typer.echo(f"{batch} did not pass a blocking check: see it in the Dagster UI, or start distill-assets run")
 
 
 @app.command()
@@ -227,7 +221,7 @@ def rollback() -> None:
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
     """Open the Dagster UI on 127.0.0.1 over the same instance that `run` records in (ends with Ctrl-C)."""
-    with _instance(_open_project()):  # its databases, made once: several processes that make them at a time fail
+    with _instance(_open_project()):  # makes its databases: several processes that do so at once fail
         pass
     dagster = Path(sys.executable).with_name("dagster")
     arguments = [str(dagster), "dev", "-m", "distill_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
@@ -274,9 +268,7 @@ def _name(asset: str, partition: str) -> str:
 
 @app.command(name="export-ranking")
 def export_ranking(
-    system: Annotated[
-        str, typer.Argument(help="A system of the leaderboard: bm25, untouched_student, teacher or a recipe.")
-    ],
+    system: Annotated[str, typer.Argument(help="bm25, hybrid, untouched_student, teacher or a recipe.")],
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
 ) -> None:
     """Print a system's ranking as a TREC run: query, Q0, document, rank, score, system."""
@@ -323,17 +315,17 @@ def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
             steps.append(step)
     worked = sum(step.was_made for step in steps)
     typer.echo(f"\n{worked} steps run, {len(steps) - worked} up to date, {sum(s.seconds for s in steps):.0f} s")
-    for warning in (warning for step in steps for warning in step.warnings):
-        typer.echo(f"warning: {warning}", err=True)
+    for step in steps:
+        for warning in step.warnings:
+            typer.echo(f"warning: {warning}", err=True)
     return steps
 
 
 def _print_results(project: "Project", steps: list[Any]) -> None:
     from distill_assets.report.publishing import read_conclusion, write_project_report
 
-    report = write_project_report(
-        project, [(_label(step.assets, step.partition), step.seconds) for step in steps if step.was_made]
-    )
+    times = [(_label(step.assets, step.partition), step.seconds) for step in steps if step.was_made]
+    report = write_project_report(project, times)
     _print_leaderboard(project)
     typer.echo(f"report: {report}\n")
     typer.echo("\n".join(read_conclusion(project)))
@@ -403,7 +395,3 @@ def _fitness(project: "Project") -> str | None:
 
 def _print_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -282,10 +282,9 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     demo = tables.pop(PYTHON_API) if isinstance(tables.get(PYTHON_API), dict) else {}
     of_file, mistakes = _flatten(tables, chosen)
     of_environment, of_variables = _read_environment()
-    mistakes += [*of_variables, *(_unknown(name, PYTHON_API) for name in demo if name not in Settings.model_fields)]
+    mistakes += of_variables
     values = of_file | of_environment | overrides
     if values.get("collection", PYTHON_API) == PYTHON_API:
-        demo = {name: value for name, value in demo.items() if name in Settings.model_fields}
         values = of_file | demo | of_environment | overrides
     try:
         settings = Settings(**values)
@@ -325,10 +324,8 @@ def _flatten(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[s
             mistakes.append(_unknown(table))
     if flat:
         _note(f"{path}: settings stand in tables now; move {', '.join(f'{n} to [{_TABLE_OF[n]}]' for n in flat)}")
-    twice = [name for name in flat if name in values]
-    mistakes += [
-        f"{name} stands in [{_TABLE_OF[name]}] and above all tables: keep the one in the table" for name in twice
-    ]
+    twice = [(name, _TABLE_OF[name]) for name in flat if name in values]
+    mistakes += [f"{name} stands in [{table}] and above all tables: keep the one in [{table}]" for name, table in twice]
     return values | flat | {name: tables[name] for name in tables if name == "recipes"}, mistakes
 
 
@@ -345,9 +342,7 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
     for variable in sorted(name for name in os.environ if name.startswith(_VARIABLE) and name != _FILE_VARIABLE):
         name, text = variables.get(variable), os.environ[variable]
         if name is None:
-            mistakes.append(
-                f"unknown variable {variable}: {_nearest(variable, dict(zip(variables, variables, strict=True)))}"
-            )
+            mistakes.append(f"unknown variable {variable}: {_nearest(variable, {each: each for each in variables})}")
             continue
         is_json = get_origin(Settings.model_fields[name].annotation) in (tuple, dict)
         try:
