@@ -46,7 +46,7 @@ check: $(DEV_STAMP) ## lint, format, types, definitions
 	$(BIN)/mypy
 	$(BIN)/dg check defs
 
-bench: install ## our engines against the peers' on the same work; writes benchmarks/README.md and results.json
+bench: $(DEV_STAMP) ## our engines against the peers' on the same work; writes benchmarks/README.md and results.json
 	$(BIN)/python -m benchmarks.bench
 
 clean: ## remove the environment and everything that runs made

@@ -1,29 +1,4 @@
-"""Every error that a user can cause, as one tree.
-
-DistillError
-├── SettingsError            a setting is unknown or its value is refused
-├── SourceError              a collection cannot be read
-│   ├── MalformedRecordError     one line or record; names file and line
-│   └── UnknownJudgementError    too many qrels point at nothing
-├── UnknownBatchError        no such batch, or a name that a batch may not have
-├── UnknownRecipeError       no such recipe
-├── ModelError               a folder or hub name is not a usable model
-├── WarehouseError           the DuckDB warehouse refused
-│   ├── WarehouseBusyError       another process held it too long; trying again later helps
-│   ├── MissingPartitionError    upstream slices that a reader needs are not there
-│   ├── InputsMovedError         what an asset read has changed since; reading again helps
-│   ├── UndeclaredReadError      an asset reads what its declaration does not name
-│   ├── EmptyFrameError          an empty frame where rows are required
-│   └── NewerWarehouseError      written by a newer version of this package
-├── ShapeError               two arrays that must agree in shape do not
-├── NonFiniteError           a NaN or an infinity where a number is needed
-├── TrainingError            training cannot start or did not converge to finite numbers
-├── EvaluationError          there is nothing that could be measured
-├── CheckFailedError         a blocking check says that what follows would be wrong
-└── PromotionError           no champion to search with or roll back to, or nothing that a gate could compare
-
-Every message says what was wanted, what was found, what was expected, and the next step.
-"""
+"""Every error that a user can cause. Every message says what was wanted, what was found, what was expected, and the next step."""
 
 
 class DistillError(Exception):
@@ -67,7 +42,7 @@ class WarehouseBusyError(WarehouseError):
 
 
 class MissingPartitionError(WarehouseError):
-    """Upstream slices that a reader needs are not in the warehouse."""
+    """Upstream partitions that a reader needs are not in the warehouse."""
 
 
 class InputsMovedError(WarehouseError):
@@ -75,7 +50,7 @@ class InputsMovedError(WarehouseError):
 
 
 class UndeclaredReadError(WarehouseError):
-    """An asset's body reads what its declaration does not name: its version would not change with it."""
+    """An asset's body reads what its declaration does not name."""
 
 
 class EmptyFrameError(WarehouseError):
@@ -103,8 +78,8 @@ class EvaluationError(DistillError):
 
 
 class CheckFailedError(DistillError):
-    """A blocking check failed: its slice is kept to look at, and nothing is made from it."""
+    """A blocking check failed: its partition is kept to look at, and nothing is made from it."""
 
 
 class PromotionError(DistillError):
-    """No champion to search with or roll back to, or nothing that a gate could compare."""
+    """No champion to search with or to roll back to, or nothing that the gate could compare."""

@@ -1,4 +1,4 @@
-"""The records that travel between sources, core and storage, and the hashes that key the two stores."""
+"""Documents, queries, judgements, the names of systems, and the hashes that the stores have as keys."""
 
 import hashlib
 import unicodedata
@@ -59,27 +59,23 @@ class Collection:
 
 
 def normalise(text: str) -> str:
-    """A text as texts are compared: composed characters (NFC), case folded, every run of white space one space.
-
-    Two queries with equal normalised texts ask the same, whatever their ids are.
-    """
+    """A text as texts are compared: composed characters (NFC), case folded, every run of white space one space."""
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
 def is_own_document(query: Query, doc_id: str, content: str, judged: Container[str]) -> bool:
-    """Whether a document is the query itself, which it must not find: ArguAna's and Quora's queries stand in the corpus.
+    """Whether a document is the query itself, which must not be found: ArguAna's and Quora's queries are in the corpus.
 
-    It is where both are the same text, or where an equal id says so and the query's text stands in the document (ArguAna's
-    documents have titles beside it). An equal id alone says nothing: a FAQ may number questions and answers alike. What is
-    `judged` relevant for the query is an answer, never the query itself. BEIR PR 91 moved ArguAna's nDCG from 31.5 to 41.4 by
-    leaving it out.
+    It is if both texts are the same, or if the ids are and the document holds the query's text (ArguAna adds titles). Equal ids
+    alone do not count: a FAQ may number questions and answers alike. A document that is `judged` relevant is an answer. BEIR
+    PR 91 left queries out of their own rankings: ArguAna's nDCG rose from 31.5 to 41.4.
     """
     if doc_id in judged:
         return False
     asked = normalise(query.text)
     if doc_id == query.query_id:
         return asked in normalise(content)
-    # Few documents begin as the query does: the others need not be normalised as a whole.
+    # Few documents begin as the query does. The others need not be normalised as a whole.
     begins = normalise(content.lstrip()[:64])[:16]
     return asked.startswith(begins) and asked == normalise(content)
 
@@ -100,7 +96,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def fingerprint_rows(rows: Iterable[tuple[object, ...]]) -> str:
-    """Fingerprint of a table's rows, whatever order they come in (the sorted row fingerprints are hashed)."""
+    """Fingerprint of a table's rows in any order: the sorted row fingerprints are hashed."""
     return fingerprint(*sorted(fingerprint(*row) for row in rows))
 
 
@@ -112,8 +108,8 @@ def hash_share(key: str) -> float:
 def assign_split(key: str) -> Split:
     """Deterministic split of a query by hash: train 80 %, dev 10 %, test 10 %.
 
-    The split depends on the key alone, so it never moves when a batch is ingested again or grows. The key is the normalised text
-    where there is one: a question that stands in a log twice, under two ids, must not be trained on and tested.
+    The split depends on the key alone, so it stays when a batch grows. The key is the normalised text if there is one: a question
+    that is in a log twice, under two ids, must not be trained on and tested.
     """
     bucket = int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big") % 10
     if bucket == 8:

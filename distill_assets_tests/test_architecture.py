@@ -50,10 +50,11 @@ LADDER: list[list[str]] = [
     ["assets"],
     ["orchestration", "serving"],
     ["definitions"],
-    ["cli"],
+    ["notebook"],
+    ["cli", "__init__"],
 ]
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
-_VALUES = {"dagster", "duckdb", "typer", "jinja2", "pydantic_settings"}
+_VALUES = {"dagster", "duckdb", "typer", "jinja2", "pandas"}
 FORBIDDEN_IN: dict[str, set[str]] = {
     **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training"), _VALUES),
     "storage": {"dagster", *HEAVY},

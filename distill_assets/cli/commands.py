@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill_assets.errors import DistillError, SourceError
-from distill_assets.settings.values import FULL, QUICK, load_settings
+from distill_assets.settings.values import FULL, QUICK
 
 if TYPE_CHECKING:
+    from distill_assets.evaluation.leaderboard import LeaderboardRow
     from distill_assets.handles.project import Project
 
 app = typer.Typer(
@@ -31,23 +32,6 @@ app = typer.Typer(
     ),
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-_LEADERBOARD_FIELDS = (
-    "model_fingerprint",
-    "ndcg_at_10",
-    "ndcg_at_10_low",
-    "ndcg_at_10_high",
-    "mrr_at_10",
-    "recall_at_100",
-    "query_ms_p50",
-    "query_ms_p95",
-    "gap_closed",
-    "gap_closed_low",
-    "gap_closed_high",
-    "p_vs_hard_labels",
-    "p_vs_untouched",
-    "detectable_vs_hard_labels",
-    "detectable_vs_untouched",
-)
 
 
 @app.command()
@@ -56,10 +40,7 @@ def run(
         bool, typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.")
     ] = False,
     full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Four packages, every query, recipes at full length: for a fast machine, or a night."
-        ),
+        bool, typer.Option("--full", help="Four packages, all train queries, full recipes: for a fast machine.")
     ] = False,
     until: Annotated[str, typer.Option(help="Stop after this asset.")] = "champion",
 ) -> None:
@@ -68,16 +49,21 @@ def run(
     Everything is recorded in the same Dagster instance that `distill-assets ui` shows. A second run with nothing changed
     does no teacher forward pass and trains nothing.
     """
+    from distill_assets.assets.manifests import chosen_sizes
+
     if quick and full:
         raise typer.BadParameter("choose one of --quick and --full")
     project = _open_project(QUICK if quick else FULL if full else {}, show_progress=sys.stderr.isatty())
-    typer.echo(_sizes(project), err=True)
+    sizes = chosen_sizes(project)
+    typer.echo("; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in sizes.items()), err=True)
     steps = _run_steps(project, until)
     if not any(step.was_made for step in steps):
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
     if until == "champion":
         _print_results(project, steps)
-    _exit_on_refusals(steps)
+    refused = [step.partition for step in steps if step.refusal]
+    if refused:  # a script must hear that a batch was left out, although all others went through
+        raise DistillError(f"left out, because they could not be read: {', '.join(refused)} (reasons above)")
 
 
 @app.command()
@@ -88,8 +74,8 @@ def retrain(
 ) -> None:
     """Retrain every recipe on all scores to date, compare, and let the gate decide on the champion.
 
-    What the schedule `retraining` does, now and in this process. Reads no new batch; does nothing, and says why, when no
-    scores, labels or documents have come since the last training.
+    What the schedule `retraining` does, now and in this process. It reads no new batch. If no scores, labels or documents have
+    come since the last training, it does nothing and says so.
     """
     from distill_assets.orchestration.automation import reason_not_to_retrain
     from distill_assets.orchestration.stages import due_for_retraining, status_of
@@ -100,8 +86,7 @@ def retrain(
         is_asked_for = teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
         return is_asked_for or due_for_retraining(project, asset, partition)
 
-    reason = None if teacher else reason_not_to_retrain(project)
-    if reason:
+    if reason := None if teacher else reason_not_to_retrain(project):
         typer.echo(f"nothing to retrain: {reason}")
         return
     steps = _run_steps(project, "champion", todo)
@@ -132,21 +117,30 @@ def search(
 @app.command()
 def leaderboard(as_json: Json = False) -> None:
     """All systems on the test split, best first."""
-    from distill_assets.report.publishing import read_conclusion
+    from distill_assets.report.publishing import current_champion, read_conclusion
 
     project = _open_project()
+    if not as_json:
+        _print_leaderboard(project)
+        return
     rows = _leaderboard_rows(project)
-    if as_json:
-        systems = [{"name": row["system"], **{name: row[name] for name in _LEADERBOARD_FIELDS}} for row in rows]
-        document = {"collection": project.collection.source.name, "split": rows[0]["split"], "systems": systems}
-        told = {
-            "champion": _champion(project),
+    row = current_champion(project)
+    champion = row and {
+        "name": row["recipe"],
+        "model_fingerprint": row["model_fingerprint"],
+        "checkpoint_path": row["checkpoint_path"],
+        "since": f"{row['decided_at']:%Y-%m-%dT%H:%M:%SZ}",
+    }
+    _print_json(
+        {
+            "collection": project.collection.source.name,
+            "split": rows[0].split,
+            "systems": [{"name": row.system, **asdict(row)} for row in rows],
+            "champion": champion,
             "teacher_fitness": _fitness(project),
             "conclusion": read_conclusion(project),
         }
-        _print_json(document | told)
-        return
-    _print_leaderboard(project)
+    )
 
 
 @app.command()
@@ -189,35 +183,25 @@ def inspect(
 def batches(as_json: Json = False) -> None:
     """The batches of the collection and what each brought."""
     project = _open_project()
-    refusals, held = project.collection.unreadable(), sorted(project.collection.refused_by_checks())
-    found = []
-    for batch in project.collection.source.batches():
-        row: dict[str, Any] = {"batch": batch}
-        for table in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores"):
-            info = project.places.warehouse.slice_info(table, batch) if project.places.warehouse.exists() else None
-            row[table] = None if info is None else info.num_rows
-        found.append(row)
+    warehouse = project.places.warehouse
+    stored = warehouse.all_slices() if warehouse.exists() else {}
+    tables = ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")
+    counts = {
+        batch: {table: stored[table, batch].num_rows if (table, batch) in stored else None for table in tables}
+        for batch in project.collection.source.batches()
+    }
+    quarantined, rejected = project.collection.unreadable(), sorted(project.collection.refused_by_checks())
     if as_json:
-        _print_json(
-            {
-                "collection": project.collection.source.name,
-                "batches": found,
-                "quarantined": refusals,
-                "refused_by_checks": held,
-            }
-        )
+        found = [{"batch": batch, **row} for batch, row in counts.items()]
+        told = {"batches": found, "quarantined": quarantined, "refused_by_checks": rejected}
+        _print_json({"collection": project.collection.source.name, **told})
         return
-    for row in found:
-        counts = ", ".join(
-            f"{name} {'-' if count is None else format(count, ',')}" for name, count in row.items() if name != "batch"
-        )
-        typer.echo(f"{row['batch']}: {counts}")
-    for batch, reason in sorted(refusals.items()):
+    for batch, row in counts.items():
+        typer.echo(f"{batch}: " + ", ".join(f"{table} {'-' if n is None else f'{n:,}'}" for table, n in row.items()))
+    for batch, reason in sorted(quarantined.items()):
         typer.echo(f"{batch} is in quarantine: {reason}")
-    for batch in held:
-        typer.echo(
-            f"{batch} did not pass a blocking check: see its checks in the Dagster UI, or start distill-assets run"
-        )
+    for batch in rejected:
+        typer.echo(f"{batch} did not pass a blocking check: see it in the Dagster UI, or start distill-assets run")
 
 
 @app.command()
@@ -237,7 +221,7 @@ def rollback() -> None:
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
     """Open the Dagster UI on 127.0.0.1 over the same instance that `run` records in (ends with Ctrl-C)."""
-    with _instance(_open_project()):  # its databases, made once: several processes that make them at a time fail
+    with _instance(_open_project()):  # makes its databases: several processes that do so at once fail
         pass
     dagster = Path(sys.executable).with_name("dagster")
     arguments = [str(dagster), "dev", "-m", "distill_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
@@ -258,9 +242,12 @@ def why(
     for row in found:
         reasons = "".join(f"\n          {reason}" for reason in row["reasons"])
         typer.echo(f"{row['condition']:8}  {_name(row['asset'], row['partition'])}{reasons}")
-    made = _teacher_labels(project) if any(row["asset"] == "teacher_checkpoint" for row in found) else None
-    if made:
-        typer.echo(made)
+    made = project.places.warehouse.slice_info("checkpoints", "teacher") if project.places.warehouse.exists() else None
+    if made and project.models.is_teacher_of_collection and any(row["asset"] == "teacher_checkpoint" for row in found):
+        typer.echo(
+            f"the teacher was made {made.written_at:%Y-%m-%d %H:%M} UTC from the labels of that time; "
+            "distill-assets retrain --teacher makes it anew"
+        )
 
 
 def _find_statuses(project: "Project", wanted: str | None) -> list[dict[str, Any]]:
@@ -281,32 +268,14 @@ def _name(asset: str, partition: str) -> str:
 
 @app.command(name="export-ranking")
 def export_ranking(
-    system: Annotated[
-        str, typer.Argument(help="A system of the leaderboard: bm25, untouched_student, teacher or a recipe.")
-    ],
+    system: Annotated[str, typer.Argument(help="bm25, hybrid, untouched_student, teacher or a recipe.")],
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
 ) -> None:
     """Print a system's ranking as a TREC run: query, Q0, document, rank, score, system."""
-    project = _open_project()
-    sql = "SELECT query_id, doc_id, rank, score FROM rankings WHERE system = ? AND split = ? ORDER BY query_id, rank"
-    rows = project.places.warehouse.query(sql, [system, split]).to_pylist() if project.places.warehouse.exists() else []
-    if not rows:
-        raise DistillError(
-            f"no ranking of {system!r} on {split}: run distill-assets run first, or name a system of the leaderboard"
-        )
-    for row in rows:
-        typer.echo(f"{row['query_id']} Q0 {row['doc_id']} {row['rank']} {row['score']!r} {system}")
+    from distill_assets.notebook import Line
 
-
-def _teacher_labels(project: "Project") -> str | None:
-    """From the labels of which time the teacher was made, where it was made from the collection's."""
-    info = project.places.warehouse.slice_info("checkpoints", "teacher") if project.places.warehouse.exists() else None
-    if info is None or not project.models.is_teacher_of_collection:
-        return None
-    return (
-        f"the teacher was made {info.written_at:%Y-%m-%d %H:%M} UTC from the labels of that time; "
-        "distill-assets retrain --teacher makes it anew"
-    )
+    for row in Line(_open_project()).rankings(system, split).itertuples():
+        typer.echo(f"{row.query_id} Q0 {row.doc_id} {row.rank} {row.score!r} {system}")
 
 
 def main() -> None:
@@ -321,10 +290,9 @@ def main() -> None:
 
 
 def _open_project(overrides: dict[str, Any] | None = None, *, show_progress: bool = False) -> "Project":
-    load_settings(**(overrides or {}))  # a bad setting is refused before anything heavy is imported
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from distill_assets.handles.project import Project
 
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     return Project(overrides=overrides or {}, show_progress=show_progress)
 
 
@@ -333,80 +301,62 @@ def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
     from distill_assets.orchestration.running import run_line
     from distill_assets.orchestration.stages import due
 
+    def announce(assets: tuple[str, ...], partition: str) -> None:
+        typer.echo(f"...         {_label(assets, partition)}", err=True)
+
     steps = []
     with _instance(project) as instance:
         definitions = build_definitions(project)
-        for step in run_line(definitions, project, instance, until=until, todo=todo or due, on_start=_announce):
-            typer.echo(f"{'up to date' if step.was_fresh else f'{step.seconds:8.1f} s'}  {_label(step)}")
+        for step in run_line(definitions, project, instance, until=until, todo=todo or due, on_start=announce):
+            took = "up to date" if step.was_fresh else f"{step.seconds:8.1f} s"
+            typer.echo(f"{took}  {_label(step.assets, step.partition)}")
             if step.refusal:
                 typer.echo(f"refused: {step.refusal}", err=True)
             steps.append(step)
     worked = sum(step.was_made for step in steps)
     typer.echo(f"\n{worked} steps run, {len(steps) - worked} up to date, {sum(s.seconds for s in steps):.0f} s")
-    for warning in (warning for step in steps for warning in step.warnings):
-        typer.echo(f"warning: {warning}", err=True)
+    for step in steps:
+        for warning in step.warnings:
+            typer.echo(f"warning: {warning}", err=True)
     return steps
 
 
 def _print_results(project: "Project", steps: list[Any]) -> None:
     from distill_assets.report.publishing import read_conclusion, write_project_report
 
-    report = write_project_report(project, [(_label(step), step.seconds) for step in steps if step.was_made])
+    times = [(_label(step.assets, step.partition), step.seconds) for step in steps if step.was_made]
+    report = write_project_report(project, times)
     _print_leaderboard(project)
     typer.echo(f"report: {report}\n")
     typer.echo("\n".join(read_conclusion(project)))
 
 
-def _sizes(project: "Project") -> str:
-    from distill_assets.assets.manifests import chosen_sizes
-
-    return "; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in chosen_sizes(project).items())
-
-
-def _exit_on_refusals(steps: list[Any]) -> None:
-    """A script must hear that a batch was left out, although all others went through."""
-    refused = [step.partition for step in steps if step.refusal]
-    if refused:
-        raise DistillError(f"left out, because they could not be read: {', '.join(refused)} (reasons above)")
-
-
-def _announce(assets: tuple[str, ...], partition: str) -> None:
-    where = f" [{partition}]" if partition else ""
-    typer.echo(f"...         {', '.join(assets)}{where}", err=True)
-
-
-def _label(step: Any) -> str:
-    return f"{', '.join(step.assets)}{f' [{step.partition}]' if step.partition else ''}"
-
-
-@contextmanager
-def _dagster_home(project: "Project") -> Iterator[None]:
-    """DAGSTER_HOME, the user's or a folder beside the warehouse with the shipped dagster.yaml, for this process alone.
-
-    Dagster makes its databases where they are missing. Two processes that do so at once fail, so the second one waits here.
-    """
-    import fcntl
-
-    home = Path(os.environ.get("DAGSTER_HOME") or project.places.folder / "dagster_home").resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".creation.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system takes it back from a process that dies
-        shipped = Path(__file__).parents[2] / "dagster.yaml"
-        if not (home / "dagster.yaml").exists() and shipped.exists():
-            shutil.copyfile(shipped, home / "dagster.yaml")
-        os.environ["DAGSTER_HOME"] = str(home)
-        yield
+def _label(assets: Iterable[str], partition: str) -> str:
+    return f"{', '.join(assets)}{f' [{partition}]' if partition else ''}"
 
 
 @contextmanager
 def _instance(project: "Project") -> Iterator[Any]:
-    """The Dagster instance, with its databases made and without runs whose process is gone."""
+    """The Dagster instance, with its databases made and without runs whose process is gone.
+
+    DAGSTER_HOME is set for this process. Dagster makes its databases where they are missing. Two processes that do so at once
+    fail, so the second one waits here.
+    """
+    import fcntl
+
     import dagster as dg
 
     from distill_assets.orchestration.lost_runs import end_lost_runs
 
+    home = project.places.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        with _dagster_home(project):
+        with (home / ".creation.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system takes it back from a process that dies
+            shipped = Path(__file__).parents[2] / "dagster.yaml"
+            if not (home / "dagster.yaml").exists() and shipped.exists():
+                shutil.copyfile(shipped, home / "dagster.yaml")
+            os.environ["DAGSTER_HOME"] = str(home)
             instance = stack.enter_context(dg.DagsterInstance.get())
             instance.all_instigator_state()
         for run in end_lost_runs(instance):
@@ -414,35 +364,25 @@ def _instance(project: "Project") -> Iterator[Any]:
         yield instance
 
 
-def _leaderboard_rows(project: "Project") -> list[dict[str, Any]]:
-    if not project.places.warehouse.exists() or project.places.warehouse.slice_info("leaderboard") is None:
+def _leaderboard_rows(project: "Project") -> "list[LeaderboardRow]":
+    from distill_assets.report.publishing import read_rows
+
+    rows = read_rows(project) if project.places.warehouse.exists() else []
+    if not rows:
         raise DistillError("there is no leaderboard yet: run distill-assets run first")
-    rows = project.places.warehouse.read("leaderboard").to_pylist()
-    return sorted(rows, key=lambda row: (-row["ndcg_at_10"], row["system"]))
+    return rows
 
 
 def _print_leaderboard(project: "Project") -> None:
-    from distill_assets.evaluation.leaderboard import LeaderboardRow, champion_note, format_table
+    from distill_assets.evaluation.leaderboard import champion_note, format_table
     from distill_assets.report.publishing import read_champion
 
-    rows = [LeaderboardRow.from_mapping(row) for row in _leaderboard_rows(project)]
-    champion = read_champion(project)
+    rows, champion = _leaderboard_rows(project), read_champion(project)
     typer.echo(f"\n{project.collection.source.name}, {rows[0].split} split, {rows[0].num_queries} queries")
     typer.echo(format_table(rows, champion))
     for finding in (champion_note(rows, champion), _fitness(project)):
         if finding:
             typer.echo(f"\n{finding}")
-
-
-def _champion(project: "Project") -> dict[str, Any] | None:
-    """What search uses: its name, checkpoint and folder, and since when."""
-    from distill_assets.report.publishing import current_champion
-
-    row = current_champion(project)
-    if row is None:
-        return None
-    names = {"name": "recipe", "model_fingerprint": "model_fingerprint", "checkpoint_path": "checkpoint_path"}
-    return {told: row[name] for told, name in names.items()} | {"since": f"{row['decided_at']:%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def _fitness(project: "Project") -> str | None:
@@ -455,7 +395,3 @@ def _fitness(project: "Project") -> str | None:
 
 def _print_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    main()

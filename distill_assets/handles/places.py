@@ -1,5 +1,6 @@
 """Where a collection's warehouse, stores and checkpoints lie."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,11 @@ class Places:
     def report(self) -> Path:
         """Folder of the report."""
         return self.folder / "report"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of the Dagster instance: the user's DAGSTER_HOME, or one beside the warehouse."""
+        return Path(os.environ.get("DAGSTER_HOME") or self.folder / "dagster_home").resolve()
 
     def checkpoint_path(self, name: str) -> Path:
         """Folder of the teacher (`teacher`) or of a recipe's student, from its row in the warehouse."""
