@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.measuring import Options, Row, alternate, peak_rss_mb, reset_peak_rss, rss_mb
 
 if TYPE_CHECKING:
-    from distill_assets.models.encoders import EncoderPrecision
+    from distill_assets.models.encoders import Precision
 
 _DIMENSION, _NUM_NEGATIVES, _SEED = 384, 100, 2026
 
@@ -204,7 +204,7 @@ def _encoding_rows(options: Options) -> list[Row]:
 
     doc_ids, contents, queries, qrels = _collection(options)
     sample = contents[:: max(1, len(contents) // (64 if options.quick else 512))]
-    precision: EncoderPrecision = "bf16" if has_fast_bf16(options.device) else "fp32"
+    precision: Precision = "bf16" if has_fast_bf16(options.device) else "fp32"
     exact = load_student(packaged_encoder(), device=options.device)
     fast = load_student(packaged_encoder(), device=options.device, precision=precision)
     sides = {
@@ -237,7 +237,7 @@ def _latency_rows(options: Options) -> list[Row]:
     from distill_assets.retrieval.dense import search_dense
 
     doc_ids, contents, queries, _ = _collection(options)
-    precision: EncoderPrecision = "bf16" if has_fast_bf16(options.device) else "fp32"
+    precision: Precision = "bf16" if has_fast_bf16(options.device) else "fp32"
     student = load_student(packaged_encoder(), device=options.device, precision=precision)
     teacher = _teacher(options)
     limit = 1000 if options.quick else 5000

@@ -34,7 +34,7 @@ from distill_assets.storage.pair_scores import JoinRule, Part
 from distill_assets.storage.warehouse import utc_now
 
 if TYPE_CHECKING:
-    from distill_assets.models.fast.packed_encoder import Precision
+    from distill_assets.models.encoders import Precision
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
 FOLDS_FILE = "folds.json"  # in a cross-fitted teacher's folder: what each fold's scores are multiplied by
@@ -160,7 +160,7 @@ class Logits:
 
     def open_cross_encoder(self, path: Path) -> PairScorer:
         """The cross-encoder at `path` alone, in the precision of this machine where it can have it."""
-        from distill_assets.models.fast.scorer import open_scorer
+        from distill_assets.models.fast import open_scorer
 
         return open_scorer(
             self.models.load_teacher(path), self.models.scoring_precision, batch_tokens=self.settings.batch_tokens
@@ -184,7 +184,7 @@ class Logits:
             return str(told)
         key = (path, fingerprint_model(path))
         if key not in _ways:
-            from distill_assets.models.fast.scorer import open_scorer
+            from distill_assets.models.fast import open_scorer
 
             _ways[key] = open_scorer(self.models.load_teacher(path), "fp32").way
         return _ways[key]
@@ -204,7 +204,7 @@ class Logits:
 
     def _precision(self, path: Path) -> "Precision":
         """The precision in which the cross-encoder really computes on this machine."""
-        from distill_assets.models.fast.scorer import used_precision
+        from distill_assets.models.fast import used_precision
 
         if self.models.scoring_precision == "fp32":
             return "fp32"

@@ -21,8 +21,7 @@ from distill_assets.settings.values import BUNDLED, Settings
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
-    from distill_assets.models.encoders import EncoderPrecision
-    from distill_assets.models.fast.packed_encoder import Precision
+    from distill_assets.models.encoders import Precision
 
 
 @dataclass(frozen=True)
@@ -39,18 +38,16 @@ class Models:
         return pick_device(self.settings.device)
 
     @cached_property
-    def student_precision(self) -> "EncoderPrecision":
-        """What bi-encoders encode in: as set, else bf16 where the hardware multiplies in it."""
-        if self.settings.student_precision != "auto":
-            return self.settings.student_precision
-        from distill_assets.models.encoders import has_fast_bf16
+    def student_precision(self) -> "Precision":
+        """What bi-encoders encode in on this machine."""
+        from distill_assets.models.encoders import resolve_precision
 
-        return "bf16" if has_fast_bf16(self.device) else "fp32"
+        return resolve_precision(self.settings.student_precision, self.device)
 
     @cached_property
     def scoring_precision(self) -> "Precision":
         """Precision of the teacher's matrix products on this machine."""
-        from distill_assets.models.fast.scorer import resolve_precision
+        from distill_assets.models.encoders import resolve_precision
 
         return resolve_precision(self.settings.precision, self.device)
 
@@ -141,7 +138,7 @@ class Models:
         tokenizer.no_padding()
         return [len(found) for found in tokenizer.encode_batch_fast(list(texts))]
 
-    def load_student(self, path: Path, precision: "EncoderPrecision" = "fp32") -> "SentenceTransformer":
+    def load_student(self, path: Path, precision: "Precision" = "fp32") -> "SentenceTransformer":
         """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
         from distill_assets.models.encoders import load_student
 

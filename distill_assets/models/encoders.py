@@ -18,7 +18,7 @@ from distill_assets.models.interaction import JointInteraction
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Role = Literal["query", "document"]
-EncoderPrecision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16"]  # of matrix products; vectors, logits and weights are fp32
 
 # oneDNN keeps a compiled kernel per shape of a matrix product, 1,024 by default, and batches cut by tokens have as many shapes.
 # 64 of them are as fast, and `make run` peaks 0.3 to 0.6 GB lower. It is read when the first product runs.
@@ -51,13 +51,20 @@ def has_fast_bf16(device: str) -> bool:
     return cpu_has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
+def resolve_precision(precision: Literal["auto"] | Precision, device: str) -> Precision:
+    """What `auto` means on this device: bf16 where its matrix products run in hardware, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if has_fast_bf16(device) else "fp32"
+
+
 def cpu_has(*probes: str) -> bool:
     """Whether one of these private probes of `torch.cpu` says yes; those that this version of torch lacks say no."""
     return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
 
 
 def load_student(
-    path: Path, *, device: str, max_length: int | None = None, precision: EncoderPrecision = "fp32"
+    path: Path, *, device: str, max_length: int | None = None, precision: Precision = "fp32"
 ) -> SentenceTransformer:
     """Load a sentence-transformers bi-encoder from a local folder.
 
@@ -81,7 +88,7 @@ def load_student(
     return model
 
 
-def used_precision(model: SentenceTransformer) -> EncoderPrecision:
+def used_precision(model: SentenceTransformer) -> Precision:
     """What a loaded bi-encoder's transformer computes in."""
     return "bf16" if any(p.dtype == torch.bfloat16 for p in model.parameters()) else "fp32"
 

@@ -7,18 +7,18 @@ keys and values come from one matrix product instead of three.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from distill_assets.errors import ModelError
+from distill_assets.models.encoders import Precision
 
 # Encoders of these types share names and arithmetic; whether a model really does is tested on pairs before it is used.
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 Runs = Sequence[tuple[int, int]]
-Precision = Literal["fp32", "bf16"]
 Product = Callable[[Tensor], Tensor]
 
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill_assets.errors import ModelError
-from distill_assets.models.encoders import CrossEncoderScorer, has_fast_bf16
-from distill_assets.models.fast.packed_encoder import PackedEncoder, Precision, runs_of, split_runs
+from distill_assets.models.encoders import CrossEncoderScorer, Precision
+from distill_assets.models.fast.packed_encoder import PackedEncoder, runs_of, split_runs
 from distill_assets.models.fast.pair_tokens import PackedPairs, PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -46,19 +46,6 @@ _PROBES = [
     ("signal " * 700, "join, split; merge."),
     ("window", "the window of the series, " * 6),
 ]
-
-
-def resolve_precision(precision: str, device: str) -> Precision:
-    """What `auto` means on this device: bf16 where its matrix products run in hardware, else fp32.
-
-    Raises:
-        ModelError: it is no precision.
-    """
-    if precision == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
-    if precision not in get_args(Precision):
-        raise ModelError(f"precision {precision!r} is none of auto, {', '.join(get_args(Precision))}")
-    return precision  # type: ignore[return-value]
 
 
 def used_precision(way: str, wanted: Precision) -> Precision:
