@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.fitness import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.evaluation.agreement import kendall_tau_b, overlap_at_k
 from distill_assets.evaluation.metrics import QueryMetrics, rerank_metrics
@@ -16,7 +16,7 @@ from distill_assets.records import TEACHER, UNTOUCHED_STUDENT, Query
 from distill_assets.retrieval.mining import pool_candidates
 from distill_assets.retrieval.rankings import Run, rank
 from distill_assets.storage.collection import Qrels
-from distill_assets.training.lists import pairs_of, per_group
+from distill_assets.training.lists import pairs_of, per_list
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
     All rerank the same dev candidates, those of `assets/fitness.py`. The queries also choose the students' training steps, which
     favours the students: a teacher that is called fit is so all the more.
     """
-    groups = step_groups(inputs)
+    groups = step_lists(inputs)
     pairs = pairs_of(groups)
     logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
     scores: dict[str, Any] = {TEACHER: logits}
@@ -107,7 +107,7 @@ def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
     rows = [
         {"system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
         for system, values in scores.items()
-        for query_id, found in rerank_metrics(groups, per_group(groups, values)).items()
+        for query_id, found in rerank_metrics(groups, per_list(groups, values)).items()
     ]
     return pa.Table.from_pylist(rows, schema=_FITNESS_SCHEMA), num_scored
 

@@ -239,6 +239,11 @@ class Settings(BaseSettings):
                     f"recipe {name!r}: in_batch_weight is gone, in-batch InfoNCE is a loss with a weight: write "
                     f"loss = {{ margin_mse = 1.0, info_nce = {table['in_batch_weight']} }}"
                 )
+            if "rounds" in table:
+                raise ValueError(
+                    f"recipe {name!r}: rounds is gone, a second round gained no more than a second epoch: remove the line, "
+                    "and set epochs for more passes"
+                )
             unknown = sorted(set(table) - allowed)
             if unknown:
                 raise ValueError(
