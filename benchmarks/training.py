@@ -139,8 +139,7 @@ def _measure(model: Any, judged: Sequence[Any]) -> float:
 def _detail(model: Any, lists: Sequence[TrainList], recipe: Recipe, options: Options) -> str:
     """What a step reads on either side: tokens with padding, and how many texts stand in it more than once."""
     from distill_assets.models.encoders import has_fast_bf16
-    from distill_assets.training.batches import StudentSteps, plan_steps
-    from distill_assets.training.trainer import num_buckets_on
+    from distill_assets.training.batches import StudentSteps, num_buckets_on, plan_steps
 
     steps = plan_steps([lists], batch_size=recipe.batch_size, seed=recipe.seed)
     data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(options.device))
