@@ -1,4 +1,4 @@
-"""One epoch of student training, same groups, same loss, same batch: our engine against sentence-transformers' trainer.
+"""One epoch of student training, same lists, same loss, same batch: our engine against sentence-transformers' trainer.
 
 The peer is its trainer with its own `MultipleNegativesRankingLoss` (InfoNCE over the batch, scale 20) and its defaults otherwise:
 fp32, a column of texts at a time, tokenised at each step. Its sampler keeps texts from standing in a batch twice, as its documentation
@@ -18,7 +18,7 @@ from benchmarks.measuring import Options, Row, alternate
 from distill_assets.models.catalog import packaged_encoder
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.training.lists import Labels, TrainingGroup, build_student_epochs
+from distill_assets.training.lists import Labels, TrainList, build_student_epochs
 from distill_assets.training.recipes import Recipe
 
 _NUM_NEGATIVES = 3
@@ -32,19 +32,19 @@ def rows(options: Options) -> list[Row]:
 
     model = load_student(packaged_encoder(), device=options.device, max_length=_MAX_LENGTH)
     recipe = Recipe(name="benchmark", loss="hard_labels", num_negatives=_NUM_NEGATIVES, batch_size=32)
-    groups, judged = _groups(options, model, recipe)
+    lists, judged = _lists(options, model, recipe)
     trained: dict[str, Any] = {}
 
     def ours() -> float:
-        trained["ours"], seconds = _train_ours(copy.deepcopy(model), groups, recipe, options.device)
+        trained["ours"], seconds = _train_ours(copy.deepcopy(model), lists, recipe, options.device)
         return seconds
 
     def peer() -> float:
-        trained["peer"], seconds = _train_peer(copy.deepcopy(model), groups, recipe, options.device)
+        trained["peer"], seconds = _train_peer(copy.deepcopy(model), lists, recipe, options.device)
         return seconds
 
     timed = alternate({"ours": ours, "peer": peer}, 1 if options.quick else options.repeats)
-    seen = len(groups) // recipe.batch_size * recipe.batch_size
+    seen = len(lists) // recipe.batch_size * recipe.batch_size
     quality = {name: _measure(trained[name], judged) for name in ("ours", "peer")}
     agreement = f"nDCG@10 of reranking {len(judged)} held-out queries: {quality['ours']:.3f} and {quality['peer']:.3f}"
     return [
@@ -56,16 +56,16 @@ def rows(options: Options) -> list[Row]:
             target=_TARGET,
             unit="queries/s",
             agreement=agreement,
-            detail=_detail(model, groups, recipe, options),
+            detail=_detail(model, lists, recipe, options),
         )
     ]
 
 
-def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[TrainingGroup], list[Any]]:
-    """Training groups of the collection's train queries with the untouched student's neighbours as negatives; held-out ones."""
+def _lists(options: Options, model: Any, recipe: Recipe) -> tuple[list[TrainList], list[Any]]:
+    """Training lists of the collection's train queries with the untouched student's neighbours as negatives; held-out ones."""
     from distill_assets.models.encoders import encode_texts
     from distill_assets.retrieval.dense import search_dense
-    from distill_assets.training.lists import build_dev_groups
+    from distill_assets.training.lists import build_dev_lists
 
     source = PythonApiSource(("numpy",), body_words=0) if options.data is None else BeirSource(options.data)
     read = [source.read(batch) for batch in source.batches()]
@@ -82,20 +82,20 @@ def _groups(options: Options, model: Any, recipe: Recipe) -> tuple[list[Training
     found = search_dense(texts, vectors, ids, k=20).rankings(ids)
     candidates = {q.query_id: [d for d, _ in ranking] for q, ranking in zip((*train, *held_out), found, strict=True)}
     labels = Labels(positives, candidates, documents)
-    return build_student_epochs(train, labels, recipe)[0], build_dev_groups(held_out, labels)
+    return build_student_epochs(train, labels, recipe)[0], build_dev_lists(held_out, labels)
 
 
-def _train_ours(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, device: str) -> tuple[Any, float]:
+def _train_ours(model: Any, lists: Sequence[TrainList], recipe: Recipe, device: str) -> tuple[Any, float]:
     from distill_assets.training.trainer import TrainingRun, make_student_trainer
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        trainer = make_student_trainer(model, [groups], recipe, TrainingRun(Path(folder), device, num_evaluations=0))
+        trainer = make_student_trainer(model, [lists], recipe, TrainingRun(Path(folder), device, num_evaluations=0))
         trainer.train()
         return model, time.perf_counter() - started
 
 
-def _train_peer(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, device: str) -> tuple[Any, float]:
+def _train_peer(model: Any, lists: Sequence[TrainList], recipe: Recipe, device: str) -> tuple[Any, float]:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import BatchSamplers
@@ -103,7 +103,7 @@ def _train_peer(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, dev
     from transformers import PrinterCallback
 
     columns = ["query", "positive", *(f"negative_{i}" for i in range(1, _NUM_NEGATIVES + 1))]
-    data = [dict(zip(columns, (g.query, *g.documents), strict=True)) for g in groups]
+    data = [dict(zip(columns, (g.query, *g.documents), strict=True)) for g in lists]
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         trainer = SentenceTransformerTrainer(
@@ -136,13 +136,12 @@ def _measure(model: Any, judged: Sequence[Any]) -> float:
     return search_dev(model, judged)
 
 
-def _detail(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, options: Options) -> str:
+def _detail(model: Any, lists: Sequence[TrainList], recipe: Recipe, options: Options) -> str:
     """What a step reads on either side: tokens with padding, and how many texts stand in it more than once."""
     from distill_assets.models.encoders import has_fast_bf16
-    from distill_assets.training.batches import StudentSteps, plan_steps
-    from distill_assets.training.trainer import num_buckets_on
+    from distill_assets.training.batches import StudentSteps, num_buckets_on, plan_steps
 
-    steps = plan_steps([groups], batch_size=recipe.batch_size, seed=recipe.seed)
+    steps = plan_steps([lists], batch_size=recipe.batch_size, seed=recipe.seed)
     data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(options.device))
     ours = [
         sum(b["input_ids"].numel() for part in ("queries", "documents") for b in data[i][part])
@@ -155,7 +154,7 @@ def _detail(model: Any, groups: Sequence[TrainingGroup], recipe: Recipe, options
         peer.append(sum(len(column) * max(column) for column in lengths))
         real.append(sum(map(sum, lengths)))
     return (
-        f"{len(groups)} queries, {_NUM_NEGATIVES} negatives, batch {recipe.batch_size}, at most {_MAX_LENGTH} tokens. Tokens a step: "
+        f"{len(lists)} queries, {_NUM_NEGATIVES} negatives, batch {recipe.batch_size}, at most {_MAX_LENGTH} tokens. Tokens a step: "
         f"{np.mean(real):,.0f} of text, {np.mean(peer):,.0f} padded in the peer's columns, {np.mean(ours):,.0f} in our buckets with "
         f"each text once. Ours runs in {'bf16 autocast' if has_fast_bf16(options.device) else 'fp32'}, the peer in fp32 (its default)."
     )

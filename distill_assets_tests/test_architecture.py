@@ -30,7 +30,6 @@ TORCH_MODULES = {
         "models.fast.scorer",
         "training.batches",
         "training.losses",
-        "training.objectives",
         "training.trainer",
     )
 }

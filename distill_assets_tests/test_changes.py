@@ -355,7 +355,7 @@ def test_a_mined_negative_that_a_later_batch_judges_relevant(
     """Trained on as a negative, a right answer is pushed away from its query; in a dev list it counts as a mistake of the best."""
     from distill_assets.assets.teacher import wanted_of_batch
     from distill_assets.storage.collection import TRAINING
-    from distill_assets.training.lists import Labels, build_dev_groups
+    from distill_assets.training.lists import Labels, build_dev_lists
 
     project = make()
     run(project, instance, "hard_negatives")
@@ -372,7 +372,7 @@ def test_a_mined_negative_that_a_later_batch_judges_relevant(
         assert document in labels.candidates[query] and document not in labels.negatives_of(query)
         assert document in labels.found_of(query)
     query, document = pairs["dev"]
-    [group] = build_dev_groups([queries[query]], labels)
+    [group] = build_dev_lists([queries[query]], labels)
     relevance_of = dict(zip(group.documents, group.relevances, strict=True))
     assert len(relevance_of) == len(group.documents) and relevance_of[labels.content_of[document]] == 2
 

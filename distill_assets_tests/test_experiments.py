@@ -30,7 +30,7 @@ from experiments.study import run_study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
-GROWTH = Growth(folds=2, rank=2, num_queries=None, epochs=1, learning_rate=1e-3)
+GROWTH = Growth(folds=2, rank=2, num_queries=None, epochs=3, learning_rate=5e-2)  # each member gets better on dev
 MARGIN = {"batch_size": 8, "num_negatives": 2, "sampling": "top", "epochs": 1}
 HARD = {"loss": "hard_labels", "batch_size": 8, "epochs": 1}
 FREE = {"positives": "teacher", "batch_size": 8, "num_negatives": 2, "epochs": 1}
@@ -312,11 +312,10 @@ def bundle(project: Any, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest
     return tmp_path / "bundle"
 
 
-def _weights(bundle: Path) -> dict[str, int]:
-    """When each member's adapter was written."""
-    return {
-        str(path.relative_to(bundle)): path.stat().st_mtime_ns for path in bundle.rglob("adapter_model.safetensors")
-    }
+def _weights(bundle: Path) -> dict[str, tuple[int, bytes]]:
+    """When each member's adapter was written, and what is in it."""
+    paths = bundle.rglob("adapter_model.safetensors")
+    return {str(path.relative_to(bundle)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
 def test_a_fold_is_grown_on_the_labels_of_the_others(project: Any, bundle: Path) -> None:
@@ -330,17 +329,24 @@ def test_a_fold_is_grown_on_the_labels_of_the_others(project: Any, bundle: Path)
         for member in ("cross_encoder", "bi_encoder"):
             provenance = read_json(folder / member / "provenance.json")
             assert provenance["member"] == member
-            assert provenance["training"]["losses"]
+            training = provenance["training"]
+            assert training["best_step"] > 0 and training["best_dev_ndcg_at_10"] > training["dev_curve"][0][1]
             assert provenance["recipe"]["seed"] == {"cross_encoder": 7, "bi_encoder": 13}[member] + int(folder.name[-1])
 
 
 def test_what_is_grown_already_is_kept(project: Any, bundle: Path) -> None:
-    """A kill in the last fold would cost the hours of all others."""
+    """A kill in the last fold would cost the hours of all others.
+
+    The member that is made anew ends with the weights that it had. No two members have the same: none is an untrained adapter.
+    """
     before = _weights(bundle)
+    assert len({content for _, content in before.values()}) == len(before) == 4
     (bundle / "fold-1" / "cross_encoder" / "provenance.json").unlink()  # as a kill before the last file leaves it
     said = _grow(project, bundle)
-    changed = {path for path, at in _weights(bundle).items() if at != before[path]}
+    after = _weights(bundle)
+    changed = {path for path, (at, _) in after.items() if at != before[path][0]}
     assert changed == {"fold-1/cross_encoder/adapter_model.safetensors"}
+    assert all(content == before[path][1] for path, (_, content) in after.items())
     assert sum("is there already" in line for line in said) == 3
 
 
@@ -365,7 +371,8 @@ def test_members_of_another_recipe_or_other_data_are_not_kept(
     assert not any("is there already" in line for line in said)
     after = _weights(bundle)
     assert after.keys() == before.keys()
-    assert all(after[path] != before[path] for path in before)
+    assert all(after[path][0] != before[path][0] for path in before)
+    assert any(after[path][1] != before[path][1] for path in before), "written anew, and trained on what was before"
 
 
 def test_a_killed_recipe_is_not_gone_on_with_by_another(

@@ -11,16 +11,16 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.fitness import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.student import STUDENT_CHECKPOINT
 from distill_assets.definitions import build_definitions
-from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg, search_ndcg
+from distill_assets.evaluation.metrics import DevList, rerank_ndcg, search_ndcg
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.running import run_line
 from distill_assets.records import UNTOUCHED_STUDENT
 from distill_assets.report.publishing import current_champion, read_conclusion
-from distill_assets.training.lists import pairs_of, per_group
+from distill_assets.training.lists import pairs_of, per_list
 from distill_assets_tests.conftest import make_project
 from experiments.topics import write_topics
 
@@ -70,36 +70,36 @@ def test_whoever_prefers_unlike_documents_wins_lists_that_hold_every_answer_and_
     project: Project,
 ) -> None:
     """Lists of all judged documents and the first negatives reward this scorer; so do steps and teachers chosen on them."""
-    found = step_groups(_inputs(project))
-    biased = [_with_every_answer(group, num_negatives=6) for group in found]
+    found = step_lists(_inputs(project))
+    biased = [_with_every_answer(dev_list, num_negatives=6) for dev_list in found]
     assert _reranked(project, biased, sign=-1) > _reranked(project, biased, sign=1) + 0.2
     assert _reranked(project, found, sign=-1) < _reranked(project, found, sign=1) - 0.05
 
-    texts = sorted({text for group in found for text in (*group.documents, *group.missed_documents)})
-    pairs = [(group.query, text) for group in found for text in texts]
+    texts = sorted({text for dev_list in found for text in (*dev_list.documents, *dev_list.missed_documents)})
+    pairs = [(dev_list.query, text) for dev_list in found for text in texts]
     cosines = project.vectors.cosines(project.models.student_path, pairs).reshape(len(found), len(texts))
     assert search_ndcg(found, texts, -cosines) < search_ndcg(found, texts, cosines) - 0.05
 
 
-def _with_every_answer(group: DevGroup, num_negatives: int) -> DevGroup:
-    answers = [(d, r) for d, r in zip(group.documents, group.relevances, strict=True) if r > 0]
-    answers += zip(group.missed_documents, group.missed, strict=True)
-    negatives = [d for d, r in zip(group.documents, group.relevances, strict=True) if r == 0][:num_negatives]
+def _with_every_answer(dev_list: DevList, num_negatives: int) -> DevList:
+    answers = [(d, r) for d, r in zip(dev_list.documents, dev_list.relevances, strict=True) if r > 0]
+    answers += zip(dev_list.missed_documents, dev_list.missed, strict=True)
+    negatives = [d for d, r in zip(dev_list.documents, dev_list.relevances, strict=True) if r == 0][:num_negatives]
     documents = (*(document for document, _ in answers), *negatives)
-    return DevGroup(group.query_id, group.query, documents, (*(r for _, r in answers), *(0 for _ in negatives)))
+    return DevList(dev_list.query_id, dev_list.query, documents, (*(r for _, r in answers), *(0 for _ in negatives)))
 
 
-def _reranked(project: Project, groups: list[DevGroup], sign: int) -> float:
-    cosines = project.vectors.cosines(project.models.student_path, pairs_of(groups))
-    return rerank_ndcg(groups, per_group(groups, sign * cosines))
+def _reranked(project: Project, lists: list[DevList], sign: int) -> float:
+    cosines = project.vectors.cosines(project.models.student_path, pairs_of(lists))
+    return rerank_ndcg(lists, per_list(lists, sign * cosines))
 
 
 def test_candidates_of_dev_are_what_search_finds(project: Project) -> None:
     """A judged document that is put into a dev list counts as retrieved, and the verdict on the teacher is wrong."""
-    groups = step_groups(_inputs(project))
+    lists = step_lists(_inputs(project))
     depth = project.settings.pool_depth
-    assert groups and all(group.missed for group in groups)
-    assert all(depth <= len(group.documents) <= 2 * depth for group in groups)
+    assert lists and all(dev_list.missed for dev_list in lists)
+    assert all(depth <= len(dev_list.documents) <= 2 * depth for dev_list in lists)
 
 
 def test_search_never_uses_a_model_that_is_worse_on_dev_than_the_untouched_one(project: Project) -> None:

@@ -8,21 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.fitness import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.manifests import package_versions
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.teacher_building import train_queries
-from distill_assets.evaluation.metrics import DevGroup
+from distill_assets.evaluation.metrics import DevList
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, fold_folder, write_trained_on
 from distill_assets.models.cross_fitting import outside_fold, query_key
 from distill_assets.orchestration.stages import STAGES
 from distill_assets.records import Query, fingerprint
 from distill_assets.storage.folders import read_json_object
-from distill_assets.training.choosing import choose_queries
-from distill_assets.training.lists import build_student_epochs, build_teacher_epochs
-from distill_assets.training.recipes import Recipe, TeacherMember, TeacherRecipe
+from distill_assets.training.lists import build_student_epochs, build_teacher_epochs, choose_queries
+from distill_assets.training.recipes import Recipe, TeacherMember, TeacherRecipe, hashed_fields
 from experiments.study import make_stages
 
 logger = logging.getLogger("experiments")
@@ -56,9 +55,9 @@ def grow_teacher(project: Project, out: Path, growth: Growth, *, say: Callable[[
     make_stages(project, _INGEST_TO_MINE)
     inputs = Inputs(project, "grow-teacher", _READS, "", logger)
     train = choose_queries(train_queries(inputs), inputs.training_judgements, growth.num_queries)
-    groups = step_groups(inputs)
+    lists = step_lists(inputs)
     for fold in range(growth.folds):
-        grower = _FoldGrower(inputs, growth, fold, outside_fold(train, growth.folds, fold), groups, say)
+        grower = _FoldGrower(inputs, growth, fold, outside_fold(train, growth.folds, fold), lists, say)
         grower.grow(fold_folder(out, fold))
 
 
@@ -68,7 +67,7 @@ class _FoldGrower:
     growth: Growth
     fold: int
     seen: Sequence[Query]
-    step_groups: Sequence[DevGroup]
+    step_lists: Sequence[DevList]
     say: Callable[[str], None]
 
     def grow(self, folder: Path) -> None:
@@ -109,7 +108,7 @@ class _FoldGrower:
         model = self.inputs.project.models.load_student(self.inputs.student_path)
         adapted = add_adapter(model, self.growth.rank)
         epochs = build_student_epochs(self.seen, self.inputs.labels, recipe)
-        return adapted, model, train_student(model, epochs, self.step_groups, recipe, run)
+        return adapted, model, train_student(model, epochs, self.step_lists, recipe, run)
 
     def _train_cross_encoder(self, recipe: TeacherRecipe, start: Path, run: Any) -> tuple[Any, Any, Any]:
         from distill_assets.models.adapters import add_adapter
@@ -120,7 +119,7 @@ class _FoldGrower:
         model = grow_cross_encoder(self.inputs.student_path, device=models.device, max_length=recipe.max_length)
         adapted = add_adapter(model, self.growth.rank, start=start)
         epochs = build_teacher_epochs(self.seen, self.inputs.labels, recipe)
-        return adapted, model, train_teacher(model, epochs, self.step_groups, recipe, run)
+        return adapted, model, train_teacher(model, epochs, self.step_lists, recipe, run)
 
     def _keep(
         self,
@@ -139,7 +138,7 @@ class _FoldGrower:
             "member": member,
             "fold": self.fold,
             "growth": asdict(growth),
-            "recipe": asdict(recipe),
+            "recipe": hashed_fields(recipe),
             "inputs": versions,
         }
         key = fingerprint(json.dumps(decides, sort_keys=True), grown_from)

@@ -109,10 +109,8 @@ def _run_student(document: dict[str, Any], project: Project, label: str, name: s
     manifest = project.places.checkpoints.read_manifest(project.places.checkpoint_path(key))
     kept = ("num_groups", "num_steps", "best_step", "resumed_from_step", "num_queries_left_out")
     about = {field: manifest["training"][field] for field in kept}
-    about["seconds"] = round(sum(done["training_s"] for done in manifest["rounds"]), 1)
-    if len(manifest["rounds"]) > 1:
-        rounds = [{k: v for k, v in done.items() if k != "training"} for done in manifest["rounds"]]
-        about |= {"rounds": rounds, "kept_round": manifest["kept_round"]}
+    seconds = manifest["training_s"] if "training_s" in manifest else manifest["rounds"][0]["training_s"]  # older ones
+    about["seconds"] = round(seconds, 1)
     document["trainings"].setdefault(_told(name, label), {})[str(seed)] = about
 
 

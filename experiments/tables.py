@@ -150,8 +150,8 @@ def render(document: Mapping[str, Any], split: str, against: str | None = None) 
         parts = [_section(systems, document["experiment"], label, count, against) for label, count in variants.items()]
         return "\n".join([_heading(document, split), "", *(line for lines in parts for line in lines)])
     trainings = document.get("trainings", {})
-    costs = [section for section in (_costs(trainings), _rounds(trainings)) if section and split == "test"]
-    return "\n".join([_heading(document, split), "", _table(systems, against), "", *costs])
+    costs = _costs(trainings) if split == "test" else ""
+    return "\n".join([_heading(document, split), "", _table(systems, against), "", costs]).rstrip("\n") + "\n"
 
 
 def per_seed(document: Mapping[str, Any], split: str) -> dict[str, PerSeed]:
@@ -203,22 +203,4 @@ def _costs(trainings: Mapping[str, Any]) -> str:
             embedded = f"{np.mean(embedding):,.0f}" if embedding else "-"
             lines.append(f"| {name} | {known[0]['num_steps']:,} | {np.mean(seconds):,.0f} | {embedded} |")
     head = ["| recipe | steps | training s | all documents embedded s |", "| --- | ---: | ---: | ---: |"]
-    return "\n".join([*head, *lines, ""]) if lines else ""
-
-
-def _rounds(trainings: Mapping[str, Any]) -> str:
-    """What each round of the recipes with several gained and cost."""
-    lines = []
-    for name, seeds in trainings.items():
-        for seed, training in seeds.items():
-            for found in training.get("rounds", ()):
-                is_kept = "yes" if found["round"] == training["kept_round"] else ""
-                lines.append(
-                    f"| {name}, seed {seed} | {found['round']} | {found['dev_ndcg_at_10']:.3f} | {found['num_new_pairs']:,} | "
-                    f"{found['mining_s']:.0f} | {found['scoring_s']:.0f} | {found['training_s']:.0f} | {is_kept} |"
-                )
-    head = [
-        "| rounds of | round | dev rerank nDCG@10 | new pairs | mining s | scoring s | training s | kept |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
     return "\n".join([*head, *lines, ""]) if lines else ""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.fitness import ndcg_on_dev, step_groups
+from distill_assets.assets.fitness import ndcg_on_dev, step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.evaluation.agreement import kendall_tau_b, overlap_at_k
 from distill_assets.evaluation.metrics import QueryMetrics
@@ -98,15 +98,15 @@ def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
     All rerank the same dev candidates, those of `assets/fitness.py`. The queries also choose the students' training steps, so the
     students had an advantage on them. A teacher that still wins is really better.
     """
-    groups = step_groups(inputs)
-    pairs = pairs_of(groups)
+    lists = step_lists(inputs)
+    pairs = pairs_of(lists)
     logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
     scores: dict[str, Any] = {TEACHER: logits}
     students = {UNTOUCHED_STUDENT: inputs.student_path} | {n: inputs.checkpoint_path(n) for n in inputs.recipes}
     scores |= {name: inputs.project.vectors.cosines(path, pairs) for name, path in students.items()}
     rows = [
         {"system": system, "query_id": query_id, "ndcg_at_10": found}
-        for system, values in ndcg_on_dev(groups, scores).items()
+        for system, values in ndcg_on_dev(lists, scores).items()
         for query_id, found in values.items()
     ]
     return pa.Table.from_pylist(rows, schema=_FITNESS_SCHEMA), num_scored

@@ -17,8 +17,7 @@ from distill_assets.records import Query
 from distill_assets.settings.values import SPEED_SETTINGS
 from distill_assets.sources.base import Source
 from distill_assets.storage.collection import EVALUATION, TRAINING, Collection, Qrels
-from distill_assets.training.choosing import choose_queries
-from distill_assets.training.lists import Labels
+from distill_assets.training.lists import Labels, choose_queries
 from distill_assets.training.recipes import Recipe
 
 if TYPE_CHECKING:

@@ -17,10 +17,9 @@ from distill_assets.records import Query, hash_text
 from distill_assets.retrieval.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
 from distill_assets.retrieval.rankings import Run
 from distill_assets.storage.warehouse import SliceWrite
-from distill_assets.training.choosing import choose_queries, choose_train_queries
-from distill_assets.training.lists import Labels
+from distill_assets.training.lists import Labels, choose_queries, choose_train_queries
 
-# What decides which candidates are mined; a recipe of several rounds mines by the same rules.
+# What decides which candidates are mined.
 MINING_SETTINGS = ("train_queries", "mining_depth", "negatives_per_query", "near_identical", "reads_unjudged_queries")
 
 _JUDGED_QUERIES = 512  # queries whose answers are looked at: chosen by hash, so always the same

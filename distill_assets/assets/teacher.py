@@ -17,7 +17,7 @@ from distill_assets.records import fingerprint
 from distill_assets.report.charts import as_markdown_image, score_histogram_chart
 from distill_assets.storage.collection import TEXT_HASH, VIEWS
 from distill_assets.storage.missing_pairs import WantedPairs
-from distill_assets.training.choosing import choose_train_queries
+from distill_assets.training.lists import choose_train_queries
 
 _LABELS = ("training_queries", "training_judgements", "candidates", "documents")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.assets.fitness import step_groups
+from distill_assets.assets.fitness import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.errors import TrainingError
-from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg
+from distill_assets.evaluation.metrics import DevList, rerank_ndcg
 from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE
 from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
@@ -32,8 +32,7 @@ from distill_assets.models.ensemble import balance_spreads, spread_within
 from distill_assets.models.folders import is_cross_encoder, read_json
 from distill_assets.records import Query
 from distill_assets.settings.values import BUNDLED
-from distill_assets.training.choosing import choose_queries
-from distill_assets.training.lists import build_teacher_epochs, pairs_of, per_group
+from distill_assets.training.lists import build_teacher_epochs, choose_queries, pairs_of, per_list
 
 
 def build_teacher(inputs: Inputs, folder: Path, work_folder: Path) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def _fine_tune(inputs: Inputs, model: Any, work_folder: Path, fold: int) -> dict
     recipe = replace(recipe, seed=recipe.seed + fold)
     epochs = build_teacher_epochs(_labelled(inputs, fold), inputs.labels, recipe)
     run = TrainingRun(work_folder, inputs.project.models.device, show_progress=inputs.project.show_progress)
-    report = train_teacher(model, epochs, step_groups(inputs), recipe, run)
+    report = train_teacher(model, epochs, step_lists(inputs), recipe, run)
     return {"recipe": asdict(recipe), **asdict(report)}
 
 
@@ -140,34 +139,34 @@ def _join(inputs: Inputs, folder: Path) -> dict[str, Any]:
     Weights and scales balance spreads and read no label, so that dev stays a fair judge of them. They are constants of the teacher
     from then on: a batch that lands moves no logit.
     """
-    groups = step_groups(inputs)
-    pairs, members = pairs_of(groups), fold_folders(folder) or [folder]
+    lists = step_lists(inputs)
+    pairs, members = pairs_of(lists), fold_folders(folder) or [folder]
     joined, found = [], []
     for path in members:
-        scores, measured = _join_with_cosine(inputs, path, groups, pairs)
+        scores, measured = _join_with_cosine(inputs, path, lists, pairs)
         joined.append(scores)
         found.append(measured)
-    spreads = [spread_within(per_group(groups, scores)) for scores in joined]
+    spreads = [spread_within(per_list(lists, scores)) for scores in joined]
     scales = [spreads[0] / spread if spread else 1.0 for spread in spreads]
     if len(members) > 1:
         _write_json(folder / FOLDS_FILE, {"scales": scales})
     whole = np.mean([scale * scores for scale, scores in zip(scales, joined, strict=True)], axis=0)
-    return {"dev_ndcg_at_10_joined": rerank_ndcg(groups, per_group(groups, whole)), "scales": scales, "members": found}
+    return {"dev_ndcg_at_10_joined": rerank_ndcg(lists, per_list(lists, whole)), "scales": scales, "members": found}
 
 
 def _join_with_cosine(
-    inputs: Inputs, folder: Path, groups: Sequence[DevGroup], pairs: Sequence[tuple[str, str]]
+    inputs: Inputs, folder: Path, lists: Sequence[DevList], pairs: Sequence[tuple[str, str]]
 ) -> tuple[np.ndarray, dict[str, float]]:
     """One member's scores of `pairs`, joined with a cosine where the teacher is joined; and nDCG@10 of its parts."""
 
     def measure(scores: np.ndarray) -> float:
-        return rerank_ndcg(groups, per_group(groups, scores))
+        return rerank_ndcg(lists, per_list(lists, scores))
 
     models, logits = inputs.project.models, inputs.logits_handle.score_alone(folder, pairs, inputs.log.info)
     if not models.is_teacher_joined:
         return logits, {"dev_ndcg_at_10": measure(logits)}
     cosines = inputs.project.vectors.cosines(models.teacher_bi_encoder(folder), pairs)
-    weight = balance_spreads(per_group(groups, logits), per_group(groups, cosines))
+    weight = balance_spreads(per_list(lists, logits), per_list(lists, cosines))
     _write_json(folder / ENSEMBLE_FILE, {"cosine_weight": weight, "student": models.student_id})
     joined = logits + weight * cosines
     parts = {"cross_encoder": logits, "bi_encoder_cosine": cosines, "joined": joined}

@@ -21,7 +21,7 @@ _SEARCH_DEPTH = 10  # nDCG@10 reads no more
 
 
 @dataclass(frozen=True, slots=True)
-class DevGroup:
+class DevList:
     """One dev query with its candidates as search finds them; what a training step and a teacher are judged on.
 
     Attributes:
@@ -95,12 +95,12 @@ def _measures(min_relevance: int) -> dict[str, Any]:
     }
 
 
-def rerank_ndcg(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -> float:
+def rerank_ndcg(groups: Sequence[DevList], scores: Sequence[Sequence[float]]) -> float:
     """Mean nDCG@10 of `rerank_metrics`."""
     return mean_of(rerank_metrics(groups, scores), "ndcg_at_10")
 
 
-def rerank_metrics(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]) -> dict[str, QueryMetrics]:
+def rerank_metrics(groups: Sequence[DevList], scores: Sequence[Sequence[float]]) -> dict[str, QueryMetrics]:
     """Per query, ranking each group's candidates by its scores: one list per group in the order of its documents.
 
     A judged document that is no candidate counts as missed.
@@ -114,7 +114,7 @@ def rerank_metrics(groups: Sequence[DevGroup], scores: Sequence[Sequence[float]]
     return evaluate_run(run, qrels)
 
 
-def search_ndcg(groups: Sequence[DevGroup], documents: Sequence[str], scores: npt.NDArray[np.floating]) -> float:
+def search_ndcg(groups: Sequence[DevList], documents: Sequence[str], scores: npt.NDArray[np.floating]) -> float:
     """Mean nDCG@10 where each group's query searches among all `documents`: whoever finds what others miss gains by it.
 
     Args:

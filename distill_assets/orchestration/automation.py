@@ -17,8 +17,8 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from distill_assets.assets import ASSETS
+from distill_assets.assets.manifests import git_tags
 from distill_assets.assets.partitions import batches
-from distill_assets.assets.provenance import git_tags
 from distill_assets.errors import DistillError, SourceError, UnknownBatchError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.alerts import send_alert

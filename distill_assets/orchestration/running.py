@@ -16,7 +16,7 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 
 from distill_assets.assets.checks import CHECKS, find_check
-from distill_assets.assets.provenance import git_tags
+from distill_assets.assets.manifests import git_tags
 from distill_assets.errors import CheckFailedError, DistillError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.lost_runs import command_tags

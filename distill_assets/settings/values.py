@@ -191,6 +191,11 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     def _check_recipes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         allowed = {field.name for field in fields(Recipe)} - {"name"} | {"like"}
         for name, table in value.items():
+            if "rounds" in table:
+                raise ValueError(
+                    f"recipe {name!r}: rounds is gone, a second round gained no more than a second epoch: remove the line, "
+                    "and set epochs for more passes"
+                )
             if unknown := sorted(set(table) - allowed):
                 raise ValueError(
                     f"recipe {name!r} has unknown fields {unknown}: allowed are {', '.join(sorted(allowed))}"

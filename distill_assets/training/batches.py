@@ -1,56 +1,56 @@
-"""Batches: which groups make up each step of a training, and their texts as token ids.
+"""Batches: which lists make up each step of a training, and their texts as token ids.
 
 A text is tokenised once for a whole training and stands in a batch once, however many lists hold it.
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from distill_assets.errors import TrainingError
-from distill_assets.models.encoders import Role
-from distill_assets.training.lists import TrainingGroup
+from distill_assets.models.encoders import Role, encode_texts
+from distill_assets.models.query_tower import require_split
+from distill_assets.training.lists import TrainList
 from distill_assets.training.recipes import Recipe
 
 _TOKENISED_AT_ONCE = 2048
 _MIN_ROWS = 8  # of a bucket: below it a matrix product loses more than the padding costs
+Step = tuple[TrainList, ...]
 
 
-def plan_steps(
-    epochs: Sequence[Sequence[TrainingGroup]], *, batch_size: int, seed: int
-) -> list[tuple[TrainingGroup, ...]]:
-    """The groups of each step, over all epochs: shuffled within an epoch by seed, an incomplete last batch left out.
+def plan_steps(epochs: Sequence[Sequence[TrainList]], *, batch_size: int, seed: int) -> list[Step]:
+    """The lists of each step, over all epochs: shuffled within an epoch by seed, an incomplete last batch left out.
 
     A training set smaller than a batch is one batch.
 
     Raises:
-        TrainingError: an epoch has no group, or its groups have no negative or differ in width.
+        TrainingError: an epoch has no list, or its lists have no negative or differ in width.
     """
     steps = []
-    for number, groups in enumerate(epochs or [()]):
-        _require_one_width(groups)
-        order = list(range(len(groups)))
+    for number, lists in enumerate(epochs or [()]):
+        widths = {len(train_list.documents) for train_list in lists}
+        if len(widths) != 1 or min(widths) < 2:
+            raise TrainingError(
+                f"{len(lists)} training lists with {sorted(widths)} documents each: expected at least one list, all of the same "
+                "width and with a negative; lower num_negatives or mine more"
+            )
+        order = list(range(len(lists)))
         random.Random(f"{seed}/{number}").shuffle(order)
-        size = min(batch_size, len(groups))
-        for start in range(0, len(groups) - size + 1, size):
-            steps.append(tuple(groups[i] for i in order[start : start + size]))
+        size = min(batch_size, len(lists))
+        steps += [tuple(lists[i] for i in order[at : at + size]) for at in range(0, len(lists) - size + 1, size)]
     return steps
 
 
-def _require_one_width(groups: Sequence[TrainingGroup]) -> None:
-    widths = {len(group.documents) for group in groups}
-    if len(widths) != 1 or min(widths) < 2:
-        raise TrainingError(
-            f"{len(groups)} training groups with {sorted(widths)} documents each: expected at least one group, all of the same "
-            "width and with a negative; lower num_negatives or mine more"
-        )
+def num_buckets_on(device: str) -> int:
+    """Buckets of like length that a step's texts are cut into: a card waits for each launch, a CPU for each token of padding."""
+    return 1 if device == "cuda" else 4
 
 
 class TokenCache:
@@ -63,13 +63,11 @@ class TokenCache:
     def __init__(self, model: SentenceTransformer, role: Role, texts: Iterable[str]) -> None:
         self.model = model
         self.role = role
-        self.prompt = model.prompts.get(role) or None
-        self.rows: dict[str, dict[str, np.ndarray]] = {}
+        self.rows: dict[str, dict[str, Tensor]] = {}
         self.constants: dict[str, Any] = {}
-        self.pad_left = False
         unique = sorted(
             set(texts), key=lambda text: (len(text), text)
-        )  # like lengths together: least padding to cut off again
+        )  # like lengths together: little padding to cut off
         for start in range(0, len(unique), _TOKENISED_AT_ONCE):
             if not self._add(unique[start : start + _TOKENISED_AT_ONCE]):
                 self.rows = {}
@@ -83,14 +81,19 @@ class TokenCache:
         """What `model.preprocess` gives for these texts."""
         if not self.rows:
             return self._preprocess(texts)
-        width = max(self.lengths(texts))
-        padded = {
-            name: self._pad([self.rows[text][name] for text in texts], name, width) for name in self.rows[texts[0]]
-        }
+        tokenizer = self.model.tokenizer
+        fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        padded = {}
+        for name in self.rows[texts[0]]:
+            rows = [self.rows[text][name] for text in texts]
+            padded[name] = pad_sequence(
+                rows, batch_first=True, padding_value=fill.get(name, 0), padding_side=tokenizer.padding_side
+            )
         return {**self.constants, **padded}
 
     def _preprocess(self, texts: Sequence[str]) -> dict[str, Any]:
-        return dict(self.model.preprocess(list(texts), prompt=self.prompt, task=self.role))
+        prompt = self.model.prompts.get(self.role) or None
+        return dict(self.model.preprocess(list(texts), prompt=prompt, task=self.role))
 
     def _add(self, texts: Sequence[str]) -> bool:
         """Tokenise texts; False where the features are not a row of tokens for each."""
@@ -99,22 +102,11 @@ class TokenCache:
         tensors = {name: value for name, value in features.items() if isinstance(value, Tensor)}
         if not isinstance(mask, Tensor) or any(value.shape != mask.shape for value in tensors.values()):
             return False
-        lengths = mask.sum(dim=1).tolist()
-        self.pad_left = self.pad_left or bool((mask[:, 1:] > mask[:, :-1]).any())
         self.constants = {name: value for name, value in features.items() if name not in tensors}
-        arrays = {name: value.numpy() for name, value in tensors.items()}
-        for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
-            part = slice(mask.shape[1] - length, None) if self.pad_left else slice(length)
-            self.rows[text] = {name: array[row, part].copy() for name, array in arrays.items()}
+        for row, text in enumerate(texts):
+            is_token = mask[row].bool()
+            self.rows[text] = {name: value[row][is_token] for name, value in tensors.items()}
         return True
-
-    def _pad(self, rows: Sequence[np.ndarray], name: str, width: int) -> Tensor:
-        tokenizer = self.model.tokenizer
-        fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}.get(name, 0)
-        table = np.full((len(rows), width), fill, dtype=rows[0].dtype)
-        for row, values in zip(table, rows, strict=True):
-            row[slice(width - len(values), None) if self.pad_left else slice(len(values))] = values
-        return torch.from_numpy(table)
 
 
 class StudentSteps(Dataset[dict[str, Any]]):
@@ -126,24 +118,23 @@ class StudentSteps(Dataset[dict[str, Any]]):
         document_vectors: (num_documents, hidden), in place of documents where those are not trained.
         left_out: (batch, num_documents), bool: documents known to answer a query, but for its own positive.
         teacher_logits: (batch, 1 + num_negatives), float32, where the recipe reads them.
+
+    Raises:
+        TrainingError: the recipe trains the query tower alone, and the model's document side is not apart and frozen.
     """
 
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        steps: Sequence[tuple[TrainingGroup, ...]],
-        recipe: Recipe,
-        *,
-        num_buckets: int,
-        document_vectors: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
+    def __init__(self, model: SentenceTransformer, steps: Sequence[Step], recipe: Recipe, *, num_buckets: int) -> None:
         self.steps = steps
-        self.document_vectors = document_vectors
         self.recipe = recipe
         self.num_buckets = num_buckets
-        self.queries = TokenCache(model, "query", (group.query for step in steps for group in step))
-        texts = (d for step in steps for group in step for d in group.documents) if document_vectors is None else ()
-        self.documents = TokenCache(model, "document", texts)
+        self.queries = TokenCache(model, "query", (found.query for step in steps for found in step))
+        texts = sorted({text for step in steps for found in step for text in found.documents})
+        self.document_vectors: dict[str, Tensor] = {}
+        if recipe.train == "query_tower":
+            require_split(model)
+            vectors = torch.from_numpy(encode_texts(model, texts, "document"))  # once: this side is not trained
+            self.document_vectors = dict(zip(texts, vectors, strict=True))
+        self.documents = TokenCache(model, "document", () if self.document_vectors else texts)
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -151,29 +142,25 @@ class StudentSteps(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One step."""
-        groups = self.steps[index]
-        queries, query_row = self._bucketed(self.queries, [group.query for group in groups])
-        step: dict[str, Any] = {"queries": queries}
-        texts = [d for group in groups for d in group.documents]
-        if self.document_vectors is None:
-            step["documents"], document_row = self._bucketed(self.documents, texts)
-        else:
+        lists = self.steps[index]
+        step: dict[str, Any] = {}
+        step["queries"], query_row = self._bucketed(self.queries, [found.query for found in lists])
+        texts = [text for found in lists for text in found.documents]
+        if self.document_vectors:
             document_row = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-            step["document_vectors"] = torch.from_numpy(
-                np.stack([self.document_vectors[text] for text in document_row])
-            )
-        step |= {
-            "query_rows": torch.tensor([query_row[group.query] for group in groups]),
-            "document_rows": torch.tensor([[document_row[d] for d in group.documents] for group in groups]),
-            "left_out": _known_answers(groups, document_row),
-        }
+            step["document_vectors"] = torch.stack([self.document_vectors[text] for text in document_row])
+        else:
+            step["documents"], document_row = self._bucketed(self.documents, texts)
+        step["query_rows"] = torch.tensor([query_row[found.query] for found in lists])
+        step["document_rows"] = torch.tensor([[document_row[text] for text in found.documents] for found in lists])
+        step["left_out"] = _known_answers(lists, document_row)
         if self.recipe.uses_teacher:
-            step["teacher_logits"] = torch.tensor([group.teacher_logits for group in groups], dtype=torch.float32)
+            step["teacher_logits"] = torch.tensor([found.teacher_logits for found in lists], dtype=torch.float32)
         return step
 
     def _bucketed(self, cache: TokenCache, texts: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Features of the distinct texts, shortest first, cut into buckets; and the row of each text."""
-        unique = sorted(dict.fromkeys(texts))
+        unique = sorted(set(texts))
         lengths = dict(zip(unique, cache.lengths(unique), strict=True))
         ordered = sorted(unique, key=lambda text: lengths[text])
         count = max(1, min(self.num_buckets, len(ordered) // _MIN_ROWS))
@@ -184,31 +171,13 @@ class StudentSteps(Dataset[dict[str, Any]]):
         return buckets, {text: row for row, text in enumerate(ordered)}
 
 
-def _known_answers(groups: Sequence[TrainingGroup], document_row: dict[str, int]) -> Tensor:
-    """Documents of the batch that are known to answer each query, also by another group of the same query text."""
+def _known_answers(lists: Step, document_row: dict[str, int]) -> Tensor:
+    """Documents of the batch that are known to answer each query, also by another list of the same query text."""
     relevant: dict[str, set[str]] = {}
-    for group in groups:
-        relevant.setdefault(group.query, set()).update((group.documents[0], *group.relevant))
-    left_out = torch.zeros(len(groups), len(document_row), dtype=torch.bool)
-    for row, group in enumerate(groups):
-        columns = [document_row[d] for d in relevant[group.query] if d in document_row]
-        left_out[row, columns] = True
-        left_out[row, document_row[group.documents[0]]] = False
+    for found in lists:
+        relevant.setdefault(found.query, set()).update((found.documents[0], *found.relevant))
+    left_out = torch.zeros(len(lists), len(document_row), dtype=torch.bool)
+    for row, found in enumerate(lists):
+        left_out[row, [document_row[text] for text in relevant[found.query] if text in document_row]] = True
+        left_out[row, document_row[found.documents[0]]] = False
     return left_out
-
-
-class TeacherSteps(Dataset[dict[str, Any]]):
-    """The steps of a teacher's training: (query, document) texts by column, the positives first."""
-
-    def __init__(self, steps: Sequence[tuple[TrainingGroup, ...]]) -> None:
-        self.steps = steps
-
-    def __len__(self) -> int:
-        """Number of steps."""
-        return len(self.steps)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One step: `queries` and, for each column of the groups, `documents`."""
-        groups = self.steps[index]
-        columns = [list(column) for column in zip(*(group.documents for group in groups), strict=True)]
-        return {"queries": [group.query for group in groups], "documents": columns}

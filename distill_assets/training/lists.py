@@ -1,27 +1,29 @@
-"""Groups: a query with its candidates as texts, the form in which models are trained and their steps are judged."""
+"""Lists: a query with its candidates as texts, the form in which models are trained and their steps are judged."""
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from distill_assets.errors import MissingPartitionError, TrainingError
-from distill_assets.evaluation.metrics import DevGroup
-from distill_assets.records import Query, fingerprint
+from distill_assets.evaluation.metrics import DevList
+from distill_assets.records import Query, fingerprint, hash_text
 from distill_assets.training.recipes import Recipe, TeacherRecipe
+
+LogitOf = Mapping[tuple[str, str], float]  # (query_id, doc_id) -> raw teacher logit
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingGroup:
+class TrainList:
     """One query with its candidates as texts: the positive first, then mined negatives, then random documents.
 
     Attributes:
-        teacher_logits: one raw logit for each of the first documents, in the same order; random documents have none. None where
-            no teacher is used.
+        teacher_logits: raw logits of the first documents, in the same order; random documents have none. None where no teacher is
+            used.
         relevant: texts of every document that is judged above 0; none of them is ever a negative in the batch.
     """
 
@@ -34,7 +36,7 @@ class TrainingGroup:
 
 @dataclass(frozen=True)
 class Labels:
-    """What groups are made from.
+    """What lists are made from.
 
     Attributes:
         judged: query_id -> doc_id -> relevance, above 0.
@@ -48,17 +50,18 @@ class Labels:
     content_of: Mapping[str, str]
     min_relevance: int = 1
 
-    def positives_of(self, query_id: str) -> list[str]:
-        """Relevant doc_ids of a query, sorted."""
-        return sorted(d for d in self.judged_of(query_id) if self._is_relevant(query_id, d))
-
     def judged_of(self, query_id: str) -> list[str]:
         """Doc_ids of a query that are judged above 0, sorted."""
         return sorted(self.judged.get(query_id, ()))
 
+    def positives_of(self, query_id: str) -> list[str]:
+        """Relevant doc_ids of a query, sorted."""
+        return sorted(d for d, grade in self.judged.get(query_id, {}).items() if grade >= self.min_relevance)
+
     def found_of(self, query_id: str) -> list[str]:
         """Relevant doc_ids that search finds for a query, best first, each once."""
-        return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if self._is_relevant(query_id, d)]
+        relevant = {*self.positives_of(query_id)}
+        return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if d in relevant]
 
     def negatives_of(self, query_id: str) -> list[str]:
         """Candidates of a query, best first, each once, without those whose text is a judged answer's.
@@ -68,52 +71,53 @@ class Labels:
         answers = {self.content_of[d] for d in self.judged_of(query_id)}
         return [d for d in dict.fromkeys(self.candidates.get(query_id, ())) if self.content_of[d] not in answers]
 
-    def _is_relevant(self, query_id: str, doc_id: str) -> bool:
-        return self.judged.get(query_id, {}).get(doc_id, 0) >= self.min_relevance
 
+class Epochs(list[list[TrainList]]):
+    """The lists of each epoch.
 
-@dataclass(frozen=True)
-class Epochs(Sequence[list[TrainingGroup]]):
-    """The groups of each epoch, and the number of queries that no epoch holds, by reason.
-
-    The reasons in `left_out`, each only where a query was left out for it:
+    `left_out` counts the queries that no epoch holds, by reason:
         no_positive: no judged answer, or none that the teacher scored where the recipe lets the teacher choose.
         too_few_negatives: fewer mined negatives than the recipe's list holds.
         too_few_documents: the corpus had too few other documents to fill the list.
     """
 
-    groups: list[list[TrainingGroup]]
-    left_out: Mapping[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """Number of epochs."""
-        return len(self.groups)
-
-    def __getitem__(self, index: Any) -> Any:
-        """The groups of one epoch."""
-        return self.groups[index]
+    def __init__(self, epochs: Sequence[list[TrainList]], left_out: Mapping[str, int] | None = None) -> None:
+        super().__init__(epochs)
+        self.left_out = dict(left_out or {})
 
 
-def pairs_of(groups: Sequence[DevGroup]) -> list[tuple[str, str]]:
-    """(query, document) texts of all groups, one after the other."""
-    return [(group.query, document) for group in groups for document in group.documents]
+def choose_queries(queries: Sequence[Query], judged: Mapping[str, object], limit: int | None) -> list[Query]:
+    """Judged queries, at most `limit` of them; sorted by id. `judged` holds a key for each query that has a judgement.
+
+    They are chosen by hash of their id, so that a larger limit only adds.
+    """
+    found = sorted((q for q in queries if q.query_id in judged), key=lambda q: hash_text(q.query_id))
+    return sorted(found[:limit], key=lambda q: q.query_id)
 
 
-def per_group(groups: Sequence[DevGroup], scores: Sequence[float] | npt.NDArray[np.floating]) -> list[list[float]]:
-    """Scores of `pairs_of(groups)` as one list per group."""
-    bounds = np.cumsum([len(group.documents) for group in groups])[:-1]
-    return [part.tolist() for part in np.split(np.asarray(scores), bounds)]
+def choose_train_queries(
+    queries: Sequence[Query], judged: Mapping[str, object], limit: int | None, *, reads_unjudged: bool
+) -> list[Query]:
+    """The train queries of one batch that are mined and scored, at most `limit`; sorted by id.
 
-
-LogitOf = Mapping[tuple[str, str], float]  # (query_id, doc_id) -> raw teacher logit
+    Judged ones come first, so that none is lost for the sake of another. Queries without a judgement follow only where
+    `reads_unjudged` says that a recipe takes the teacher's first candidate as positive.
+    """
+    train = [q for q in queries if q.split == "train"]
+    chosen = choose_queries(train, judged, limit)
+    if not reads_unjudged:
+        return chosen
+    others = {q.query_id: q for q in train if q.query_id not in judged}
+    rest = choose_queries(train, others, None if limit is None else limit - len(chosen))
+    return sorted([*chosen, *rest], key=lambda q: q.query_id)
 
 
 def build_student_epochs(
     queries: Sequence[Query], labels: Labels, recipe: Recipe, logit_of: LogitOf | None = None
 ) -> Epochs:
-    """The groups of each epoch of `recipe`, drawn as its fields say (`Recipe`).
+    """The lists of each epoch of `recipe`, drawn as its fields say (`Recipe`).
 
-    Every draw is seeded by recipe, epoch and query. Queries that cannot fill a row are left out and counted (`Epochs`).
+    Every draw is seeded by recipe, epoch and query. Queries that cannot fill a list are left out and counted (`Epochs`).
 
     Raises:
         MissingPartitionError: a pair that the recipe reads has no teacher logit.
@@ -123,29 +127,42 @@ def build_student_epochs(
         raise MissingPartitionError(
             f"recipe {recipe.name!r} reads teacher logits and none were given: materialise teacher_scores"
         )
-    known = logit_of if recipe.uses_teacher else None
-    doc_ids = sorted(labels.content_of) if recipe.num_random else []
-    drawn = [
-        [g for query in queries for g in _student_groups(query, labels, recipe, known, epoch, doc_ids)]
-        for epoch in range(recipe.epochs)
-    ]
-    return _counted(queries, drawn, lambda query_id: bool(_eligible(query_id, labels, recipe, known)))
+    return _draw_epochs(queries, labels, recipe, logit_of if recipe.uses_teacher else None)
 
 
-def _counted(
-    queries: Sequence[Query], drawn: Sequence[Sequence[TrainingGroup]], has_positive: Callable[[str], bool]
+def build_teacher_epochs(queries: Sequence[Query], labels: Labels, recipe: TeacherRecipe) -> Epochs:
+    """The lists of each epoch of `recipe`: one per query with a positive, sampled hard and random negatives, drawn anew each epoch.
+
+    Raises:
+        TrainingError: every query was left out; those that cannot fill a list are, and are counted (`Epochs`).
+    """
+    return _draw_epochs(queries, labels, recipe, None)
+
+
+def _draw_epochs(
+    queries: Sequence[Query], labels: Labels, recipe: Recipe | TeacherRecipe, logit_of: LogitOf | None
 ) -> Epochs:
-    """The drawn groups of each epoch that are as wide as its widest, and the queries that are then in none, by reason."""
-    epochs = []
-    for groups in drawn:
-        width = max((len(group.documents) for group in groups), default=0)
-        epochs.append([group for group in groups if len(group.documents) == width])
-    had_a_group, trained = ({g.query_id for groups in found for g in groups} for found in (drawn, epochs))
+    """The lists of each epoch that are as wide as its widest, and the queries that are then in none, by reason."""
+    doc_ids = sorted(labels.content_of) if recipe.num_random else []
+    drawn, epochs = [], []
+    for epoch in range(recipe.epochs):
+        lists = []
+        for query in queries:
+            # A generator of its own per query: adding a query does not change what the others draw.
+            rng = random.Random(int(fingerprint(recipe.seed, epoch, query.query_id), 16))
+            if isinstance(recipe, Recipe):
+                lists += _student_lists(query, labels, recipe, logit_of, doc_ids, rng)
+            else:
+                lists += _teacher_lists(query, labels, recipe, doc_ids, rng)
+        width = max((len(found.documents) for found in lists), default=0)
+        drawn.append(lists)
+        epochs.append([found for found in lists if len(found.documents) == width])
+    had_a_list, trained = ({found.query_id for lists in of for found in lists} for of in (drawn, epochs))
 
     def reason(query_id: str) -> str:
-        if query_id in had_a_group:
+        if query_id in had_a_list:
             return "too_few_documents"
-        return "too_few_negatives" if has_positive(query_id) else "no_positive"
+        return "too_few_negatives" if _eligible(query_id, labels, recipe, logit_of) else "no_positive"
 
     left_out = dict(sorted(Counter(reason(q.query_id) for q in queries if q.query_id not in trained).items()))
     if not trained:
@@ -157,16 +174,20 @@ def _counted(
     return Epochs(epochs, left_out)
 
 
-def _student_groups(
-    query: Query, labels: Labels, recipe: Recipe, logit_of: LogitOf | None, epoch: int, doc_ids: Sequence[str]
-) -> list[TrainingGroup]:
-    """The groups of one query in one epoch: one for each of its positives that are drawn."""
-    rng = _rng(query.query_id, recipe.seed, epoch)
+def _student_lists(
+    query: Query,
+    labels: Labels,
+    recipe: Recipe,
+    logit_of: LogitOf | None,
+    doc_ids: Sequence[str],
+    rng: random.Random,
+) -> list[TrainList]:
+    """The lists of one query in one epoch: one for each of its positives that are drawn."""
     judged, mined = labels.judged_of(query.query_id), labels.negatives_of(query.query_id)
     positives = _eligible(query.query_id, labels, recipe, logit_of)
     if recipe.positives != "teacher":
         positives = rng.sample(positives, min(recipe.num_positives, len(positives)))
-    groups = []
+    lists = []
     for positive in positives:
         candidates = [d for d in mined if labels.content_of[d] != labels.content_of[positive]]
         if len(candidates) < recipe.num_negatives:
@@ -176,12 +197,25 @@ def _student_groups(
         easy = _draw_random(doc_ids, labels, [positive, *judged, *negatives], recipe.num_random, rng)
         texts = tuple(labels.content_of[d] for d in [positive, *negatives, *easy])
         known = tuple(labels.content_of[d] for d in dict.fromkeys([positive, *judged]))
-        groups.append(TrainingGroup(query.query_id, query.text, texts, logits, known))
-    return groups
+        lists.append(TrainList(query.query_id, query.text, texts, logits, known))
+    return lists
 
 
-def _eligible(query_id: str, labels: Labels, recipe: Recipe, logit_of: LogitOf | None) -> list[str]:
-    """What may be the positive of a list, as `Recipe.positives` says.
+def _teacher_lists(
+    query: Query, labels: Labels, recipe: TeacherRecipe, doc_ids: Sequence[str], rng: random.Random
+) -> list[TrainList]:
+    """The list of one query in one epoch; none where it has no positive or too few mined negatives."""
+    eligible, mined = _eligible(query.query_id, labels, recipe, None), labels.negatives_of(query.query_id)
+    if len(mined) < recipe.num_hard or not eligible:
+        return []
+    hard = rng.sample(mined, recipe.num_hard)
+    easy = _draw_random(doc_ids, labels, [*labels.judged_of(query.query_id), *hard], recipe.num_random, rng)
+    chosen = [rng.choice(eligible), *hard, *easy]
+    return [TrainList(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen))]
+
+
+def _eligible(query_id: str, labels: Labels, recipe: Recipe | TeacherRecipe, logit_of: LogitOf | None) -> list[str]:
+    """What may be the positive of a list, as `Recipe.positives` says; sorted by id.
 
     Of equal logits the first in the one total order counts. Where the teacher chooses and nothing was scored there is none.
     """
@@ -189,16 +223,11 @@ def _eligible(query_id: str, labels: Labels, recipe: Recipe, logit_of: LogitOf |
     if recipe.positives == "human":
         return relevant
     if recipe.positives == "found":
-        return _found_or_all(query_id, labels)
+        return sorted(labels.found_of(query_id)) or relevant
     known = logit_of or {}
     candidates = [*relevant, *labels.negatives_of(query_id)]
     scored = [(known[query_id, d], d) for d in candidates if (query_id, d) in known]
     return [max(scored)[1]] if scored else []
-
-
-def _found_or_all(query_id: str, labels: Labels) -> list[str]:
-    """The judged answers that search finds; all of a query's where it finds none of them. Sorted by id."""
-    return sorted(labels.found_of(query_id)) or labels.positives_of(query_id)
 
 
 def _draw_negatives(
@@ -224,7 +253,7 @@ def draw_stratified(logits: Sequence[float], doc_ids: Sequence[str], count: int,
 
     The range from the highest to the lowest logit is cut into `count` intervals of equal width; a point is drawn in each and the
     nearest document that is still free is taken. Cut by width, not by rank: most candidates score low, and equal ranks would
-    repeat that. Idea: arXiv 2604.04734.
+    repeat that. The whole range of scores teaches more than its top (arXiv 2604.04734).
     """
     free = sorted(zip(logits, doc_ids, strict=True), reverse=True)
     high, low = free[0][0], free[-1][0]
@@ -234,50 +263,6 @@ def draw_stratified(logits: Sequence[float], doc_ids: Sequence[str], count: int,
         nearest = min(range(len(free)), key=lambda i: abs(free[i][0] - point))
         chosen.append(free.pop(nearest)[1])
     return chosen
-
-
-def build_teacher_epochs(queries: Sequence[Query], labels: Labels, recipe: TeacherRecipe) -> Epochs:
-    """The groups of each epoch of `recipe`: one per query with a positive, sampled hard and random negatives.
-
-    Each epoch draws anew, so that a query meets other negatives each time. Queries with fewer mined negatives than the recipe's
-    `num_hard` are left out and counted (`Epochs`).
-
-    Raises:
-        TrainingError: every query was left out.
-    """
-    doc_ids = sorted(labels.content_of)
-    drawn = []
-    for epoch in range(recipe.epochs):
-        groups = []
-        for query in queries:
-            rng = _rng(query.query_id, recipe.seed, epoch)
-            positives, mined = labels.positives_of(query.query_id), labels.negatives_of(query.query_id)
-            if len(mined) < recipe.num_hard or not positives:
-                continue
-            hard = rng.sample(mined, recipe.num_hard)
-            judged = labels.judged_of(query.query_id)
-            easy = _draw_random(doc_ids, labels, [*judged, *hard], recipe.num_random, rng)
-            eligible = positives if recipe.positives == "human" else _found_or_all(query.query_id, labels)
-            chosen = [rng.choice(eligible), *hard, *easy]
-            groups.append(TrainingGroup(query.query_id, query.text, tuple(labels.content_of[d] for d in chosen)))
-        drawn.append(groups)
-    return _counted(queries, drawn, lambda query_id: bool(labels.positives_of(query_id)))
-
-
-def build_dev_groups(queries: Sequence[Query], labels: Labels) -> list[DevGroup]:
-    """One group per judged query that has candidates: those alone, as search finds them, with their grades."""
-    groups = []
-    for query in queries:
-        judged, found = labels.judged.get(query.query_id, {}), labels.candidates.get(query.query_id, ())
-        if judged and found:
-            candidates = list(dict.fromkeys(found))
-            texts = tuple(labels.content_of[d] for d in candidates)
-            grades = tuple(judged.get(d, 0) for d in candidates)
-            missed = sorted(judged.keys() - set(candidates))
-            missed_grades = tuple(judged[d] for d in missed)
-            missed_texts = tuple(labels.content_of[d] for d in missed)
-            groups.append(DevGroup(query.query_id, query.text, texts, grades, missed_grades, missed_texts))
-    return groups
 
 
 def _draw_random(
@@ -296,7 +281,7 @@ def _draw_random(
     return drawn
 
 
-def _logits(logit_of: Mapping[tuple[str, str], float], query_id: str, doc_ids: Sequence[str]) -> tuple[float, ...]:
+def _logits(logit_of: LogitOf, query_id: str, doc_ids: Sequence[str]) -> tuple[float, ...]:
     missing = [doc_id for doc_id in doc_ids if (query_id, doc_id) not in logit_of]
     if missing:
         raise MissingPartitionError(
@@ -306,6 +291,32 @@ def _logits(logit_of: Mapping[tuple[str, str], float], query_id: str, doc_ids: S
     return tuple(logit_of[query_id, doc_id] for doc_id in doc_ids)
 
 
-def _rng(query_id: str, *seed: int) -> random.Random:
-    """A generator of its own per query: adding a query does not change what the others draw."""
-    return random.Random(int(fingerprint(*seed, query_id), 16))
+def build_dev_lists(queries: Sequence[Query], labels: Labels) -> list[DevList]:
+    """One list per judged query that has candidates: those alone, as search finds them, with their grades."""
+    lists = []
+    for query in queries:
+        judged, found = labels.judged.get(query.query_id, {}), labels.candidates.get(query.query_id, ())
+        if judged and found:
+            candidates = list(dict.fromkeys(found))
+            missed = sorted(judged.keys() - set(candidates))
+            dev_list = DevList(
+                query.query_id,
+                query.text,
+                documents=tuple(labels.content_of[d] for d in candidates),
+                relevances=tuple(judged.get(d, 0) for d in candidates),
+                missed=tuple(judged[d] for d in missed),
+                missed_documents=tuple(labels.content_of[d] for d in missed),
+            )
+            lists.append(dev_list)
+    return lists
+
+
+def pairs_of(lists: Sequence[DevList]) -> list[tuple[str, str]]:
+    """(query, document) texts of all lists, one after the other."""
+    return [(dev_list.query, document) for dev_list in lists for document in dev_list.documents]
+
+
+def per_list(lists: Sequence[DevList], scores: Sequence[float] | npt.NDArray[np.floating[Any]]) -> list[list[float]]:
+    """Scores of `pairs_of(lists)` as one list of numbers per list."""
+    bounds = np.cumsum([len(dev_list.documents) for dev_list in lists])[:-1]
+    return [part.tolist() for part in np.split(np.asarray(scores), bounds)]

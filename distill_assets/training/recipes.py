@@ -5,8 +5,9 @@ Device, precision and batch sizes of pure inference are not here: they change th
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field, fields
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
 from distill_assets.records import HARD_LABELS, RESERVED_SYSTEMS, fingerprint
@@ -21,19 +22,9 @@ INFO_NCE = "info_nce"
 LEARNED = "learned"
 LISTWISE_LOSSES: tuple[str, ...] = ("margin_mse", "kl", "ranknet", "adr_mse")  # each fits the teacher's view of a list
 LOSSES: tuple[str, ...] = (*LISTWISE_LOSSES, INFO_NCE)
-_SEEDS_APART = 1000  # between two rounds
-
-# The fields that checkpoints were first stored with: always in the fingerprint. A field that came later is in it where it differs
-# from its default, so that a new field leaves stored checkpoints valid. Never add to these.
-_FIRST_FIELDS = frozenset((
-    "name", "loss", "positives", "num_positives", "num_negatives", "sampling", "num_random", "teacher_logits", "margin_scale",
-    "teacher_temperature", "student_temperature", "cosine_scale", "mask_above", "train", "rounds", "epochs", "batch_size",
-    "mini_batch_size", "learning_rate", "warmup_share", "max_queries", "seed",
-))  # fmt: skip
-_FIRST_TEACHER_FIELDS = frozenset((
-    "epochs", "num_queries", "num_hard", "num_random", "batch_size", "learning_rate", "warmup_share", "lora_rank", "max_length",
-    "seed",
-))  # fmt: skip
+_MAY_BE_0 = frozenset({"num_random", "lora_rank", "seed"})
+# A field that was added after models had been stored: it is hashed only where it differs from its default. Their ids stay valid.
+LATER: Mapping[str, bool] = {"is_later": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,26 +32,23 @@ class Recipe:
     """One way to train a student.
 
     A *list* is what a query is trained on: a positive, `num_negatives` mined negatives, `num_random` random documents. The teacher
-    has a logit for the positive and the mined negatives; random documents have none and are read by ``info_nce`` alone.
+    has a logit for the positive and the mined negatives. Random documents have none and are read by ``info_nce`` alone.
 
     Attributes:
         name: partition key and row of the leaderboard.
-        loss: ``hard_labels`` (InfoNCE on the human labels, no teacher), one of `LOSSES`, or a table of weights over several:
+        loss: ``hard_labels`` (InfoNCE on the human labels, no teacher), one of `LOSSES`, or weights of several:
             ``{"kl": 1.0, "info_nce": 0.1}``. Formulas and sources are in `training/losses.py`.
         positives: ``found``: a judged document that search finds; where it finds none of the query's, any of them. Negatives are
             always found by search, so with any judged document as positive "less similar" comes to mean "relevant" where many are
             judged (docs/results.md). ``human``: any judged document. ``teacher``: the candidate that the teacher puts first, so that a
             query without any human label can be trained on; a judged document is one of the candidates.
         num_positives: at most this many judged documents of a query, each with a list of its own, drawn anew each epoch.
-        num_negatives: mined negatives in a list.
         sampling: which of the mined candidates. ``top``: the first ones as mined. ``random``: any, drawn anew each epoch.
-            ``stratified``: the range between the teacher's lowest and highest logit for the query is cut into `num_negatives` equal
-            intervals and the candidate nearest to a point drawn in each is taken, anew each epoch (arXiv 2604.04734: the whole
-            range of scores teaches more than its top). The last two draw from all candidates that the teacher scored, for
-            ``hard_labels`` from all that were mined.
+            ``stratified``: over the range of the teacher's logits, drawn anew each epoch (`training.lists.draw_stratified`). The last
+            two draw from all candidates that the teacher scored, for ``hard_labels`` from all that were mined.
         num_random: documents drawn from the whole corpus, anew each epoch; for ``info_nce``.
         teacher_logits: ``standardised`` divides the logits by their spread within a list (root mean square over the training
-            set), so that scales and temperatures mean the same for a teacher with margins of 2 and one with margins of 20.
+            set). Scales and temperatures then mean the same for a teacher with margins of 2 and one with margins of 20.
         margin_scale: ``margin_mse``: multiplies the cosine before margins are compared. Cosine margins live in [-2, 2] and logit
             margins do not (sentence-transformers #3540). ``"learned"`` trains it along, from 10 times the logits' spread.
         teacher_temperature: ``kl`` and ``ranknet``: divides the teacher's logits.
@@ -69,15 +57,12 @@ class Recipe:
         cosine_scale: ``info_nce``: multiplies the cosine (1 / temperature); 20 is sentence-transformers' default.
         mask_above: ``info_nce``: leave out a list's negative that the teacher puts above this share of the positive, both mapped
             to 0..1 between the 1st and 99th percentile of the training set's logits (CADET: 0.6); None leaves out none.
-        train: ``query_tower``: only the side that embeds queries; documents keep the untouched student's vectors, so that a new
-            student needs no new index.
-        rounds: trainings one after the other, each from the student of the one before and on negatives that this student mines
-            (ANCE, arXiv 2007.00808); the teacher scores the new pairs alone. The best round on dev is kept.
-        epochs: passes over the training queries, in each round.
+        train: ``query_tower``: only the side that embeds queries. Documents keep the untouched student's vectors, so a new student
+            needs no new index.
         batch_size: queries per step; in-batch negatives grow with it.
         mini_batch_size: texts per forward pass whose activations are computed again when the gradient is taken: memory of a small
             batch, gradient of the large one (as GradCache, arXiv 2101.06983). None keeps all activations.
-        learning_rate: peak of a linear schedule with `warmup_share` warm-up.
+        learning_rate: peak of a linear schedule.
         warmup_share: share of the steps spent warming up.
         max_queries: at most this many training queries, chosen by hash; None for all.
         seed: order of the lists, what is drawn, dropout.
@@ -97,7 +82,6 @@ class Recipe:
     cosine_scale: float = 20.0
     mask_above: float | None = None
     train: Trained = "both"
-    rounds: int = 1
     epochs: int = 1
     batch_size: int = 32
     mini_batch_size: int | None = None
@@ -110,41 +94,13 @@ class Recipe:
         require_recipe_name(self.name)
         owner = f"recipe {self.name!r}"
         object.__setattr__(self, "loss", _normalised_loss(owner, self.loss))
-        require_one_of(owner, positives=(self.positives, Positives), sampling=(self.sampling, Sampling))
-        require_one_of(owner, teacher_logits=(self.teacher_logits, TeacherLogits), train=(self.train, Trained))
-        whole = {
-            "num_positives": self.num_positives,
-            "num_negatives": self.num_negatives,
-            "rounds": self.rounds,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "mini_batch_size": 1 if self.mini_batch_size is None else self.mini_batch_size,
-            "max_queries": 1 if self.max_queries is None else self.max_queries,
-        }
-        require_whole(owner, **whole, num_random=self.num_random, seed=self.seed)
-        require_positive(
-            owner,
-            **whole,
-            num_random=self.num_random + 1,
-            learning_rate=self.learning_rate,
-            margin_scale=1.0 if self.margin_scale == LEARNED else self.margin_scale,  # type: ignore[arg-type]
-            teacher_temperature=self.teacher_temperature,
-            student_temperature=self.student_temperature,
-            cosine_scale=self.cosine_scale,
-            mask_above=1.0 if self.mask_above is None else self.mask_above,
-        )
-        _require_share(owner, self.warmup_share)
+        _check_fields(owner, self)
         _refuse_contradictions(owner, self)
-        _write_reals_as_floats(self)
 
     @property
     def fingerprint(self) -> str:
         """Changes when any field changes; not when a later version brings a field that is left at its default."""
-        return _fingerprint_of(self, _FIRST_FIELDS)
-
-    def of_round(self, number: int) -> "Recipe":
-        """The recipe of round `number`, from 1: each round draws anew, and none draws what another seed's first round does."""
-        return replace(self, seed=self.seed + _SEEDS_APART * (number - 1))
+        return fingerprint(*sorted(hashed_fields(self).items()))
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -152,11 +108,6 @@ class Recipe:
         if isinstance(self.loss, dict):
             return dict(self.loss)
         return {INFO_NCE if self.loss == HARD_LABELS else self.loss: 1.0}
-
-    @property
-    def reads_whole_corpus(self) -> bool:
-        """Whether training may read any document, not the judged and mined ones alone."""
-        return self.num_random > 0 or self.rounds > 1
 
     @property
     def uses_teacher(self) -> bool:
@@ -179,7 +130,7 @@ def _normalised_loss(owner: str, loss: object) -> str | dict[str, float]:
         raise SettingsError(
             f"{owner}: loss names {', '.join(unknown) or 'nothing'}: expected weights for one or more of {', '.join(LOSSES)}"
         )
-    require_positive(owner, **{f"loss.{name}": weight for name, weight in loss.items()})
+    _refuse(owner, [_wrong_number(f"loss.{name}", weight) for name, weight in loss.items()])
     weights = {name: float(loss[name]) for name in sorted(loss)}
     only = next(iter(weights))
     return only if weights == {only: 1.0} else weights
@@ -203,9 +154,7 @@ def _refuse_contradictions(owner: str, recipe: Recipe) -> None:
         (recipe.margin_scale == LEARNED and "margin_mse" not in recipe.loss_weights, "margin_scale is read by margin_mse "
          "alone: leave it out, or give margin_mse a weight in loss"),
     ]  # fmt: skip
-    found = [text for is_wrong, text in contradictions if is_wrong]
-    if found:
-        raise SettingsError(f"{owner}: {'; '.join(found)}")
+    _refuse(owner, [text for is_wrong, text in contradictions if is_wrong])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +171,7 @@ class TeacherRecipe:
 
     epochs: int = 1
     num_queries: int | None = 1000
-    positives: Literal["found", "human"] = "human"
+    positives: Literal["found", "human"] = field(default="human", metadata=LATER)
     num_hard: int = 3
     num_random: int = 1
     batch_size: int = 16
@@ -233,72 +182,63 @@ class TeacherRecipe:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        whole = {
-            "epochs": self.epochs,
-            "num_queries": 1 if self.num_queries is None else self.num_queries,
-            "num_hard": self.num_hard,
-            "batch_size": self.batch_size,
-            "max_length": self.max_length,
-        }
-        require_whole("teacher", **whole, num_random=self.num_random, lora_rank=self.lora_rank, seed=self.seed)
-        require_positive("teacher", **whole, learning_rate=self.learning_rate)
-        require_one_of("teacher", positives=(self.positives, Literal["found", "human"]))
-        if self.num_random < 0 or self.lora_rank < 0:
-            raise SettingsError("teacher: num_random and lora_rank must be 0 or more")
-        _require_share("teacher", self.warmup_share)
-        _write_reals_as_floats(self)
+        _check_fields("teacher", self)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any field changes; not when a later version brings a field that is left at its default."""
-        return _fingerprint_of(self, _FIRST_TEACHER_FIELDS)
+        """As `Recipe.fingerprint`."""
+        return fingerprint(*sorted(hashed_fields(self).items()))
 
 
-def _fingerprint_of(recipe: Recipe | TeacherRecipe, first: frozenset[str]) -> str:
-    """Of the fields in `first`, and of those others that differ from their default."""
-    default_of = {field.name: field.default for field in fields(recipe)}
-    values = asdict(recipe).items()
-    return fingerprint(*sorted((name, value) for name, value in values if name in first or value != default_of[name]))
+def hashed_fields(recipe: Recipe | TeacherRecipe) -> dict[str, Any]:
+    """The fields that a recipe's id is made of: a `LATER` one only where it is set.
+
+    Student recipes had the field `rounds`. It is gone, and its constant 1 keeps the ids of stored students.
+    """
+    is_default = {f.name: bool(f.metadata) and getattr(recipe, f.name) == f.default for f in fields(recipe)}
+    found = {name: value for name, value in asdict(recipe).items() if not is_default[name]}
+    return found | {"rounds": 1} if isinstance(recipe, Recipe) else found
 
 
-def _write_reals_as_floats(recipe: Recipe | TeacherRecipe) -> None:
-    """Turn numbers of fields that hold a float into floats: 10 and 10.0 are one recipe, and so are 0.0 and -0.0."""
-    for field in fields(recipe):
-        value = getattr(recipe, field.name)
-        if float in (field.type, *get_args(field.type)) and isinstance(value, int | float):
-            object.__setattr__(recipe, field.name, float(value) + 0.0)  # -0.0 + 0.0 is 0.0
+def _check_fields(owner: str, recipe: Recipe | TeacherRecipe) -> None:
+    """Raise `SettingsError` naming every value that its field's type or range does not allow; a settings file can hold 2.5 or true.
+
+    Numbers of fields that hold a float become floats: 10 and 10.0 are one recipe, and so are 0.0 and -0.0.
+    """
+    _refuse(owner, [_wrong_value(of.name, getattr(recipe, of.name), of.type) for of in fields(recipe)])
+    for of in fields(recipe):
+        value = getattr(recipe, of.name)
+        if float in (of.type, *get_args(of.type)) and isinstance(value, int | float):
+            object.__setattr__(recipe, of.name, float(value) + 0.0)  # -0.0 + 0.0 is 0.0
 
 
-def _require_share(owner: str, warmup_share: float) -> None:
-    if not (_is_number(warmup_share) and 0.0 <= warmup_share < 1.0):
-        raise SettingsError(f"{owner}: warmup_share = {warmup_share!r}: expected a number from 0 up to below 1")
+def _wrong_value(name: str, value: Any, kind: Any) -> str:
+    """What is wrong with a value for a field of this type; nothing where all is well."""
+    kinds = get_args(kind) or (kind,)
+    if get_origin(kind) is Literal:
+        return "" if value in kinds else f"{name} = {value!r} is not one of {', '.join(kinds)}"
+    if (value is None and NoneType in kinds) or (name == "margin_scale" and value == LEARNED):
+        return ""
+    if int in kinds:
+        least = 0 if name in _MAY_BE_0 else 1
+        is_good = type(value) is int and value >= least
+        return "" if is_good else f"{name} = {value!r}: expected a whole number of {least} or more"
+    return _wrong_number(name, value) if float in kinds else ""
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)  # true of a settings file is an int
+def _wrong_number(name: str, value: Any) -> str:
+    """What is wrong with a number that must be finite and above 0, or with a share; nothing where all is well."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)  # true of a settings file is an int
+    if name == "warmup_share":
+        is_good, expected = is_number and 0.0 <= value < 1.0, "a number from 0 up to below 1"
+    else:
+        is_good, expected = is_number and 0.0 < value < float("inf"), "a number above 0"
+    return "" if is_good else f"{name} = {value!r}: expected {expected}"
 
 
-def require_positive(owner: str, **values: float) -> None:
-    """Raise `SettingsError` naming every value that is not a finite number above 0."""
-    wrong = {n: value for n, value in values.items() if not (_is_number(value) and 0 < value < float("inf"))}
-    if wrong:
-        listed = ", ".join(f"{name} = {value!r}" for name, value in wrong.items())
-        raise SettingsError(f"{owner}: {listed}: expected a number above 0")
-
-
-def require_whole(owner: str, **values: int) -> None:
-    """Raise `SettingsError` naming every value that is not an integer; a settings file can hold 2.5 or true."""
-    wrong = {name: value for name, value in values.items() if type(value) is not int}
-    if wrong:
-        listed = ", ".join(f"{name} = {value!r}" for name, value in wrong.items())
-        raise SettingsError(f"{owner}: {listed}: expected a whole number")
-
-
-def require_one_of(owner: str, **values: tuple[object, Any]) -> None:
-    """Raise `SettingsError` for the first (value, Literal) whose value is not one of the literal's."""
-    for name, (value, literal) in values.items():
-        if value not in get_args(literal):
-            raise SettingsError(f"{owner}: {name} = {value!r} is not one of {', '.join(get_args(literal))}")
+def _refuse(owner: str, wrong: list[str]) -> None:
+    if any(wrong):
+        raise SettingsError(f"{owner}: {'; '.join(filter(None, wrong))}")
 
 
 def require_recipe_name(name: str) -> str:

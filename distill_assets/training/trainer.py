@@ -4,17 +4,15 @@ The model as it is before training is step 0. Where no later step is better on d
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from torch.utils.data import Dataset, SequentialSampler
-from tqdm import tqdm
+from torch.utils.data import SequentialSampler
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -27,18 +25,23 @@ from transformers import (
 from transformers.trainer_utils import rotate_checkpoints
 
 from distill_assets.errors import TrainingError
-from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg, search_ndcg
+from distill_assets.evaluation.metrics import DevList, rerank_ndcg, search_ndcg
 from distill_assets.models.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
-from distill_assets.models.query_tower import require_split
 from distill_assets.records import fingerprint
-from distill_assets.training.batches import StudentSteps, TeacherSteps, plan_steps
-from distill_assets.training.lists import Epochs, TrainingGroup, pairs_of, per_group
-from distill_assets.training.losses import TeacherStatistics, measure_logits, require_soft
-from distill_assets.training.objectives import SCALE_RATE, StudentLoss, TeacherLoss
+from distill_assets.training.batches import Step, StudentSteps, num_buckets_on, plan_steps
+from distill_assets.training.lists import Epochs, TrainList, pairs_of, per_list
+from distill_assets.training.losses import (
+    SCALE_RATE,
+    StudentLoss,
+    TeacherLoss,
+    TeacherStatistics,
+    measure_logits,
+    require_soft,
+)
 from distill_assets.training.recipes import Recipe, TeacherRecipe
 from distill_assets.training.saves import keep_saves_of, mark_whole, newest_save
 
-_DEV_METRIC = "dev_ndcg_at_10"
+_DEV_METRIC = "eval_dev_ndcg_at_10"  # transformers asks for the prefix
 _SAVES_KEPT = 2  # the newest and the best
 _PATIENCE = 2  # dev evaluations in a row that are not better than the best so far: then training stops
 
@@ -62,14 +65,16 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What training did. `losses` and `dev_curve` are (step, value); dev is nDCG@10.
+    """What training did; a manifest holds it under these names.
 
-    A student searches for it (`search_dev`), a teacher reranks the candidates.
-
-    `best_step` 0 says that no step was better than the model before training, which was kept.
-
-    `teacher` are the statistics of the logits that were trained on, `learned_margin_scale` where a learned scale ended,
-    `num_queries_left_out` the queries that no epoch trained on, by reason (`training.lists.Epochs`).
+    Attributes:
+        num_groups: lists of the first epoch.
+        losses: (step, value).
+        dev_curve: (step, nDCG@10): a student searches for it (`search_dev`), a teacher reranks the candidates.
+        best_step: 0 where no step was better than the model before training, which was kept.
+        teacher: statistics of the logits that were trained on.
+        learned_margin_scale: where a learned scale ended.
+        num_queries_left_out: queries that no epoch trained on, by reason (`training.lists.Epochs`).
     """
 
     num_groups: int
@@ -85,23 +90,19 @@ class TrainingReport:
 
 
 def train_student(
-    model: SentenceTransformer,
-    epochs: Epochs,
-    dev_groups: Sequence[DevGroup],
-    recipe: Recipe,
-    run: TrainingRun,
+    model: SentenceTransformer, epochs: Epochs, dev_lists: Sequence[DevList], recipe: Recipe, run: TrainingRun
 ) -> TrainingReport:
-    """Train `model` in place by `recipe` on the groups of each epoch; afterwards it holds the weights of the best dev step.
+    """Train `model` in place by `recipe` on the lists of each epoch; afterwards it holds the weights of the best dev step.
 
     Step 0 is one of them. Training stops early where two dev evaluations in a row are not better than the best so far.
     For a recipe that trains the query tower alone, `model` is one that `split_towers` gave.
 
     Raises:
-        TrainingError: no group, groups without teacher logits where the recipe needs them, a teacher that ranks nothing, or a loss
+        TrainingError: no list, lists without teacher logits where the recipe needs them, a teacher that ranks nothing, or a loss
             that is not finite.
     """
-    trainer = make_student_trainer(model, epochs, recipe, run, dev_groups)
-    report = _train(trainer, epochs, recipe, run)
+    trainer = make_student_trainer(model, epochs, recipe, run, dev_lists)
+    report = _train(trainer, epochs)
     scale = trainer.model.log_margin_scale
     learned = None if scale is None else float(scale.detach().exp())
     return replace(report, teacher=trainer.model.statistics, learned_margin_scale=learned)
@@ -109,67 +110,47 @@ def train_student(
 
 def make_student_trainer(
     model: SentenceTransformer,
-    epochs: Sequence[Sequence[TrainingGroup]],
+    epochs: Sequence[Sequence[TrainList]],
     recipe: Recipe,
     run: TrainingRun,
-    dev_groups: Sequence[DevGroup] = (),
+    dev_lists: Sequence[DevList] = (),
 ) -> "StepTrainer":
     """The trainer of a student, seeded and ready; without dev evaluations where the run asks for none."""
     set_seed(recipe.seed)
     statistics = _teacher_statistics(epochs, recipe)
     steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
-    vectors = _frozen_vectors(model, steps) if recipe.train == "query_tower" else None
-    data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(run.device), document_vectors=vectors)
+    data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(run.device))
     objective = StudentLoss(model, recipe, statistics)
-    return StepTrainer(objective, data, DevEvaluator(dev_groups, search_dev), _arguments(run, recipe, len(steps)))
-
-
-def _frozen_vectors(model: SentenceTransformer, steps: Sequence[Sequence[TrainingGroup]]) -> dict[str, np.ndarray]:
-    """Text -> unit vector of every document of the steps, from the side that is not trained: encoded once."""
-    require_split(model)
-    texts = sorted({d for step in steps for group in step for d in group.documents})
-    return dict(zip(texts, encode_texts(model, texts, "document"), strict=True))
-
-
-def num_buckets_on(device: str) -> int:
-    """Buckets of like length that a step's texts are cut into: a card waits for each launch, a CPU for each token of padding."""
-    return 1 if device == "cuda" else 4
+    return StepTrainer(objective, data, steps, dev_lists, recipe, run)
 
 
 def train_teacher(
-    model: CrossEncoder,
-    epochs: Epochs,
-    dev_groups: Sequence[DevGroup],
-    recipe: TeacherRecipe,
-    run: TrainingRun,
+    model: CrossEncoder, epochs: Epochs, dev_lists: Sequence[DevList], recipe: TeacherRecipe, run: TrainingRun
 ) -> TrainingReport:
-    """Fine-tune a cross-encoder in place on the groups of each epoch; afterwards it holds the weights of the best dev step.
+    """Fine-tune a cross-encoder in place on the lists of each epoch; afterwards it holds the weights of the best dev step.
 
     Raises:
-        TrainingError: no group, or a loss that is not finite.
+        TrainingError: no list, or a loss that is not finite.
     """
     set_seed(recipe.seed)
     steps = plan_steps(epochs, batch_size=recipe.batch_size, seed=recipe.seed)
-    evaluator = DevEvaluator(dev_groups, _rerank_dev)
-    trainer = StepTrainer(TeacherLoss(model), TeacherSteps(steps), evaluator, _arguments(run, recipe, len(steps)))
-    return _train(trainer, epochs, recipe, run)
+    data = [{"lists": step} for step in steps]
+    return _train(StepTrainer(TeacherLoss(model), data, steps, dev_lists, recipe, run), epochs)
 
 
-def _teacher_statistics(epochs: Sequence[Sequence[TrainingGroup]], recipe: Recipe) -> TeacherStatistics | None:
+def _teacher_statistics(epochs: Sequence[Sequence[TrainList]], recipe: Recipe) -> TeacherStatistics | None:
     """Statistics of the logits that the recipe trains on; None where it reads none."""
-    if not recipe.uses_teacher:
-        return None
-    lists = []
-    for group in (group for groups in epochs for group in groups):
-        if group.teacher_logits is None or len(group.teacher_logits) != 1 + recipe.num_negatives:
+    logits = []
+    for found in (found for lists in epochs for found in lists if recipe.uses_teacher):
+        if found.teacher_logits is None or len(found.teacher_logits) != 1 + recipe.num_negatives:
             raise TrainingError(
                 f"recipe {recipe.name!r} needs one teacher logit for the positive and each of {recipe.num_negatives} negatives, "
-                f"query {group.query_id!r} has {len(group.teacher_logits or ())}: materialise teacher_scores"
+                f"query {found.query_id!r} has {len(found.teacher_logits or ())}: materialise teacher_scores"
             )
-        lists.append(group.teacher_logits)
-    if not lists:
+        logits.append(found.teacher_logits)
+    if not logits:
         return None
-    statistics = measure_logits(lists)
+    statistics = measure_logits(logits)
     if "kl" in recipe.loss_weights:
         unit = statistics.spread if recipe.teacher_logits == "standardised" else 1.0
         require_soft(statistics, recipe.teacher_temperature * unit)
@@ -197,43 +178,37 @@ def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int)
         metric_for_best_model=_DEV_METRIC,
         greater_is_better=True,
         logging_steps=max(1, num_steps // 20),
-        logging_nan_inf_filter=False,  # on, it writes the average of the other losses for a NaN, and `_FiniteLoss` sees none
+        logging_nan_inf_filter=False,  # on, it writes the average of the other losses for a NaN, and `_Watch` sees none
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=False,
     )
-    arguments._n_gpu = min(
-        1, arguments.n_gpu
-    )  # with two, transformers would put two steps into one and split the step's tensors
+    # With two, transformers would put two steps into one and split the step's tensors.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 
 
-def _train(trainer: Any, epochs: Epochs, recipe: Recipe | TeacherRecipe, run: TrainingRun) -> TrainingReport:
-    for printer in (PrinterCallback, ProgressCallback):  # both write to stdout, where --json has its document
-        trainer.remove_callback(printer)
-    trainer.add_callback(_ProgressBar(is_shown=run.show_progress))
-    keep_saves_of(run.work_folder, _describe(trainer, recipe, run))
-    last = newest_save(run.work_folder) or trainer.save_start()
+def _train(trainer: "StepTrainer", epochs: Epochs) -> TrainingReport:
+    """Train from the newest save that is there, else from the start; report what came of it."""
+    keep_saves_of(trainer.run.work_folder, trainer.describe())
+    last = newest_save(trainer.run.work_folder) or trainer.save_start()
     trainer.go_on_from(last)
-    history = trainer.state.log_history
-    dev_curve = _dev_curve(history)
-    best_step, best = max(dev_curve, key=lambda point: (point[1], -point[0]))
+    state = trainer.state
     return TrainingReport(
         num_groups=len(epochs[0]),
-        num_steps=trainer.state.global_step,
-        losses=[(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
-        dev_curve=dev_curve,
-        best_step=best_step,
-        best_dev_ndcg_at_10=best,
+        num_steps=state.global_step,
+        losses=[(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry],
+        dev_curve=_dev_curve(state.log_history),
+        best_step=state.best_global_step,
+        best_dev_ndcg_at_10=state.best_metric,
         resumed_from_step=int(last.name.rsplit("-", 1)[1]),
-        num_queries_left_out=dict(epochs.left_out),
+        num_queries_left_out=epochs.left_out,
     )
 
 
 def _dev_curve(history: Sequence[dict[str, float]]) -> list[tuple[int, float]]:
     """(step, nDCG@10) of every dev evaluation in a trainer's history."""
-    name = f"eval_{_DEV_METRIC}"
-    return [(int(entry["step"]), entry[name]) for entry in history if name in entry]
+    return [(int(entry["step"]), entry[_DEV_METRIC]) for entry in history if _DEV_METRIC in entry]
 
 
 def _has_stopped(history: Sequence[dict[str, float]]) -> bool:
@@ -241,23 +216,6 @@ def _has_stopped(history: Sequence[dict[str, float]]) -> bool:
     values = [value for _, value in _dev_curve(history)]
     before, recent = values[:-_PATIENCE], values[-_PATIENCE:]
     return bool(before) and max(recent) <= max(before)
-
-
-def _describe(trainer: Any, recipe: Recipe | TeacherRecipe, run: TrainingRun) -> dict[str, object]:
-    """What decides the result of a training, to the last bit; texts, logits and weights as fingerprints."""
-    model, steps = trainer.model.model, trainer.train_dataset.steps
-    return {
-        "recipe": asdict(recipe),
-        "num_steps": len(steps),
-        "num_evaluations": run.num_evaluations,
-        "device": run.device,
-        "is_bf16": trainer.args.bf16,
-        "steps": fingerprint(*steps),
-        "dev_groups": fingerprint(*trainer.evaluator.groups),
-        "max_length": model.max_seq_length,
-        "prompts": model.prompts,
-        "start_weights": _fingerprint_weights(model),
-    }
 
 
 def _fingerprint_weights(model: torch.nn.Module) -> str:
@@ -269,53 +227,79 @@ def _fingerprint_weights(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def search_dev(model: SentenceTransformer, groups: Sequence[DevGroup]) -> float:
+def search_dev(model: SentenceTransformer, lists: Sequence[DevList]) -> float:
     """nDCG@10 of a student that searches, for each dev query, among the candidates and judged documents of all of them.
 
     A search among all documents of the collection would encode them anew at each evaluation. On a collection of topics this one
     puts two students in the same order and 0.006 apart from it (docs/results.md).
     """
-    texts = sorted({text for group in groups for text in (*group.documents, *group.missed_documents)})
+    texts = sorted({text for dev_list in lists for text in (*dev_list.documents, *dev_list.missed_documents)})
     documents = encode_texts(model, texts, "document")
-    queries = encode_texts(model, [group.query for group in groups], "query")
-    return search_ndcg(groups, texts, queries @ documents.T)
+    queries = encode_texts(model, [dev_list.query for dev_list in lists], "query")
+    return search_ndcg(lists, texts, queries @ documents.T)
 
 
-def _rerank_dev(model: CrossEncoder, groups: Sequence[DevGroup]) -> float:
-    return rerank_ndcg(groups, per_group(groups, CrossEncoderScorer(model)(pairs_of(groups))))
+def rerank_dev(model: CrossEncoder, lists: Sequence[DevList]) -> float:
+    """nDCG@10 of a teacher that reranks each dev query's candidates."""
+    return rerank_ndcg(lists, per_list(lists, CrossEncoderScorer(model)(pairs_of(lists))))
 
 
 class StepTrainer(Trainer):
-    """transformers' trainer over planned steps: one item of the data is one step, the model is an objective.
+    """transformers' trainer over planned steps: one item of the data is one step, the model is a loss of `training/losses.py`.
 
-    What is saved and loaded is what the objective trains, by name: all weights and the learned scale, or adapters alone.
+    What is saved and loaded is what the loss trains, by name: all weights and the learned scale, or adapters alone.
     """
 
     _file_name = "trained.safetensors"
     control: Any
 
     def __init__(
-        self, objective: torch.nn.Module, data: Dataset[Any], evaluator: "DevEvaluator", arguments: TrainingArguments
+        self,
+        objective: StudentLoss | TeacherLoss,
+        data: Any,
+        steps: Sequence[Step],
+        dev_lists: Sequence[DevList],
+        recipe: Recipe | TeacherRecipe,
+        run: TrainingRun,
     ) -> None:
         super().__init__(
             model=objective,
-            args=arguments,
+            args=_arguments(run, recipe, len(steps)),
             train_dataset=data,
-            eval_dataset=evaluator.groups,
+            eval_dataset=dev_lists,
             data_collator=_the_step,
-            callbacks=[_FiniteLoss(), _StopEarly()],
+            callbacks=[_Watch(), *([_ProgressBar()] if run.show_progress else [])],
         )
-        self.evaluator = evaluator
+        self.remove_callback(PrinterCallback)  # it writes to stdout, where --json has its document
+        self.steps, self.dev_lists, self.recipe, self.run = steps, list(dev_lists), recipe, run
+
+    def describe(self) -> dict[str, object]:
+        """What decides the result of a training, to the last bit; texts, logits and weights as fingerprints."""
+        model: Any = self.model.model
+        return {
+            "recipe": asdict(self.recipe),
+            "num_steps": len(self.steps),
+            "num_evaluations": self.run.num_evaluations,
+            "device": self.run.device,
+            "is_bf16": self.args.bf16,
+            "steps": fingerprint(*self.steps),
+            "dev_lists": fingerprint(*self.dev_lists),
+            "max_length": model.max_seq_length,
+            "prompts": model.prompts,
+            "start_weights": _fingerprint_weights(model),
+        }
+
+    def measure_dev(self) -> float:
+        """nDCG@10 on dev of the model as it stands; what decides the best step."""
+        measure: Any = search_dev if isinstance(self.recipe, Recipe) else rerank_dev
+        return float(measure(self.model.model, self.dev_lists))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)
 
-    def compute_loss(
-        self, model: torch.nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The objective's loss of one step."""
-        loss = model(inputs)
-        return (loss, {}) if return_outputs else loss
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The loss of one step."""
+        return model(inputs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW; a learned scale has a rate of its own, without which it would stay where it starts."""
@@ -330,18 +314,16 @@ class StepTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The dev metric of the model as it stands."""
-        found = self.evaluator(self.model.model)
-        metrics = {f"eval_{name}": value for name, value in found.items()}
+        metrics = {_DEV_METRIC: self.measure_dev()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def save_start(self) -> Path:
         """Measure the model as it is and save it as step 0, from which training then goes on."""
-        folder = Path(self.args.output_dir) / "checkpoint-0"
-        name, value = f"eval_{_DEV_METRIC}", self.evaluator(self.model.model)[_DEV_METRIC]
+        folder, value = Path(self.args.output_dir) / "checkpoint-0", self.measure_dev()
         state = self.state  # as it is born: it holds the states of the callbacks
-        state.log_history = [{"epoch": 0.0, "step": 0, name: value}]
+        state.log_history = [{"epoch": 0.0, "step": 0, _DEV_METRIC: value}]
         state.epoch, state.best_metric, state.best_global_step = 0.0, value, 0
         state.best_model_checkpoint = str(folder)
         for field_name in ("train_batch_size", "logging_steps", "eval_steps", "save_steps"):
@@ -403,50 +385,24 @@ def _the_step(items: list[dict[str, Any]]) -> dict[str, Any]:
     return items[0]
 
 
-class DevEvaluator:
-    """nDCG@10 on dev by `measure`; what decides the best step."""
-
-    def __init__(self, groups: Sequence[DevGroup], measure: Callable[[Any, Sequence[DevGroup]], float]) -> None:
-        self.groups = list(groups)
-        self.measure = measure
-
-    def __call__(self, model: Any) -> dict[str, float]:
-        """Measure the model as it stands."""
-        return {_DEV_METRIC: self.measure(model, self.groups)}
-
-
-class _FiniteLoss(TrainerCallback):
-    """Stops at the first loss that is not finite: the checkpoint it would save ranks at random."""
+class _Watch(TrainerCallback):
+    """Refuses the first loss that is not finite, and stops where dev no longer rises."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """A save of what a NaN left would rank at random."""
         loss = (logs or {}).get("loss")
         if loss is not None and not abs(loss) < float("inf"):
             raise TrainingError(f"loss is {loss} at step {state.global_step}: lower the learning rate or margin_scale")
 
-
-class _StopEarly(TrainerCallback):
-    """Stops where dev no longer rises: what follows costs time and is not kept."""
-
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What follows costs time and is not kept."""
         control.should_training_stop = control.should_training_stop or _has_stopped(state.log_history)
 
 
-class _ProgressBar(TrainerCallback):
-    """Steps done, time left and the last loss, on stderr."""
-
-    def __init__(self, *, is_shown: bool) -> None:
-        self.is_shown = is_shown
-        self.bar: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", disable=not self.is_shown)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.update(state.global_step - self.bar.n)
+class _ProgressBar(ProgressCallback):
+    """Steps done, time left and the last loss, on stderr; the stock one writes losses to stdout, where --json has its document."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs and self.bar is not None:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
+        """Show the loss beside the bar."""
+        if logs and "loss" in logs and self.training_bar is not None:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")

@@ -290,7 +290,7 @@ def test_a_broken_student_is_not_evaluated(
     """A student that answers every query alike still gets a leaderboard row, and its folder loads like any other."""
     import distill_assets.training.trainer as training
 
-    def train(model: Any, groups: Any, dev_groups: Any, recipe: Any, run: Any) -> training.TrainingReport:
+    def train(model: Any, groups: Any, dev_lists: Any, recipe: Any, run: Any) -> training.TrainingReport:
         if is_collapsed:
             collapse(model)
         return training.TrainingReport(len(groups), 2, losses, [(2, 0.5)], 2, 0.5, 0)

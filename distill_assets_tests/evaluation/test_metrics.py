@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distill_assets.errors import NonFiniteError
 from distill_assets.evaluation.metrics import (
     METRIC_NAMES,
-    DevGroup,
+    DevList,
     QueryMetrics,
     evaluate_run,
     mean_of,
@@ -57,13 +57,13 @@ def test_reranking_counts_grades_with_linear_gains() -> None:
 
     Binary gains give 0.6934 and exponential ones 0.5413: either would choose other steps than the leaderboard's metric does.
     """
-    group = DevGroup("q", "query", ("a", "b", "c"), (1, 3, 0))
+    group = DevList("q", "query", ("a", "b", "c"), (1, 3, 0))
     assert rerank_ndcg([group], [[2.0, 1.0, 3.0]]) == pytest.approx(0.58688, abs=1e-5)
 
 
 def test_a_judged_document_that_no_candidate_is_counts_as_missed() -> None:
     """One of two answers is found and put first: 1 / (1 + 1/log2 3) = 0.6131. Left out, it would be a perfect 1."""
-    group = DevGroup("q", "query", ("a", "b"), (0, 1), (1,), ("c",))
+    group = DevList("q", "query", ("a", "b"), (0, 1), (1,), ("c",))
     assert rerank_ndcg([group], [[1.0, 2.0]]) == pytest.approx(0.61315, abs=1e-5)
 
 
@@ -73,8 +73,8 @@ def test_a_search_ranks_every_document_for_every_query() -> None:
     The text "x" is a candidate under two ids: it stands there once, with the higher grade.
     """
     groups = [
-        DevGroup("a", "qa", ("w", "x"), (0, 0), (1,), ("z",)),
-        DevGroup("b", "qb", ("x", "y", "x"), (1, 0, 2)),
+        DevList("a", "qa", ("w", "x"), (0, 0), (1,), ("z",)),
+        DevList("b", "qb", ("x", "y", "x"), (1, 0, 2)),
     ]
     scores = np.array([[4.0, 1.0, 3.0, 2.0], [0.0, 9.0, 1.0, 2.0]])
     assert search_ndcg(groups, ["w", "x", "y", "z"], scores) == pytest.approx(0.75)

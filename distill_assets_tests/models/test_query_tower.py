@@ -8,10 +8,10 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from distill_assets.errors import TrainingError
-from distill_assets.evaluation.metrics import DevGroup
+from distill_assets.evaluation.metrics import DevList
 from distill_assets.models.encoders import encode_texts, load_student
 from distill_assets.models.query_tower import is_split, split_towers
-from distill_assets.training.lists import Epochs, TrainingGroup
+from distill_assets.training.lists import Epochs, TrainList
 from distill_assets.training.recipes import Recipe
 from distill_assets.training.trainer import TrainingRun, train_student
 from distill_assets_tests.conftest import ACTIONS, TOPICS
@@ -27,22 +27,22 @@ RECIPE = Recipe(
 )
 
 
-def make_groups(count: int) -> list[TrainingGroup]:
+def make_lists(count: int) -> list[TrainList]:
     """Query (topic, action); negatives share one of the two."""
-    groups = []
+    lists = []
     for i in range(count):
         topic, action = TOPICS[i % 10], ACTIONS[(i // 10 + i) % 12]
         other_topic, other_action = TOPICS[(i + 3) % 10], ACTIONS[(i // 10 + i + 5) % 12]
         pairs = ((topic, action), (topic, other_action), (other_topic, action))
         documents = tuple(f"{t} {a} every value of the {t} along one axis" for t, a in pairs)
-        groups.append(TrainingGroup(f"q{i}", f"how to {action} a {topic}", documents, (6.0, -2.0, -3.0)))
-    return groups
+        lists.append(TrainList(f"q{i}", f"how to {action} a {topic}", documents, (6.0, -2.0, -3.0)))
+    return lists
 
 
-GROUPS = make_groups(40)
-TEXTS = sorted({d for g in GROUPS for d in g.documents})
-QUERIES = [g.query for g in GROUPS]
-DEV = [DevGroup(g.query_id, g.query, g.documents, (1, 0, 0)) for g in GROUPS]
+LISTS = make_lists(40)
+TEXTS = sorted({d for g in LISTS for d in g.documents})
+QUERIES = [g.query for g in LISTS]
+DEV = [DevList(g.query_id, g.query, g.documents, (1, 0, 0)) for g in LISTS]
 
 
 def test_only_queries_move_and_the_saved_folder_loads_as_it_is(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_only_queries_move_and_the_saved_folder_loads_as_it_is(tiny_encoder: Pat
     untouched = load_student(tiny_encoder, device="cpu")
     documents, queries = encode_texts(untouched, TEXTS, "document"), encode_texts(untouched, QUERIES, "query")
     model = split_towers(load_student(tiny_encoder, device="cpu"))
-    report = train_student(model, Epochs([GROUPS] * 3), DEV, RECIPE, TrainingRun(tmp_path / "work", "cpu"))
+    report = train_student(model, Epochs([LISTS] * 3), DEV, RECIPE, TrainingRun(tmp_path / "work", "cpu"))
     assert np.array_equal(encode_texts(model, TEXTS, "document"), documents)
     trained = encode_texts(model, QUERIES, "query")
     assert np.abs(trained - queries).max() > 1e-3
@@ -92,4 +92,4 @@ def test_a_model_that_is_not_split_is_refused(tiny_encoder: Path, tmp_path: Path
     """Trained as one tower under this recipe's name, it would be served with vectors that are not its own."""
     with pytest.raises(TrainingError, match="split_towers first"):
         run = TrainingRun(tmp_path, "cpu")
-        train_student(load_student(tiny_encoder, device="cpu"), Epochs([GROUPS] * 3), DEV, replace(RECIPE), run)
+        train_student(load_student(tiny_encoder, device="cpu"), Epochs([LISTS] * 3), DEV, replace(RECIPE), run)

@@ -11,8 +11,8 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from distill_assets.models.encoders import load_student
-from distill_assets.training.batches import StudentSteps, TeacherSteps, TokenCache
-from distill_assets.training.lists import TrainingGroup
+from distill_assets.training.batches import StudentSteps, TokenCache
+from distill_assets.training.lists import TrainList
 from distill_assets.training.recipes import Recipe
 
 TEXTS = ["sum", "sort the array along one axis", "merge every value of the frame", "clip", "rank the series"]
@@ -80,22 +80,22 @@ def test_models_without_rows_of_tokens_go_through_their_own_preprocess() -> None
 RECIPE = Recipe(name="r", loss="margin_mse", num_negatives=2)
 
 
-def make_group(number: int, query: str, *documents: str, relevant: tuple[str, ...] = ()) -> TrainingGroup:
-    """A group with logits 3, 2, 1 plus its number."""
-    return TrainingGroup(f"q{number}", query, documents, (3.0 + number, 2.0 + number, 1.0 + number), relevant)
+def make_list(number: int, query: str, *documents: str, relevant: tuple[str, ...] = ()) -> TrainList:
+    """A list with logits 3, 2, 1 plus its number."""
+    return TrainList(f"q{number}", query, documents, (3.0 + number, 2.0 + number, 1.0 + number), relevant)
 
 
 # Queries 0 and 2 have the same text; documents "sum" and "clip" stand in several lists.
 STEP = (
-    make_group(0, "how to sum", "sum", "sort the array", "clip"),
-    make_group(1, "how to sort", "sort the array along one axis", "sum", "merge the frame", relevant=("clip",)),
-    make_group(2, "how to sum", "sum every value", "clip", "rank"),
+    make_list(0, "how to sum", "sum", "sort the array", "clip"),
+    make_list(1, "how to sort", "sort the array along one axis", "sum", "merge the frame", relevant=("clip",)),
+    make_list(2, "how to sum", "sum every value", "clip", "rank"),
 )
 
 
 @pytest.fixture
 def step(model: SentenceTransformer) -> Iterator[dict[str, Any]]:
-    """The step of the three groups, with a bucket for every few texts."""
+    """The step of the three lists, with a bucket for every few texts."""
     yield StudentSteps(model, [STEP], RECIPE, num_buckets=1)[0]
 
 
@@ -124,23 +124,15 @@ def test_buckets_hold_like_lengths_and_no_more_texts_than_asked(
 ) -> None:
     """Cut at random, buckets would pad as much as one batch does."""
     words = ["sum", "sort", "split", "join", "shift", "scale", "clip", "round", "merge", "drop", "fill", "rank"]
-    groups = tuple(
-        make_group(i, f"{words[i]} a", *(f"{words[i]} {'of the axis ' * (3 * (i % 4) + j)}" for j in range(3)))
+    lists = tuple(
+        make_list(i, f"{words[i]} a", *(f"{words[i]} {'of the axis ' * (3 * (i % 4) + j)}" for j in range(3)))
         for i in range(12)
     )
     recipe = Recipe(name="r", loss="margin_mse", num_negatives=2, mini_batch_size=mini_batch_size)
-    buckets = StudentSteps(model, [groups], recipe, num_buckets=num_buckets)[0]["documents"]
+    buckets = StudentSteps(model, [lists], recipe, num_buckets=num_buckets)[0]["documents"]
     assert sum(len(b["input_ids"]) for b in buckets) == 36
     if mini_batch_size is not None:
         assert all(len(b["input_ids"]) <= mini_batch_size for b in buckets)
     lengths = [b["attention_mask"].sum(dim=1) for b in buckets]
     assert all(first.max() <= second.min() for first, second in pairwise(lengths))
     assert all(int(length.max()) == b["attention_mask"].shape[1] for length, b in zip(lengths, buckets, strict=True))
-
-
-def test_teacher_steps_hold_columns_of_texts() -> None:
-    """Rows taken for columns pair a query with the next query's document."""
-    assert TeacherSteps([STEP[:2]])[0] == {
-        "queries": ["how to sum", "how to sort"],
-        "documents": [["sum", "sort the array along one axis"], ["sort the array", "sum"], ["clip", "merge the frame"]],
-    }

@@ -1,4 +1,4 @@
-"""Groups: what each query draws, and that it never depends on its neighbours."""
+"""Lists: what each query draws, and that it never depends on its neighbours."""
 
 import random
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_assets.errors import MissingPartitionError, TrainingError
-from distill_assets.evaluation.metrics import DevGroup, rerank_ndcg
+from distill_assets.evaluation.metrics import DevList, rerank_ndcg
 from distill_assets.records import Query
 from distill_assets.training.lists import (
     Epochs,
     Labels,
-    TrainingGroup,
-    build_dev_groups,
+    TrainList,
+    build_dev_lists,
     build_student_epochs,
     build_teacher_epochs,
     draw_stratified,
     pairs_of,
-    per_group,
+    per_list,
 )
 from distill_assets.training.recipes import Recipe, TeacherRecipe
 
@@ -43,30 +43,30 @@ def make_recipe(**changes: Any) -> Recipe:
     return Recipe(**{"name": "r", "loss": "hard_labels", "seed": 1, **changes})
 
 
-def build(labels: Labels, logit_of: Any = None, queries: list[Query] = QUERIES, **fields: Any) -> list[TrainingGroup]:
-    """The groups of a recipe's only epoch."""
-    (groups,) = build_student_epochs(queries, labels, make_recipe(**fields), logit_of)
-    return groups
+def build(labels: Labels, logit_of: Any = None, queries: list[Query] = QUERIES, **fields: Any) -> list[TrainList]:
+    """The lists of a recipe's only epoch."""
+    (lists,) = build_student_epochs(queries, labels, make_recipe(**fields), logit_of)
+    return lists
 
 
-def ids(group: TrainingGroup) -> list[str]:
+def ids(one: TrainList) -> list[str]:
     """The documents' ids, from their texts."""
-    return [text.removeprefix("text of ") for text in group.documents]
+    return [text.removeprefix("text of ") for text in one.documents]
 
 
-def test_student_groups_take_the_best_mined_negatives_in_order() -> None:
+def test_student_lists_take_the_best_mined_negatives_in_order() -> None:
     """Negatives in another order than the teacher's logits pair each text with a foreign score."""
     labels = make_labels(judged={"q0": {"d00": 1}})
     logits = {("q0", "d00"): 9.0, ("q0", "d12"): 3.0, ("q0", "d13"): 2.0}
     assert build(labels, logits, loss="margin_mse", num_negatives=2) == [
-        TrainingGroup("q0", "query 0", ("text of d00", "text of d12", "text of d13"), (9.0, 3.0, 2.0), ("text of d00",))
+        TrainList("q0", "query 0", ("text of d00", "text of d12", "text of d13"), (9.0, 3.0, 2.0), ("text of d00",))
     ]
 
 
-def test_student_groups_without_a_teacher_carry_no_logits() -> None:
+def test_student_lists_without_a_teacher_carry_no_logits() -> None:
     """Zeros in place of None would be fitted as if a teacher had said them."""
-    groups = build(make_labels(), {("q0", "d00"): 1.0})
-    assert len(groups) == 6 and all(group.teacher_logits is None for group in groups)
+    lists = build(make_labels(), {("q0", "d00"): 1.0})
+    assert len(lists) == 6 and all(one.teacher_logits is None for one in lists)
 
 
 FULL_LOGITS = {(f"q{i}", d): float((7 * j + i) % 40) for i in range(6) for j, d in enumerate(DOC_IDS)}
@@ -80,7 +80,7 @@ DRAWS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", DRAWS)
-def test_student_groups_do_not_depend_on_neighbours_or_listing_order(fields: dict[str, Any]) -> None:
+def test_student_lists_do_not_depend_on_neighbours_or_listing_order(fields: dict[str, Any]) -> None:
     """One random stream over all queries would give every later query other documents when one is added."""
     labels = make_labels()
     all_groups = build(labels, FULL_LOGITS, **fields)
@@ -90,20 +90,20 @@ def test_student_groups_do_not_depend_on_neighbours_or_listing_order(fields: dic
 
 
 @pytest.mark.parametrize("fields", DRAWS)
-def test_student_groups_hold_no_document_twice_and_no_answer_among_the_negatives(fields: dict[str, Any]) -> None:
+def test_student_lists_hold_no_document_twice_and_no_answer_among_the_negatives(fields: dict[str, Any]) -> None:
     """A known answer as a negative, or a document twice, teaches a contradiction that no loss curve shows."""
     labels = make_labels(candidates={f"q{i}": [f"d{i:02d}", *DOC_IDS[12:20]] for i in range(6)})
-    for group in build(labels, FULL_LOGITS, **fields):
-        found = ids(group)
+    for one in build(labels, FULL_LOGITS, **fields):
+        found = ids(one)
         assert len(found) == len(set(found)) == 4 + fields.get("num_random", 0)
-        assert not set(found[1:]) & set(labels.judged[group.query_id])
-        assert set(labels.judged[group.query_id]) <= {text.removeprefix("text of ") for text in group.relevant}
+        assert not set(found[1:]) & set(labels.judged[one.query_id])
+        assert set(labels.judged[one.query_id]) <= {text.removeprefix("text of ") for text in one.relevant}
 
 
-def test_student_groups_draw_positives_anew_each_epoch_and_by_seed() -> None:
+def test_student_lists_draw_positives_anew_each_epoch_and_by_seed() -> None:
     """A choice that always takes the first positive never trains on the second."""
     epochs = build_student_epochs(QUERIES[:1], make_labels(), make_recipe(epochs=8))
-    assert {ids(group)[0] for groups in epochs for group in groups} == {"d00", "d06"}
+    assert {ids(one)[0] for lists in epochs for one in lists} == {"d00", "d06"}
     assert {ids(g)[0] for seed in range(8) for g in build(make_labels(), None, QUERIES[:1], seed=seed)} == {
         "d00",
         "d06",
@@ -112,9 +112,9 @@ def test_student_groups_draw_positives_anew_each_epoch_and_by_seed() -> None:
 
 def test_several_positives_have_a_group_each() -> None:
     """Two positives in one list would be each other's negatives."""
-    groups = build(make_labels(), None, QUERIES[:1], num_positives=5, num_negatives=2)
-    assert sorted(ids(g)[0] for g in groups) == ["d00", "d06"]
-    assert all(ids(g)[1:] == ["d12", "d13"] and set(g.relevant) == {"text of d00", "text of d06"} for g in groups)
+    lists = build(make_labels(), None, QUERIES[:1], num_positives=5, num_negatives=2)
+    assert sorted(ids(g)[0] for g in lists) == ["d00", "d06"]
+    assert all(ids(g)[1:] == ["d12", "d13"] and set(g.relevant) == {"text of d00", "text of d06"} for g in lists)
 
 
 @pytest.mark.parametrize("sampling", ["random", "stratified"])
@@ -123,7 +123,7 @@ def test_sampled_negatives_are_drawn_anew_each_epoch_from_what_the_teacher_score
     scored = {key: v for key, v in FULL_LOGITS.items() if key[1] not in ("d13", "d16")}
     recipe = make_recipe(loss="kl", num_negatives=2, sampling=sampling, epochs=12)
     labels = make_labels(candidates={"q0": DOC_IDS[12:20]}, judged={"q0": {"d00": 1}})
-    drawn = [ids(group)[1:] for groups in build_student_epochs(QUERIES, labels, recipe, scored) for group in groups]
+    drawn = [ids(one)[1:] for lists in build_student_epochs(QUERIES, labels, recipe, scored) for one in lists]
     assert len({tuple(d) for d in drawn}) > 3
     assert {d for found in drawn for d in found} == {"d12", "d14", "d15", "d17", "d18", "d19"}
 
@@ -165,22 +165,22 @@ def test_the_teacher_chooses_the_positive_of_a_query_without_labels() -> None:
     labels = make_labels(judged={"q1": {"d01": 1}})
     logits = {("q0", d): v for d, v in zip(DOC_IDS[12:17], (1.0, 2.0, 5.0, 0.0, -1.0), strict=True)}
     logits |= {("q1", "d01"): 3.0, ("q1", "d12"): 4.0, ("q1", "d13"): 1.0, ("q1", "d14"): 0.0}
-    groups = build(labels, logits, QUERIES[:3], loss="kl", positives="teacher", num_negatives=2)
-    assert [(g.query_id, ids(g), g.teacher_logits) for g in groups] == [
+    lists = build(labels, logits, QUERIES[:3], loss="kl", positives="teacher", num_negatives=2)
+    assert [(g.query_id, ids(g), g.teacher_logits) for g in lists] == [
         ("q0", ["d14", "d12", "d13"], (5.0, 1.0, 2.0)),
         ("q1", ["d12", "d13", "d14"], (4.0, 1.0, 0.0)),
     ]
-    assert groups[1].relevant == ("text of d12", "text of d01")
+    assert lists[1].relevant == ("text of d12", "text of d01")
 
 
-def test_student_groups_leave_out_and_count_queries_that_cannot_fill_a_row() -> None:
+def test_student_lists_leave_out_and_count_queries_that_cannot_fill_a_row() -> None:
     """A short row would shift columns or fail in the trainer; left out in silence, a student of one query looks like one of six."""
     labels = make_labels(
         judged={"q0": {"d00": 1}, "q1": {"d01": 1}, "q2": {}},
         candidates={"q0": ["d12"], "q1": ["d12", "d13"], "q2": ["d12", "d13"]},
     )
     epochs = build_student_epochs(QUERIES, labels, make_recipe(num_negatives=2, epochs=3))
-    assert [[g.query_id for g in groups] for groups in epochs] == [["q1"]] * 3
+    assert [[g.query_id for g in lists] for lists in epochs] == [["q1"]] * 3
     assert epochs.left_out == {"no_positive": 4, "too_few_negatives": 1}
 
 
@@ -237,21 +237,21 @@ def test_a_document_that_was_mined_before_it_was_judged_is_no_negative() -> None
     assert LATER_JUDGED.positives_of("q0") == ["d00", "d13"]
     assert (LATER_JUDGED.negatives_of("nobody"), LATER_JUDGED.positives_of("nobody")) == ([], [])
     assert LATER_JUDGED.found_of("q0") == ["d13"]
-    for groups in teacher_epochs(QUERIES, LATER_JUDGED, num_hard=3, num_random=10, epochs=20):
-        assert [sorted(ids(g)[1:4]) for g in groups] == [["d12", "d14", "d15"]]
-        assert not {"d00", "d13"} & set(ids(groups[0])[1:])
+    for lists in teacher_epochs(QUERIES, LATER_JUDGED, num_hard=3, num_random=10, epochs=20):
+        assert [sorted(ids(g)[1:4]) for g in lists] == [["d12", "d14", "d15"]]
+        assert not {"d00", "d13"} & set(ids(lists[0])[1:])
     recipe = make_recipe(num_negatives=3, num_random=10, sampling="random", epochs=20)
-    for groups in build_student_epochs(QUERIES, LATER_JUDGED, recipe):
-        assert [sorted(ids(g)[1:4]) for g in groups] == [["d12", "d14", "d15"]]
-        assert not {"d00", "d13"} & set(ids(groups[0])[1:])
+    for lists in build_student_epochs(QUERIES, LATER_JUDGED, recipe):
+        assert [sorted(ids(g)[1:4]) for g in lists] == [["d12", "d14", "d15"]]
+        assert not {"d00", "d13"} & set(ids(lists[0])[1:])
 
 
 def test_a_copy_of_the_positive_that_the_teacher_chose_is_no_negative() -> None:
     """The same text as first and as second of a list: the teacher's margin is 0 and a softmax is asked to tell them apart."""
     labels = Labels({}, {"q0": ["d12", "copy", "d14"]}, LATER_JUDGED.content_of | {"copy": "text of d12"})
     logits = {("q0", "d12"): 3.0, ("q0", "copy"): 2.9, ("q0", "d14"): 0.0}
-    (group,) = build(labels, logits, QUERIES, loss="kl", positives="teacher", num_negatives=1)
-    assert (ids(group), group.teacher_logits) == (["d12", "d14"], (3.0, 0.0))
+    (one,) = build(labels, logits, QUERIES, loss="kl", positives="teacher", num_negatives=1)
+    assert (ids(one), one.teacher_logits) == (["d12", "d14"], (3.0, 0.0))
 
 
 @given(
@@ -271,7 +271,7 @@ def test_negatives_are_what_was_mined_less_the_answers(
     assert found == sorted(found, key=mined.index)
 
 
-def test_student_groups_name_missing_logits() -> None:
+def test_student_lists_name_missing_logits() -> None:
     """A default of 0 for a pair that was never scored would be trained on as a verdict."""
     labels = make_labels(judged={"q0": {"d00": 1}})
     with pytest.raises(MissingPartitionError, match=r"'q0': 2 of its 3 .* first 'd12'.*scored_negatives"):
@@ -288,21 +288,21 @@ def teacher_epochs(queries: Sequence[Query], labels: Labels, **fields: Any) -> E
     return build_teacher_epochs(queries, labels, TeacherRecipe(**fields))
 
 
-def test_teacher_groups_hold_a_positive_then_hard_then_random_documents() -> None:
+def test_teacher_lists_hold_a_positive_then_hard_then_random_documents() -> None:
     """A positive among the negatives, or twice the same document, teaches the teacher a contradiction."""
     labels = make_labels()
     epochs = teacher_epochs(QUERIES, labels, num_hard=3, num_random=4, epochs=2, seed=5)
-    assert [[g.query_id for g in groups] for groups in epochs] == [[q.query_id for q in QUERIES]] * 2
-    groups = [group for groups in epochs for group in groups]
-    for group in groups:
-        doc_ids = [text.removeprefix("text of ") for text in group.documents]
+    assert [[g.query_id for g in lists] for lists in epochs] == [[q.query_id for q in QUERIES]] * 2
+    lists = [one for epoch in epochs for one in epoch]
+    for one in lists:
+        doc_ids = [text.removeprefix("text of ") for text in one.documents]
         assert len(doc_ids) == len(set(doc_ids)) == 8
-        assert doc_ids[0] in labels.judged[group.query_id]
+        assert doc_ids[0] in labels.judged[one.query_id]
         assert set(doc_ids[1:4]) <= set(DOC_IDS[12:17])
-        assert not set(doc_ids[1:]) & set(labels.judged[group.query_id])
+        assert not set(doc_ids[1:]) & set(labels.judged[one.query_id])
 
 
-def test_teacher_groups_are_the_same_again_and_new_each_epoch() -> None:
+def test_teacher_lists_are_the_same_again_and_new_each_epoch() -> None:
     """The same draw in each epoch wastes the second one; another draw on each call makes the teacher unrepeatable."""
     arguments = {"num_hard": 3, "num_random": 2, "epochs": 2, "seed": 5}
     epochs = teacher_epochs(QUERIES, make_labels(), **arguments)
@@ -313,14 +313,14 @@ def test_teacher_groups_are_the_same_again_and_new_each_epoch() -> None:
     assert epochs[1] != teacher_epochs(QUERIES, make_labels(), **{**arguments, "seed": 6})[0]
 
 
-def test_teacher_groups_do_not_depend_on_neighbours() -> None:
+def test_teacher_lists_do_not_depend_on_neighbours() -> None:
     """Adding a query must leave what the others draw alone, or no two teachers could be compared."""
     arguments = {"num_hard": 3, "num_random": 2, "epochs": 1, "seed": 5}
     (everything,) = teacher_epochs(QUERIES, make_labels(), **arguments)
     assert list(teacher_epochs(QUERIES[2:4], make_labels(), **arguments)) == [everything[2:4]]
 
 
-def test_teacher_groups_leave_out_and_count_queries_with_too_few_mined_negatives() -> None:
+def test_teacher_lists_leave_out_and_count_queries_with_too_few_mined_negatives() -> None:
     """`random.sample` would raise on the first such query and stop the whole teacher."""
     labels = make_labels(candidates={"q0": DOC_IDS[12:14], "q1": DOC_IDS[12:15]})
     epochs = teacher_epochs(QUERIES, labels, num_hard=3, num_random=0, epochs=1, seed=5)
@@ -328,26 +328,26 @@ def test_teacher_groups_leave_out_and_count_queries_with_too_few_mined_negatives
     assert epochs.left_out == {"too_few_negatives": 5}
 
 
-def test_teacher_groups_of_a_tiny_corpus_have_one_width() -> None:
-    """A corpus with too few other documents must give narrower groups of one width, never a ragged table or a hang."""
+def test_teacher_lists_of_a_tiny_corpus_have_one_width() -> None:
+    """A corpus with too few other documents must give narrower lists of one width, never a ragged table or a hang."""
     content_of = {doc_id: doc_id for doc_id in ["d00", "d12", "d13", "d14"]}
     labels = Labels({"q0": {"d00": 1}}, {"q0": ["d12", "d13"]}, content_of)
     epochs = teacher_epochs(QUERIES[:1], labels, num_hard=2, num_random=5, epochs=3, seed=5)
-    assert [len(groups) for groups in epochs] == [1, 1, 1]
-    assert all(set(g.documents) == set(content_of) and len(g.documents) == 4 for groups in epochs for g in groups)
+    assert [len(lists) for lists in epochs] == [1, 1, 1]
+    assert all(set(g.documents) == set(content_of) and len(g.documents) == 4 for lists in epochs for g in lists)
 
 
-def test_dev_groups_hold_what_search_finds_and_count_what_it_misses() -> None:
+def test_dev_lists_hold_what_search_finds_and_count_what_it_misses() -> None:
     """A judged document that is put in beside what search finds rewards a model for liking what search cannot find.
 
     d06 (grade 2) is found third, d00 (grade 1) is missed: the best order gives 2 of the 2 + 1/log2(3) there are, 0.760.
     """
     labels = make_labels(candidates={"q0": ["d12", "d13", "d06", "d12"]})
-    [group] = build_dev_groups(QUERIES, labels)
+    [one] = build_dev_lists(QUERIES, labels)
     texts = ("text of d12", "text of d13", "text of d06")
-    assert group == DevGroup("q0", "query 0", texts, (0, 0, 2), (1,), ("text of d00",))
-    assert rerank_ndcg([group], [[1.0, 2.0, 3.0]]) == pytest.approx(0.76018, abs=1e-5)
-    [nothing] = build_dev_groups(QUERIES, make_labels(candidates={"q0": ["d12"]}))
+    assert one == DevList("q0", "query 0", texts, (0, 0, 2), (1,), ("text of d00",))
+    assert rerank_ndcg([one], [[1.0, 2.0, 3.0]]) == pytest.approx(0.76018, abs=1e-5)
+    [nothing] = build_dev_lists(QUERIES, make_labels(candidates={"q0": ["d12"]}))
     assert rerank_ndcg([nothing], [[1.0]]) == 0.0, "what nobody can find counts as missed, for everyone"
 
 
@@ -355,14 +355,14 @@ def test_dev_groups_hold_what_search_finds_and_count_what_it_misses() -> None:
     positives=st.dictionaries(st.sampled_from(DOC_IDS), st.integers(1, 3), min_size=1, max_size=6),
     found=st.lists(st.sampled_from(DOC_IDS), min_size=1),
 )
-def test_dev_groups_are_the_candidates_and_their_grades_are_all_there_are(
+def test_dev_lists_are_the_candidates_and_their_grades_are_all_there_are(
     positives: dict[str, int], found: list[str]
 ) -> None:
     """A grade that is lost makes the ideal ranking too easy; a candidate that is added or lost is another search."""
     labels = Labels({"q": positives}, {"q": found}, {d: f"text of {d}" for d in DOC_IDS})
-    [group] = build_dev_groups([Query("q", "text", "dev")], labels)
-    assert [text.removeprefix("text of ") for text in group.documents] == list(dict.fromkeys(found))
-    grades = dict(zip((*group.documents, *group.missed_documents), (*group.relevances, *group.missed), strict=True))
+    [one] = build_dev_lists([Query("q", "text", "dev")], labels)
+    assert [text.removeprefix("text of ") for text in one.documents] == list(dict.fromkeys(found))
+    grades = dict(zip((*one.documents, *one.missed_documents), (*one.relevances, *one.missed), strict=True))
     assert {text.removeprefix("text of "): g for text, g in grades.items() if g} == positives
 
 
@@ -379,15 +379,15 @@ def test_positives_are_those_that_search_finds_and_any_where_it_finds_none() -> 
     """
     recipe = make_recipe(num_negatives=2, epochs=30)
     drawn: dict[str, set[str]] = {}
-    for groups in build_student_epochs(QUERIES, FOUND, recipe):
-        for group in groups:
-            drawn.setdefault(group.query_id, set()).add(ids(group)[0])
+    for lists in build_student_epochs(QUERIES, FOUND, recipe):
+        for one in lists:
+            drawn.setdefault(one.query_id, set()).add(ids(one)[0])
     assert drawn == {"q0": {"d01", "d02"}, "q1": {"d03", "d04"}}
     any_judged = build_student_epochs(QUERIES, FOUND, make_recipe(num_negatives=2, epochs=30, positives="human"))
-    assert {ids(g)[0] for groups in any_judged for g in groups if g.query_id == "q0"} == {"d00", "d01", "d02"}
+    assert {ids(g)[0] for lists in any_judged for g in lists if g.query_id == "q0"} == {"d00", "d01", "d02"}
     for positives, expected in (("found", {"d01", "d02"}), ("human", {"d00", "d01", "d02"})):
         epochs = teacher_epochs(QUERIES, FOUND, num_hard=2, num_random=1, epochs=30, positives=positives)
-        assert {ids(g)[0] for groups in epochs for g in groups if g.query_id == "q0"} == expected
+        assert {ids(g)[0] for lists in epochs for g in lists if g.query_id == "q0"} == expected
 
 
 def test_a_scorer_of_dissimilarity_is_perfect_on_lists_of_any_judged_document_alone() -> None:
@@ -402,18 +402,18 @@ def test_a_scorer_of_dissimilarity_is_perfect_on_lists_of_any_judged_document_al
 
     def solved(positives: str) -> float:
         recipe = make_recipe(num_negatives=8, sampling="top", epochs=60, positives=positives)
-        lists = [ids(group) for groups in build_student_epochs(query, labels, recipe) for group in groups]
+        lists = [ids(one) for lists in build_student_epochs(query, labels, recipe) for one in lists]
         return sum(int(found[0][1:]) > max(int(d[1:]) for d in found[1:]) for found in lists) / len(lists)
 
     assert solved("human") > 0.7
     assert solved("found") == 0.0
 
 
-def test_scores_of_all_pairs_return_to_their_groups() -> None:
+def test_scores_of_all_pairs_return_to_their_lists() -> None:
     """A split that is off by one gives a query the scores of its neighbour, and a plausible dev metric."""
-    groups = [DevGroup("a", "qa", ("d1", "d2"), (1, 0)), DevGroup("b", "qb", ("d3",), (1,))]
-    assert pairs_of(groups) == [("qa", "d1"), ("qa", "d2"), ("qb", "d3")]
-    assert per_group(groups, [1.0, 2.0, 3.0]) == [[1.0, 2.0], [3.0]]
+    lists = [DevList("a", "qa", ("d1", "d2"), (1, 0)), DevList("b", "qb", ("d3",), (1,))]
+    assert pairs_of(lists) == [("qa", "d1"), ("qa", "d2"), ("qb", "d3")]
+    assert per_list(lists, [1.0, 2.0, 3.0]) == [[1.0, 2.0], [3.0]]
 
 
 GRADED = make_labels(
@@ -426,12 +426,12 @@ def test_a_grade_below_the_threshold_is_neither_positive_nor_negative() -> None:
     assert (GRADED.positives_of("q0"), GRADED.found_of("q0")) == (["d00"], ["d00"])
     assert GRADED.negatives_of("q0") == ["d12", "d14", "d15", "d16"]
     recipe = make_recipe(num_negatives=3, sampling="random", epochs=20, num_random=2, positives="human")
-    for groups in (
+    for lists in (
         build_student_epochs(QUERIES[:1], GRADED, recipe, None),
         teacher_epochs(QUERIES[:1], GRADED, num_hard=3, num_random=2, epochs=20),
     ):
-        for (group,) in groups:
-            texts = [text.removeprefix("text of ") for text in group.documents]
+        for (one,) in lists:
+            texts = [text.removeprefix("text of ") for text in one.documents]
             assert texts[0] == "d00" and not {"d13", "d20"} & set(texts)
-    (group,) = build_dev_groups([Query("q0", "query 0", "dev")], GRADED)
-    assert (group.relevances, group.missed) == ((2, 0, 1, 0, 0, 0), (1,)), "nDCG counts lower grades"
+    (one,) = build_dev_lists([Query("q0", "query 0", "dev")], GRADED)
+    assert (one.relevances, one.missed) == ((2, 0, 1, 0, 0, 0), (1,)), "nDCG counts lower grades"

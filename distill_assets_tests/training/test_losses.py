@@ -63,7 +63,7 @@ def test_margin_mse_refuses_shapes_that_would_broadcast(teacher: Tensor) -> None
         margin_mse(STUDENT, teacher)
 
 
-def test_margin_mse_refuses_groups_without_negatives() -> None:
+def test_margin_mse_refuses_lists_without_negatives() -> None:
     """One column has no margin: the mean over nothing is NaN and every weight with it."""
     with pytest.raises(ShapeError):
         margin_mse(torch.ones(4, 1), torch.ones(4, 1))

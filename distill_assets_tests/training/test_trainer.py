@@ -12,10 +12,10 @@ import torch
 from transformers import TrainerState
 
 from distill_assets.errors import TrainingError
-from distill_assets.evaluation.metrics import DevGroup
+from distill_assets.evaluation.metrics import DevList
 from distill_assets.models.encoders import grow_cross_encoder, load_student, load_teacher
 from distill_assets.training import trainer
-from distill_assets.training.lists import Epochs, TrainingGroup
+from distill_assets.training.lists import Epochs, TrainList
 from distill_assets.training.recipes import Recipe, TeacherRecipe
 from distill_assets.training.trainer import TrainingReport, TrainingRun, train_student, train_teacher
 from distill_assets_tests.conftest import ACTIONS, TOPICS
@@ -36,27 +36,27 @@ def text_of(topic: str, action: str) -> str:
     return f"{topic} {action} every value of the {topic} along one axis"
 
 
-def make_groups(count: int = 48) -> list[TrainingGroup]:
+def make_lists(count: int = 48) -> list[TrainList]:
     """Query (topic, action); negatives have the same topic or the same action; the teacher gives 6 to the positive."""
-    groups = []
+    lists = []
     for i in range(count):
         topic, action = TOPICS[i % 10], ACTIONS[(i // 10 + i) % 12]
         other_topic, other_action = TOPICS[(i + 3) % 10], ACTIONS[(i // 10 + i + 5) % 12]
         documents = (text_of(topic, action), text_of(topic, other_action), text_of(other_topic, action))
-        groups.append(TrainingGroup(f"q{i}", f"how to {action} a {topic}", documents, (6.0, -2.0, -3.0)))
-    return groups
+        lists.append(TrainList(f"q{i}", f"how to {action} a {topic}", documents, (6.0, -2.0, -3.0)))
+    return lists
 
 
-GROUPS = make_groups()
-DEV_GROUPS = [DevGroup(g.query_id, g.query, g.documents, (1, 0, 0)) for g in make_groups(60)[48:]]
+LISTS = make_lists()
+DEV_LISTS = [DevList(g.query_id, g.query, g.documents, (1, 0, 0)) for g in make_lists(60)[48:]]
 
 
 def student(
-    path: Path, groups: list[TrainingGroup], run: TrainingRun, recipe: Recipe = RECIPE
+    path: Path, lists: list[TrainList], run: TrainingRun, recipe: Recipe = RECIPE
 ) -> tuple[Any, TrainingReport]:
     """A fresh student, trained."""
     model = load_student(path, device="cpu")
-    return model, train_student(model, Epochs([groups] * recipe.epochs), DEV_GROUPS, recipe, run)
+    return model, train_student(model, Epochs([lists] * recipe.epochs), DEV_LISTS, recipe, run)
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -87,19 +87,19 @@ class ScriptedDev:
         self.begun: dict[str, torch.Tensor] = {}
         self.is_start = False
 
-    def __call__(self, evaluator: Any, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Stand in for `DevEvaluator.__call__`."""
+    def measure(self, model: Any) -> float:
+        """Stand in for `StepTrainer.measure_dev`."""
         if self.is_start:
             self.begun = weights(model)
-            return {"dev_ndcg_at_10": self.start}
+            return self.start
         self.seen.append(weights(model))
         value = self.values[len(self.seen) - 1]
         if isinstance(value, Exception):
             raise value
-        return {"dev_ndcg_at_10": value}
+        return value
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "ScriptedDev":
-        """Replace the evaluator's call, and know the one of step 0."""
+        """Replace the trainer's measure, and know the one of step 0."""
         save_start = trainer.StepTrainer.save_start
 
         def save(trainer: Any) -> Path:
@@ -110,29 +110,30 @@ class ScriptedDev:
                 self.is_start = False
 
         monkeypatch.setattr(trainer.StepTrainer, "save_start", save)
-        monkeypatch.setattr(trainer.DevEvaluator, "__call__", lambda *args, **kwargs: self(*args, **kwargs))
+        monkeypatch.setattr(trainer.StepTrainer, "measure_dev", lambda trainer: self.measure(trainer.model.model))
         return self
 
 
 def test_student_learns(tiny_encoder: Path, run: TrainingRun) -> None:
-    """A detached loss trains without an error and changes nothing: the loss falls and the unseen dev queries rank better.
+    """A detached loss trains without an error and changes nothing: the loss falls and the dev queries rank better than before.
 
-    48 groups in batches of 8 for 2 epochs are 12 steps.
+    48 lists in batches of 8 for 2 epochs are 12 steps.
     """
-    _, report = student(tiny_encoder, GROUPS, run)
+    _, report = student(tiny_encoder, LISTS, run, replace(RECIPE, teacher_logits="standardised", margin_scale=5.0))
     assert report.num_steps == 12 and report.num_groups == 48 and report.resumed_from_step == 0
     losses = [loss for _, loss in report.losses]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert [step for step, _ in report.dev_curve] == [0, 6, 12]
-    assert report.best_dev_ndcg_at_10 == max(value for _, value in report.dev_curve)
-    assert 0.0 < report.best_dev_ndcg_at_10 <= 1.0
+    assert report.best_dev_ndcg_at_10 == max(value for _, value in report.dev_curve) <= 1.0
+    before = report.dev_curve[0][1]
+    assert report.best_step > 0 and report.best_dev_ndcg_at_10 > before + 0.05
 
 
 def test_hard_labels_need_no_logits(tiny_encoder: Path, run: TrainingRun) -> None:
     """The baseline must run where no teacher ever did, and must not read logits where one did."""
     recipe = replace(RECIPE, loss="hard_labels")
-    model, _ = student(tiny_encoder, [replace(g, teacher_logits=None) for g in GROUPS], run, recipe)
-    other, _ = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder / "other"), recipe)
+    model, _ = student(tiny_encoder, [replace(g, teacher_logits=None) for g in LISTS], run, recipe)
+    other, _ = student(tiny_encoder, LISTS, replace(run, work_folder=run.work_folder / "other"), recipe)
     assert same(weights(model), weights(other))
 
 
@@ -140,27 +141,28 @@ def test_teacher_learns(tiny_encoder: Path, run: TrainingRun) -> None:
     """The same for the cross-encoder that is grown from the student's encoder."""
     model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
     before = weights(model)
-    report = train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
+    report = train_teacher(model, Epochs([LISTS] * 2), DEV_LISTS, TEACHER_RECIPE, run)
     losses = [loss for _, loss in report.losses]
     assert report.num_steps == 12
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert not torch.equal(before["1.linear.weight"], model.state_dict()["1.linear.weight"])
+    assert report.best_step > 0 and report.best_dev_ndcg_at_10 > report.dev_curve[0][1] + 0.05
 
 
 def test_a_published_cross_encoder_can_be_fine_tuned(tiny_cross_encoder: Path, run: TrainingRun) -> None:
     """teacher_finetune trains a classification head, which another code path saves and loads again."""
     model = load_teacher(tiny_cross_encoder, device="cpu", max_length=48)
     before = weights(model)
-    assert train_teacher(model, Epochs([GROUPS[:16]] * 2), DEV_GROUPS, TEACHER_RECIPE, run).num_steps == 4
+    assert train_teacher(model, Epochs([LISTS[:16]] * 2), DEV_LISTS, TEACHER_RECIPE, run).num_steps == 4
     assert not same(before, weights(model))
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_encoder: Path, run: TrainingRun) -> None:
     """Without it no two recipes can be compared. Another seed must differ, or the seed reaches nothing."""
-    first, _ = student(tiny_encoder, GROUPS, run)
+    first, _ = student(tiny_encoder, LISTS, run)
     torch.rand(17)  # the state that a caller leaves must not matter
-    second, _ = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder / "b"))
-    third, _ = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder / "c"), replace(RECIPE, seed=99))
+    second, _ = student(tiny_encoder, LISTS, replace(run, work_folder=run.work_folder / "b"))
+    third, _ = student(tiny_encoder, LISTS, replace(run, work_folder=run.work_folder / "c"), replace(RECIPE, seed=99))
     assert same(weights(first), weights(second))
     assert not same(weights(first), weights(third))
 
@@ -175,7 +177,7 @@ def test_the_best_dev_step_is_kept(
 ) -> None:
     """The last step is what a trainer leaves by default: over-trained weights would be saved as the best ones."""
     dev = ScriptedDev([*values]).install(monkeypatch)
-    model, report = student(tiny_encoder, GROUPS, run)
+    model, report = student(tiny_encoder, LISTS, run)
     assert same(weights(model), dev.seen[best])
     assert not same(dev.seen[0], dev.seen[1])
     assert (report.best_step, report.best_dev_ndcg_at_10) == ([6, 12][best], max(values))
@@ -187,7 +189,7 @@ def test_the_best_dev_step_of_a_teacher_is_kept(
     """The own head must come back from the checkpoint too, although the trainer has to import its class by name."""
     dev = ScriptedDev([0.9, 0.1]).install(monkeypatch)
     model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-    train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
+    train_teacher(model, Epochs([LISTS] * 2), DEV_LISTS, TEACHER_RECIPE, run)
     assert same(weights(model), dev.seen[0])
     assert not torch.equal(dev.seen[0]["1.linear.weight"], dev.seen[1]["1.linear.weight"])
 
@@ -203,11 +205,11 @@ def test_the_best_dev_step_of_an_adapter_is_kept(
     if kind == "student":
         model: Any = load_student(tiny_encoder, device="cpu")
         add_adapter(model, rank=2)
-        train_student(model, Epochs([GROUPS] * 2), DEV_GROUPS, RECIPE, run)
+        train_student(model, Epochs([LISTS] * 2), DEV_LISTS, RECIPE, run)
     else:
         model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
         add_adapter(model, rank=2)
-        train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
+        train_teacher(model, Epochs([LISTS] * 2), DEV_LISTS, TEACHER_RECIPE, run)
     assert same(weights(model), dev.seen[0])
     assert not same(dev.seen[0], dev.seen[1])
 
@@ -267,9 +269,9 @@ def train(request: pytest.FixtureRequest, tiny_encoder: Path) -> Iterator[Any]:
     def train_fresh(work_folder: Path, num_evaluations: int) -> tuple[Any, TrainingReport]:
         run = TrainingRun(work_folder, "cpu", num_evaluations=num_evaluations)
         if request.param == "student":
-            return student(tiny_encoder, GROUPS, run)
+            return student(tiny_encoder, LISTS, run)
         model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-        return model, train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
+        return model, train_teacher(model, Epochs([LISTS] * 2), DEV_LISTS, TEACHER_RECIPE, run)
 
     yield train_fresh
 
@@ -307,9 +309,9 @@ def test_resuming_keeps_a_best_step_from_before_the_kill(
     """The best step may lie before the kill: its score and its weights must both survive."""
     before = ScriptedDev([0.9, KilledError()]).install(monkeypatch)
     with pytest.raises(KilledError):
-        student(tiny_encoder, GROUPS, run)
+        student(tiny_encoder, LISTS, run)
     ScriptedDev([0.2]).install(monkeypatch)
-    model, report = student(tiny_encoder, GROUPS, run)
+    model, report = student(tiny_encoder, LISTS, run)
     assert (report.best_step, report.best_dev_ndcg_at_10) == (6, 0.9)
     assert same(weights(model), before.seen[0])
 
@@ -358,7 +360,7 @@ def test_the_newest_and_the_best_save_are_kept_no_more(
 ) -> None:
     """Three copies of a large model and its optimiser fill a disk; without the best one its score outlives its weights."""
     ScriptedDev([*kept]).install(monkeypatch)
-    student(tiny_encoder, GROUPS, replace(run, num_evaluations=3))
+    student(tiny_encoder, LISTS, replace(run, num_evaluations=3))
     expected = {"checkpoint-8", "checkpoint-12"} if kept[0] < kept[2] else {"checkpoint-4", "checkpoint-12"}
     assert {path.name for path in run.work_folder.glob("checkpoint-*")} == expected
 
@@ -370,10 +372,10 @@ def test_a_best_step_whose_weights_are_lost_is_trained_again(
     first = ScriptedDev([0.9, 0.2, KilledError()]).install(monkeypatch)
     run = replace(run, num_evaluations=3)
     with pytest.raises(KilledError):
-        student(tiny_encoder, GROUPS, run)
+        student(tiny_encoder, LISTS, run)
     shutil.rmtree(run.work_folder / "checkpoint-4")
     ScriptedDev([0.9, 0.2, 0.3]).install(monkeypatch)
-    model, report = student(tiny_encoder, GROUPS, run)
+    model, report = student(tiny_encoder, LISTS, run)
     assert (report.resumed_from_step, report.best_step) == (0, 4)
     assert same(weights(model), first.seen[0])
 
@@ -390,15 +392,15 @@ def test_a_work_folder_of_another_run_is_not_gone_on_from(
 
     def other(run: TrainingRun) -> tuple[Any, TrainingReport]:
         recipe = replace(RECIPE, learning_rate=1e-3) if what == "recipe" else RECIPE
-        groups = [replace(g, teacher_logits=(7.0, -2.0, -3.0)) for g in GROUPS] if what == "logits" else GROUPS
+        lists = [replace(g, teacher_logits=(7.0, -2.0, -3.0)) for g in LISTS] if what == "logits" else LISTS
         run = replace(run, num_evaluations=4) if what == "evaluations" else run
         model = load_student(tiny_encoder, device="cpu", max_length=5 if what == "length" else None)
         if what == "weights":
             with torch.no_grad():
                 next(model.parameters())[7, 3] += 0.5
-        return model, train_student(model, Epochs([groups] * recipe.epochs), DEV_GROUPS, recipe, run)
+        return model, train_student(model, Epochs([lists] * recipe.epochs), DEV_LISTS, recipe, run)
 
-    student(tiny_encoder, GROUPS, run)
+    student(tiny_encoder, LISTS, run)
     model, report = other(run)
     expected, _ = other(replace(run, work_folder=run.work_folder.with_name("empty")))
     assert report.resumed_from_step == 0
@@ -409,7 +411,7 @@ def test_two_visible_gpus_train_every_step(
     tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trainer takes as many items at once as there are GPUs: every second step was dropped, and the report looked the same."""
-    expected, _ = student(tiny_encoder, GROUPS, run)
+    expected, _ = student(tiny_encoder, LISTS, run)
 
     class TwoGpus(trainer.TrainingArguments):
         def __post_init__(self) -> None:
@@ -417,7 +419,7 @@ def test_two_visible_gpus_train_every_step(
             self._n_gpu = 2
 
     monkeypatch.setattr(trainer, "TrainingArguments", TwoGpus)
-    model, report = student(tiny_encoder, GROUPS, replace(run, work_folder=run.work_folder.with_name("two")))
+    model, report = student(tiny_encoder, LISTS, replace(run, work_folder=run.work_folder.with_name("two")))
     assert report.num_steps == 12
     assert same(weights(model), weights(expected))
 
@@ -431,7 +433,7 @@ def test_two_steps_in_one_are_refused() -> None:
 def test_the_report_says_which_queries_were_left_out(tiny_encoder: Path, run: TrainingRun) -> None:
     """A student of a tenth of the queries otherwise differs in nothing from a student of all."""
     model = load_student(tiny_encoder, device="cpu")
-    report = train_student(model, Epochs([GROUPS[:8]] * 2, {"no_positive": 3}), DEV_GROUPS, RECIPE, run)
+    report = train_student(model, Epochs([LISTS[:8]] * 2, {"no_positive": 3}), DEV_LISTS, RECIPE, run)
     assert report.num_queries_left_out == {"no_positive": 3}
 
 
@@ -445,64 +447,62 @@ def test_a_loss_that_is_not_finite_is_refused(
     monkeypatch.setattr(f"distill_assets.training.losses.{target}", lambda scores, *logits: scores.sum() * float("nan"))
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
         if kind == "student":
-            student(tiny_encoder, GROUPS, run)
+            student(tiny_encoder, LISTS, run)
         else:
             model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-            train_teacher(model, Epochs([GROUPS] * 2), DEV_GROUPS, TEACHER_RECIPE, run)
+            train_teacher(model, Epochs([LISTS] * 2), DEV_LISTS, TEACHER_RECIPE, run)
     assert [save.name for save in run.work_folder.glob("checkpoint-*")] == ["checkpoint-0"]
 
 
 @pytest.mark.parametrize("logits", [None, (1.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
-def test_groups_without_their_logits_are_refused(logits: Any, tiny_encoder: Path, run: TrainingRun) -> None:
+def test_lists_without_their_logits_are_refused(logits: Any, tiny_encoder: Path, run: TrainingRun) -> None:
     """The batch would train without the teacher, or pair each logit with another document."""
-    groups = [*GROUPS[:7], replace(GROUPS[7], teacher_logits=logits)]
+    lists = [*LISTS[:7], replace(LISTS[7], teacher_logits=logits)]
     with pytest.raises(TrainingError, match="query 'q7' has"):
-        student(tiny_encoder, groups, run)
+        student(tiny_encoder, lists, run)
 
 
 @pytest.mark.parametrize(
-    "groups",
+    "lists",
     [
         [],
-        [replace(g, documents=g.documents[:1]) for g in GROUPS],
-        [GROUPS[0], replace(GROUPS[1], documents=GROUPS[1].documents[:2])],
+        [replace(g, documents=g.documents[:1]) for g in LISTS],
+        [LISTS[0], replace(LISTS[1], documents=LISTS[1].documents[:2])],
     ],
     ids=["none", "no negative", "ragged"],
 )
-def test_groups_that_make_no_table_are_refused(
-    groups: list[TrainingGroup], tiny_encoder: Path, run: TrainingRun
-) -> None:
+def test_lists_that_make_no_table_are_refused(lists: list[TrainList], tiny_encoder: Path, run: TrainingRun) -> None:
     """An empty list was an IndexError deep inside; a ragged one lost columns."""
     recipe = replace(RECIPE, loss="hard_labels")
-    with pytest.raises(TrainingError, match="expected at least one group"):
-        student(tiny_encoder, groups, run, recipe)
-    with pytest.raises(TrainingError, match="expected at least one group"):
+    with pytest.raises(TrainingError, match="expected at least one list"):
+        student(tiny_encoder, lists, run, recipe)
+    with pytest.raises(TrainingError, match="expected at least one list"):
         model = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
-        train_teacher(model, Epochs([groups] if groups else []), DEV_GROUPS, TEACHER_RECIPE, run)
+        train_teacher(model, Epochs([lists] if lists else []), DEV_LISTS, TEACHER_RECIPE, run)
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 9])
-def test_fewer_groups_than_a_batch_still_train(count: int, tiny_encoder: Path, run: TrainingRun) -> None:
+def test_fewer_lists_than_a_batch_still_train(count: int, tiny_encoder: Path, run: TrainingRun) -> None:
     """A dropped incomplete batch would leave no step at all, and a report without a dev score."""
-    _, report = student(tiny_encoder, GROUPS[:count], run)
+    _, report = student(tiny_encoder, LISTS[:count], run)
     assert report.num_steps == 2 and [step for step, _ in report.dev_curve] == [0, 1, 2]
 
 
-def test_groups_that_share_their_positive(tiny_encoder: Path, run: TrainingRun) -> None:
+def test_lists_that_share_their_positive(tiny_encoder: Path, run: TrainingRun) -> None:
     """No text may meet itself as in-batch negative; a sampler that keeps such queries apart found no full batch here."""
-    shared = [replace(g, documents=(GROUPS[0].documents[0], *g.documents[1:])) for g in GROUPS]
+    shared = [replace(g, documents=(LISTS[0].documents[0], *g.documents[1:])) for g in LISTS]
     _, report = student(tiny_encoder, shared, run)
     assert report.num_steps == 12
 
 
 def test_every_group_is_seen_once_an_epoch(tiny_encoder: Path) -> None:
-    """A sampler that drops or repeats groups trains another set than the report counts."""
-    steps = trainer.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=3)
+    """A sampler that drops or repeats lists trains another set than the report counts."""
+    steps = trainer.plan_steps([LISTS, LISTS[:16]], batch_size=8, seed=3)
     assert [len(step) for step in steps] == [8] * 8
-    assert sorted(g.query_id for step in steps[:6] for g in step) == sorted(g.query_id for g in GROUPS)
-    assert sorted(g.query_id for step in steps[6:] for g in step) == sorted(g.query_id for g in GROUPS[:16])
-    assert steps == trainer.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=3)
-    assert steps != trainer.plan_steps([GROUPS, GROUPS[:16]], batch_size=8, seed=4)
+    assert sorted(g.query_id for step in steps[:6] for g in step) == sorted(g.query_id for g in LISTS)
+    assert sorted(g.query_id for step in steps[6:] for g in step) == sorted(g.query_id for g in LISTS[:16])
+    assert steps == trainer.plan_steps([LISTS, LISTS[:16]], batch_size=8, seed=3)
+    assert steps != trainer.plan_steps([LISTS, LISTS[:16]], batch_size=8, seed=4)
 
 
 def test_warm_up_is_a_share_of_the_steps(run: TrainingRun) -> None:
@@ -518,14 +518,14 @@ def test_a_learned_scale_moves_is_reported_and_survives_a_kill(
     values = [0.1, 0.2]
     with monkeypatch.context() as patch:
         ScriptedDev([*values]).install(patch)
-        whole, expected = student(tiny_encoder, GROUPS, TrainingRun(tmp_path / "whole", "cpu"), recipe)
+        whole, expected = student(tiny_encoder, LISTS, TrainingRun(tmp_path / "whole", "cpu"), recipe)
     with monkeypatch.context() as patch:
         ScriptedDev([values[0], KilledError()]).install(patch)
         with pytest.raises(KilledError):
-            student(tiny_encoder, GROUPS, TrainingRun(tmp_path / "work", "cpu"), recipe)
+            student(tiny_encoder, LISTS, TrainingRun(tmp_path / "work", "cpu"), recipe)
     with monkeypatch.context() as patch:
         ScriptedDev(values[1:]).install(patch)
-        model, report = student(tiny_encoder, GROUPS, TrainingRun(tmp_path / "work", "cpu"), recipe)
+        model, report = student(tiny_encoder, LISTS, TrainingRun(tmp_path / "work", "cpu"), recipe)
     assert report.teacher is not None and report.learned_margin_scale is not None
     assert report.resumed_from_step == 6 and report.learned_margin_scale == expected.learned_margin_scale
     assert abs(report.learned_margin_scale / (10 * report.teacher.spread) - 1) > 0.01
@@ -536,7 +536,7 @@ def test_a_teacher_whose_softmax_is_one_hot_is_refused(tiny_encoder: Path, run: 
     """At temperature 0.05 a range of 9 is 180: exp(-180) is 0 in float32 and the list teaches its top alone, as hard labels do."""
     recipe = replace(RECIPE, loss="kl", teacher_temperature=0.05)
     with pytest.raises(TrainingError, match="range over 9.*set teacher_temperature above 0.11"):
-        student(tiny_encoder, GROUPS, run, recipe)
+        student(tiny_encoder, LISTS, run, recipe)
 
 
 @pytest.mark.parametrize("loss", ["margin_mse", "kl", "ranknet", "adr_mse"])
@@ -545,25 +545,25 @@ def test_every_list_loss_teaches_the_order_of_the_teacher(loss: str, tiny_encode
 
     The teacher prefers the second document, the labels the first: after training the second must win more often than before.
     """
-    groups = [replace(g, teacher_logits=(-2.0, 6.0, -3.0)) for g in GROUPS]
+    lists = [replace(g, teacher_logits=(-2.0, 6.0, -3.0)) for g in LISTS]
     recipe = replace(RECIPE, loss=loss, teacher_logits="standardised", margin_scale=5.0, epochs=4)
-    dev = [DevGroup(g.query_id, g.query, g.documents, (0, 1, 0)) for g in GROUPS]
+    dev = [DevList(g.query_id, g.query, g.documents, (0, 1, 0)) for g in LISTS]
     model = load_student(tiny_encoder, device="cpu")
     before = trainer.search_dev(model, dev)
-    report = train_student(model, Epochs([groups] * 4), dev, recipe, run)
+    report = train_student(model, Epochs([lists] * 4), dev, recipe, run)
     assert report.best_dev_ndcg_at_10 > before + 0.05
 
 
 def test_dev_evaluation_of_a_teacher_by_hand(tiny_encoder: Path) -> None:
-    """What decides the best step: scores of all pairs are cut apart again, and groups of unequal width show a cut that is off."""
-    groups = [DevGroup("a", "sum", ("sum", "sort", "rank"), (1, 0, 0)), DevGroup("b", "sort", ("sum", "sort"), (0, 1))]
+    """What decides the best step: scores of all pairs are cut apart again, and lists of unequal width show a cut that is off."""
+    lists = [DevList("a", "sum", ("sum", "sort", "rank"), (1, 0, 0)), DevList("b", "sort", ("sum", "sort"), (0, 1))]
     teacher = grow_cross_encoder(tiny_encoder, device="cpu", max_length=48)
     found = []
-    for group in groups:
-        scores = teacher.predict([(group.query, d) for d in group.documents], show_progress_bar=False).tolist()
-        rank = sorted(scores, reverse=True).index(scores[group.relevances.index(1)]) + 1
+    for dev_list in lists:
+        scores = teacher.predict([(dev_list.query, d) for d in dev_list.documents], show_progress_bar=False).tolist()
+        rank = sorted(scores, reverse=True).index(scores[dev_list.relevances.index(1)]) + 1
         found.append(1 / math.log2(1 + rank))
-    assert trainer._rerank_dev(teacher, groups) == pytest.approx(sum(found) / 2)
+    assert trainer.rerank_dev(teacher, lists) == pytest.approx(sum(found) / 2)
 
 
 def test_dev_evaluation_of_a_student_searches_all_candidates_and_what_was_missed(tiny_encoder: Path) -> None:
@@ -571,11 +571,11 @@ def test_dev_evaluation_of_a_student_searches_all_candidates_and_what_was_missed
 
     Each text is most like itself. "rank" was missed for query a: found, it is the first of five.
     """
-    groups = [
-        DevGroup("a", "rank", ("sum", "sort"), (0, 0), (1,), ("rank",)),
-        DevGroup("b", "sort", ("sum", "sort"), (0, 1)),
+    lists = [
+        DevList("a", "rank", ("sum", "sort"), (0, 0), (1,), ("rank",)),
+        DevList("b", "sort", ("sum", "sort"), (0, 1)),
     ]
     model = load_student(tiny_encoder, device="cpu")
-    assert trainer.search_dev(model, groups) == pytest.approx(1.0)
-    hidden = [replace(groups[0], query="sum"), groups[1]]  # its own text comes before the one that is relevant
+    assert trainer.search_dev(model, lists) == pytest.approx(1.0)
+    hidden = [replace(lists[0], query="sum"), lists[1]]  # its own text comes before the one that is relevant
     assert 0.5 < trainer.search_dev(model, hidden) < 0.9

@@ -1,4 +1,4 @@
-"""The two objectives: weights, masks and scales against numbers worked by hand, and against plain per-text computations."""
+"""The loss of a step: weights, masks and scales against numbers worked by hand, and against plain per-text computations."""
 
 import math
 from pathlib import Path
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from distill_assets.errors import ShapeError
 from distill_assets.models.encoders import load_student, load_teacher
 from distill_assets.training.batches import StudentSteps
-from distill_assets.training.lists import TrainingGroup
-from distill_assets.training.losses import TeacherStatistics
-from distill_assets.training.objectives import StudentLoss, TeacherLoss
+from distill_assets.training.lists import TrainList
+from distill_assets.training.losses import StudentLoss, TeacherLoss, TeacherStatistics
 from distill_assets.training.recipes import Recipe
 
 
@@ -120,8 +119,8 @@ def test_random_documents_are_read_by_info_nce_alone() -> None:
     assert loss_of(margins, step) == pytest.approx(16, abs=1e-4)
 
 
-GROUPS = tuple(
-    TrainingGroup(
+LISTS = tuple(
+    TrainList(
         f"q{i}", f"how to {a} a {t}", tuple(f"{x} {t} {'along one axis ' * j}" for j, x in enumerate((a, b, "rank")))
     )
     for i, (a, b, t) in enumerate(
@@ -138,7 +137,7 @@ def test_buckets_shared_texts_and_mini_batches_change_no_gradient(
     """Every saving must train the same model: against one forward pass per text, alone, without any of them."""
     model = load_student(tiny_encoder, device="cpu").eval()  # no dropout: the masks of two orders differ
     recipe = Recipe(name="r", loss="hard_labels", mini_batch_size=mini_batch_size)
-    step = StudentSteps(model, [GROUPS], recipe, num_buckets=num_buckets)[0]
+    step = StudentSteps(model, [LISTS], recipe, num_buckets=num_buckets)[0]
     loss = StudentLoss(model, recipe)(step)
     loss.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -147,14 +146,14 @@ def test_buckets_shared_texts_and_mini_batches_change_no_gradient(
     def embed(text: str) -> Tensor:
         return nn.functional.normalize(model(model.preprocess([text]))["sentence_embedding"], dim=-1)[0]
 
-    texts = list(dict.fromkeys(d for g in GROUPS for d in g.documents))
+    texts = list(dict.fromkeys(d for g in LISTS for d in g.documents))
     documents = torch.stack([embed(text) for text in texts])
     rows = []
-    for group in GROUPS:
-        answers = {g.documents[0] for g in GROUPS if g.query == group.query} - {group.documents[0]}
+    for one in LISTS:
+        answers = {g.documents[0] for g in LISTS if g.query == one.query} - {one.documents[0]}
         kept = torch.tensor([text not in answers for text in texts])
-        scores = (20 * documents @ embed(group.query)).masked_fill(~kept, float("-inf"))
-        rows.append(nn.functional.cross_entropy(scores, torch.tensor(texts.index(group.documents[0]))))
+        scores = (20 * documents @ embed(one.query)).masked_fill(~kept, float("-inf"))
+        rows.append(nn.functional.cross_entropy(scores, torch.tensor(texts.index(one.documents[0]))))
     expected = torch.stack(rows).mean()
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
@@ -170,7 +169,7 @@ def test_mini_batches_draw_the_same_dropout_twice(tiny_encoder: Path) -> None:
     for mini_batch_size in (None, 8):
         model = load_student(tiny_encoder, device="cpu").train()
         recipe = Recipe(name="r", loss="hard_labels", mini_batch_size=mini_batch_size)
-        steps = StudentSteps(model, [GROUPS], replace_buckets(recipe), num_buckets=9)
+        steps = StudentSteps(model, [LISTS], replace_buckets(recipe), num_buckets=9)
         torch.manual_seed(5)
         StudentLoss(model, recipe)(steps[0]).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
@@ -207,7 +206,8 @@ def test_teacher_loss_is_the_naive_one_whatever_the_lengths(
     model = load_teacher(tiny_cross_encoder, device="cpu").eval()
     queries = ["how to sum a array", "sort", "merge a frame"]
     with torch.no_grad():
-        found = TeacherLoss(model)({"queries": queries, "documents": documents}).item()
+        lists = [TrainList("q", query, texts) for query, *texts in zip(queries, *documents, strict=True)]
+        found = TeacherLoss(model)({"lists": lists}).item()
     losses = []
     for row, query in enumerate(queries):
         logits = [float(model.predict([(query, column[row])], show_progress_bar=False)[0]) for column in documents]
@@ -218,7 +218,7 @@ def test_teacher_loss_is_the_naive_one_whatever_the_lengths(
 def test_teacher_loss_reaches_every_weight_of_the_head(tiny_cross_encoder: Path) -> None:
     """Scores copied into a fresh tensor in place would cut the gradient: training would run and change nothing."""
     model = load_teacher(tiny_cross_encoder, device="cpu")
-    TeacherLoss(model)({"queries": ["sum"], "documents": [[SHORT], [LONG]]}).backward()
+    TeacherLoss(model)({"lists": [TrainList("q", "sum", (SHORT, LONG))]}).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if "classifier" in name}
     assert gradients and all(g is not None for g in gradients.values())
     weight = next(g for name, g in gradients.items() if name.endswith("weight"))

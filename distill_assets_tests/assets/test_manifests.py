@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-import distill_assets.assets.provenance as provenance
-from distill_assets.assets.provenance import GIT_COMMIT_TAG, commit_of, git_tags
+import distill_assets.assets.manifests as manifests
+from distill_assets.assets.manifests import GIT_COMMIT_TAG, commit_of, git_tags
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -46,7 +46,7 @@ def test_no_checkout_no_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     commit_of.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit_of(tmp_path) is None
-    monkeypatch.setattr(provenance, "git_commit", lambda: None)
+    monkeypatch.setattr(manifests, "git_commit", lambda: None)
     assert git_tags() == {}
 
 
@@ -57,7 +57,7 @@ def test_runs_of_jobs_sensors_and_conditions_carry_the_commit(tmp_path: Path, mo
     from distill_assets.orchestration.stages import STAGES
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(provenance, "git_commit", lambda: "abc")
+    monkeypatch.setattr(manifests, "git_commit", lambda: "abc")
     definitions = build_definitions(Project())
     for name in [*(stage.name for stage in STAGES), "retraining"]:
         assert definitions.resolve_job_def(name).tags[GIT_COMMIT_TAG] == "abc", name
