@@ -461,7 +461,7 @@ def quiet_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures and timings are no numbers that can be compared, and take most of a tiny run."""
     import accelerate.utils.memory
 
-    from distill_assets.assets import evaluation, examination, release, teacher
+    from distill_assets.assets import evaluation, release, student, teacher
 
     _load_once(monkeypatch)
     monkeypatch.setattr(accelerate.utils.memory.gc, "collect", lambda *_: 0)
@@ -471,8 +471,8 @@ def quiet_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (evaluation, "leaderboard_chart"),
         (evaluation, "quality_latency_chart"),
-        (examination, "training_curve_chart"),
-        (examination, "score_scatter_chart"),
+        (student, "training_curve_chart"),
+        (student, "score_scatter_chart"),
         (teacher, "score_histogram_chart"),
     ):
         monkeypatch.setattr(module, name, lambda *_, **__: b"")

@@ -59,15 +59,8 @@ STUDENT_CHECKPOINT = Asset(
     name="student_checkpoint",
     reads=Reads(
         inputs=(
-            "recipe",
-            "student",
-            "training_queries",
-            "training_judgements",
-            "candidates",
-            "texts",
-            "documents",
-            "logits",
-            "teacher",
+            *("recipe", "student", "training_queries", "training_judgements", "candidates"),
+            *("texts", "documents", "logits", "teacher"),
         ),
         settings=("step_queries",),
         only_if={

@@ -81,7 +81,7 @@ def _build_member(inputs: Inputs, folder: Path, work_folder: Path, fold: int) ->
     if models.teacher_choice == BUNDLED:
         model, about = _open_bundled(inputs, fold_folder(source, fold), folder)
     elif models.is_teacher_trained:
-        model = _open_for_training(inputs, source)
+        model = models.load_teacher(source) if is_cross_encoder(source) else _grow(inputs, source)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         return {}
@@ -107,12 +107,10 @@ def _open_bundled(inputs: Inputs, source: Path, folder: Path) -> tuple[Any, dict
     return model, {name: read_json(source / name / "provenance.json") for name in members}
 
 
-def _open_for_training(inputs: Inputs, source: Path) -> Any:
+def _grow(inputs: Inputs, source: Path) -> Any:
     from distill_assets.models.encoders import grow_cross_encoder
 
     models = inputs.project.models
-    if is_cross_encoder(source):
-        return models.load_teacher(source)
     return grow_cross_encoder(source, device=models.device, max_length=models.settings.teacher_max_length)
 
 
