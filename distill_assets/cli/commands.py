@@ -387,7 +387,7 @@ def _print_leaderboard(project: "Project") -> None:
 
 def _fitness(project: "Project") -> str | None:
     from distill_assets.evaluation.fitness import fitness_sentence
-    from distill_assets.report.reading import read_fitness
+    from distill_assets.report.publishing import read_fitness
 
     fitness = read_fitness(project)
     return None if fitness is None else fitness_sentence(fitness)

@@ -1,40 +1,77 @@
-"""From the warehouse to `report/index.html`: the leaderboard, the champion and its history as one page."""
+"""From the warehouse to `report/index.html`. No model is opened, and no file is read but the warehouse and the last run's times."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_assets.evaluation.fitness import fitness_sentence
+from distill_assets.evaluation.fitness import TeacherFitness, fitness_sentence, judge_teacher
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
-    champion_note,
     find_champion_row,
+    find_row,
     format_table,
-    legend_of_tests,
     sort_rows,
 )
+from distill_assets.evaluation.tables import format_score
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.records import UNTOUCHED_STUDENT
-from distill_assets.report.conclusion import conclude
-from distill_assets.report.page import ReportContext, write_report
-from distill_assets.report.reading import (
-    read_agreement,
-    read_contests,
-    read_curves,
-    read_fitness,
-    read_logits,
-    read_training_data,
-    read_ways,
-)
+from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.report.charts import Curve
+from distill_assets.report.conclusion import TrainingData, conclude
+from distill_assets.report.page import Page, describe_cost, render_page
+from distill_assets.storage.collection import EVALUATION
+from distill_assets.storage.folders import write_text
+
+_EXAMPLES = 5  # wins, and as many losses, per baseline
+_TOP = 3  # documents of each ranking that the page shows
+_SAMPLED_LOGITS = 100_000  # of each kind in the histogram
+
+
+def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = ()) -> Path:
+    """Write the report of what the warehouse holds now, and return its path.
+
+    `steps` are (label, seconds) of a run. Without any, the page keeps those of the last run that gave some.
+    """
+    rows, champion = read_rows(project), read_champion(project)
+    page = Page(
+        collection=project.collection.source.name,
+        rows=rows,
+        champion=champion,
+        history=read_history(project),
+        steps=_remember_steps(project.places.report / "steps.json", steps),
+        facts=_facts(project),
+        fitness=read_fitness(project),
+        ways=_compare_ways(project, rows),
+        contests=_contests(project, find_champion_row(rows, champion)),
+        agreement=_agreement(project),
+        logits=(_logits(project, is_positive=True), _logits(project, is_positive=False)),
+        curves=_curves(project),
+        conclusion=read_conclusion(project),
+    )
+    path = project.places.report / "index.html"
+    write_text(path, render_page(page))
+    return path
+
+
+def summarise(project: Project) -> str:
+    """The leaderboard and the judgement of the teacher as Markdown."""
+    table, fitness = format_table(read_rows(project), read_champion(project)), read_fitness(project)
+    return f"```\n{table}\n```\n\n{fitness_sentence(fitness) if fitness else ''}"
+
+
+def read_rows(project: Project) -> list[LeaderboardRow]:
+    """The leaderboard, best first."""
+    return sort_rows(
+        LeaderboardRow.from_mapping(row) for row in project.places.warehouse.read("leaderboard").to_pylist()
+    )
 
 
 def read_history(project: Project) -> list[dict[str, Any]]:
     """Every decision of the gate and every roll back, oldest first."""
-    rows = project.places.warehouse.read("champion_history").to_pylist()
     # Rows of older versions have no number: they come first, in the order of their clock.
+    rows = project.places.warehouse.read("champion_history").to_pylist()
     return sorted(rows, key=lambda row: (row["sequence"] or 0, row["decided_at"]))
 
 
@@ -60,78 +97,46 @@ def read_champion(project: Project) -> Champion | None:
     return None if row is None else Champion.from_mapping(row)
 
 
+def read_fitness(project: Project) -> TeacherFitness | None:
+    """Whether the teacher is fit to teach, by the dev numbers of the last leaderboard; None where there are none."""
+    dev: dict[str, dict[str, float]] = {}
+    for row in project.places.warehouse.read("teacher_fitness").to_pylist():
+        dev.setdefault(row["system"], {})[row["query_id"]] = row["ndcg_at_10"]
+    return judge_teacher(dev)
+
+
 def read_conclusion(project: Project) -> list[str]:
     """What the last run comes to, in words; empty before the first leaderboard."""
     rows, history = read_rows(project), read_history(project)
     if not rows or not history:
         return []
-    return conclude(
-        rows, read_champion(project), history[-1]["reason"], read_training_data(project), read_fitness(project)
-    )
-
-
-def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = ()) -> Path:
-    """Write the report of what the warehouse holds now, and return its path. Opens no model.
-
-    `steps` are (label, seconds) of a run; without any, those of the last one that told stay on the page.
+    sql = """
+        SELECT sum(share_found * num_queries) / sum(num_queries) AS share_found,
+            sum(area_under_curve * num_queries) / sum(num_queries) AS area_under_curve,
+            (SELECT count(DISTINCT query_id) FROM eval_metrics WHERE split = 'dev') AS num_dev_queries
+        FROM answers_found WHERE batch IN (SELECT unnest($batches::VARCHAR[]))
     """
-    rows, champion = read_rows(project), read_champion(project)
-    shown = find_champion_row(rows, champion)
-    context = ReportContext(
-        collection=project.collection.source.name,
-        split=rows[0].split if rows else "test",
-        rows=rows,
-        champion=champion,
-        champion_history=read_history(project),
-        steps=_remember_steps(project.places.report / "steps.json", steps),
-        facts=_facts(project),
-        fitness=read_fitness(project),
-        ways=read_ways(project),
-        contests=read_contests(project, None if shown is None else shown.system),
-        agreement=read_agreement(project),
-        logits=read_logits(project),
-        curves=read_curves(project),
-        conclusion=read_conclusion(project),
-    )
-    path = project.places.report / "index.html"
-    write_report(path, context)
-    return path
+    data = TrainingData(num_train_queries=_count_labels(project)["queries"], **_query(project, sql)[0])
+    return conclude(rows, read_champion(project), history[-1]["reason"], data, read_fitness(project))
 
 
-def read_rows(project: Project) -> list[LeaderboardRow]:
-    """The leaderboard, best first."""
-    return sort_rows(
-        LeaderboardRow.from_mapping(row) for row in project.places.warehouse.read("leaderboard").to_pylist()
-    )
-
-
-def summarise(project: Project) -> str:
-    """What the report says, as a few lines of Markdown."""
-    rows, champion, fitness = read_rows(project), read_champion(project), read_fitness(project)
-    lines = [
-        f"- {found.system} agrees with the teacher: Kendall's tau-b "
-        f"{'-' if found.kendall_tau is None else format(found.kendall_tau, '.3f')}, overlap@10 {found.overlap_at_10:.3f}"
-        for found in read_agreement(project)
-    ]
-    told = [
-        *legend_of_tests(rows),
-        champion_note(rows, champion),
-        None if fitness is None else fitness_sentence(fitness),
-    ]
-    table = f"```\n{format_table(rows, champion)}\n```"
-    return "\n\n".join([table, "\n".join(lines), *(sentence for sentence in told if sentence)])
+def _query(project: Project, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Rows of one SELECT, which may name `$batches`, those of the collection, and `$min_relevance` too."""
+    known = {"batches": project.collection.batches(), "min_relevance": project.settings.min_relevance}
+    return project.places.warehouse.query(sql, known | parameters).to_pylist()
 
 
 def _facts(project: Project) -> dict[str, str]:
+    batches, stored = project.collection.batches(), project.places.warehouse.all_slices()
     count = {
-        table: sum(_num_rows(project, table, b) for b in project.collection.batches())
+        table: sum(stored[table, batch].num_rows for batch in batches if (table, batch) in stored)
         for table in ("corpus", "queries", "qrels")
     }
     return {
         "documents": f"{count['corpus']:,}",
         "queries": f"{count['queries']:,}",
         "judgements": f"{count['qrels']:,}",
-        "batches": ", ".join(project.collection.batches()),
+        "batches": ", ".join(batches),
         "teacher": project.models.teacher_choice,
         "student": project.settings.student,
         "pool that the teacher reranks": f"top {project.settings.pool_depth} of every first-stage system",
@@ -139,16 +144,155 @@ def _facts(project: Project) -> dict[str, str]:
 
 
 def _remember_steps(path: Path, steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Times are of a run and not in the warehouse: they are kept beside the page, so that `report` can write it again."""
+    """Times of a run are not in the warehouse. They are kept beside the page, so that `report` can write it again."""
     if steps:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(list(steps)), encoding="utf-8")
+        write_text(path, json.dumps(list(steps)))
         return list(steps)
-    if not path.is_file():
-        return []
-    return [(str(label), float(seconds)) for label, seconds in json.loads(path.read_text(encoding="utf-8"))]
+    return [(label, seconds) for label, seconds in json.loads(path.read_text("utf-8"))] if path.is_file() else []
 
 
-def _num_rows(project: Project, table: str, batch: str) -> int:
-    info = project.places.warehouse.slice_info(table, batch)
-    return 0 if info is None else info.num_rows
+def _agreement(project: Project) -> list[dict[str, Any]]:
+    """Mean agreement of each student with the teacher over the test queries, closest first."""
+    sql = """
+        SELECT system, avg(kendall_tau) AS kendall_tau, avg(overlap_at_10) AS overlap_at_10, count(overlap_at_10) AS num_queries
+        FROM query_results WHERE overlap_at_10 IS NOT NULL GROUP BY system
+        ORDER BY kendall_tau DESC NULLS LAST, system
+    """
+    return _query(project, sql)
+
+
+def _contests(project: Project, champion: LeaderboardRow | None) -> list[dict[str, Any]]:
+    """The champion against the untouched student and against `hard_labels`, query by query; empty without a champion."""
+    sql = """
+        SELECT query_id, mine.ndcg_at_10, other.ndcg_at_10 AS baseline_ndcg_at_10, mine.ndcg_at_10 - other.ndcg_at_10 AS difference
+        FROM query_results mine JOIN query_results other USING (split, query_id)
+        WHERE split = 'test' AND mine.system = $system AND other.system = $baseline ORDER BY abs(difference) DESC, query_id
+    """
+    contests = []
+    for baseline in (UNTOUCHED_STUDENT, HARD_LABELS):
+        if champion is None or champion.system == baseline:
+            continue
+        systems = {"system": champion.system, "baseline": baseline}
+        rows = _query(project, sql, **systems)
+        won, lost = ([row for row in rows if sign * row["difference"] > 0][:_EXAMPLES] for sign in (1, -1))
+        examples = _examples(project, [row for row in rows if row in won or row in lost], systems)
+        if rows:
+            contests.append({**systems, "differences": [row["difference"] for row in rows], "examples": examples})
+    return contests
+
+
+def _examples(project: Project, rows: list[dict[str, Any]], systems: dict[str, str]) -> list[dict[str, Any]]:
+    """The queries of these rows with their texts: what is judged relevant, and what both systems rank first."""
+    sql = """
+        SELECT system, query_id, list(doc_id ORDER BY rank) AS found FROM rankings
+        WHERE split = 'test' AND system IN ($system, $baseline) AND query_id IN (SELECT unnest($queries::VARCHAR[])) GROUP BY ALL
+    """
+    query_ids = [row["query_id"] for row in rows]
+    rankings = _query(project, sql, queries=query_ids, **systems)
+    with project.collection.snapshot() as collection:
+        queries = {query.query_id: query.text for query in collection.queries(EVALUATION)}
+        judgements, lowest = collection.judgements(EVALUATION), collection.min_relevance
+        judged = {q: sorted(d for d, grade in judgements.get(q, {}).items() if grade >= lowest) for q in query_ids}
+        shown = {d for ids in [*judged.values(), *(ranking["found"][:_TOP] for ranking in rankings)] for d in ids}
+        texts = {doc_id: f"({doc_id}: no longer in the corpus)" for doc_id in shown} | collection.contents(
+            sorted(shown)
+        )
+    found = {(ranking["system"], ranking["query_id"]): ranking["found"] for ranking in rankings}
+    examples = []
+    for row in rows:
+        query_id = row["query_id"]
+        sides = []
+        for system in systems.values():
+            ids = found.get((system, query_id), [])
+            rank = next((rank for rank, doc_id in enumerate(ids, start=1) if doc_id in judged[query_id]), None)
+            sides.append({"system": system, "rank": rank, "found": [texts[doc_id] for doc_id in ids[:_TOP]]})
+        relevant = [texts[doc_id] for doc_id in judged[query_id]]
+        examples.append({**row, "query": queries.get(query_id, query_id), "relevant": relevant, "sides": sides})
+    return examples
+
+
+def _compare_ways(project: Project, rows: Sequence[LeaderboardRow]) -> dict[str, dict[str, str]]:
+    """Fine-tuning (`hard_labels`) and the distilled recipe that is best on dev, each where it was trained: recipe to column."""
+    manifests, labels, teacher = _student_manifests(project), _count_labels(project), find_row(rows, TEACHER)
+    ways = {}
+    if HARD_LABELS in manifests:
+        ways[HARD_LABELS] = {
+            "title": f"Fine-tuning: {HARD_LABELS}",
+            "Training signal": "human labels: the judged document is right, every other one is wrong",
+            "Labels used": f"{labels['judged']:,} human judgements of {labels['queries']:,} train queries",
+            "Ceiling": f"no model sets one; what the labels say: {labels['per_query'] or 0:.1f} judged documents a query",
+            "Cost: teacher pairs and time": "no teacher pair, no teacher second",
+        }
+    sql = """
+        SELECT system FROM eval_metrics WHERE split = 'dev' AND system = recipe
+        GROUP BY system ORDER BY avg(ndcg_at_10) DESC, system
+    """
+    distilled = {name for name, recipe in project.settings.all_recipes.items() if recipe.uses_teacher} & {*manifests}
+    best = next((row["system"] for row in _query(project, sql) if row["system"] in distilled), None)
+    if best is not None:
+        recipe = manifests[best]["recipe"]
+        losses = recipe["loss"] if isinstance(recipe["loss"], str) else " + ".join(sorted(dict(recipe["loss"])))
+        positives = "the teacher's first document" if recipe.get("positives") == "teacher" else "human judgements"
+        scored = f"{labels['scored']:,} teacher scores of {labels['scored_queries']:,} train queries"
+        ways[best] = {
+            "title": f"Distillation: {best}",
+            "Training signal": f"the teacher's raw score of every pair ({losses})",
+            "Labels used": f"{scored}; positives: {positives}",
+            "Ceiling": f"the teacher: nDCG@10 {format_score(teacher.ndcg_at_10 if teacher else None)} on the pool",
+            "Cost: teacher pairs and time": describe_cost(labels["scored"], **_scoring_costs(project)),
+        }
+    return ways
+
+
+def _count_labels(project: Project) -> dict[str, Any]:
+    """What training can read: judged and mined train queries with their judgements, and what the teacher scored."""
+    sql = """
+        WITH used AS (
+            SELECT DISTINCT query_id FROM queries SEMI JOIN hard_negatives USING (query_id)
+            WHERE split = 'train' AND batch IN (SELECT unnest($batches::VARCHAR[]))
+        ), judgements AS (
+            SELECT DISTINCT query_id, doc_id FROM qrels SEMI JOIN used USING (query_id) WHERE relevance >= $min_relevance
+        )
+        SELECT count(*) AS judged, count(DISTINCT query_id) AS queries, judged / nullif(queries, 0) AS per_query,
+            (SELECT count(*) FROM teacher_scores) AS scored, (SELECT count(DISTINCT query_id) FROM teacher_scores) AS scored_queries
+        FROM judgements
+    """
+    return _query(project, sql)[0]
+
+
+def _scoring_costs(project: Project) -> dict[str, Any]:
+    """What scoring for training and for evaluation took, over all runs with the present teacher: pairs and seconds of each."""
+    sql = """
+        SELECT coalesce(sum(num_pairs) FILTER (asset = 'teacher_scores'), 0)::BIGINT AS num_pairs,
+            coalesce(sum(seconds) FILTER (asset = 'teacher_scores'), 0.0) AS seconds,
+            coalesce(sum(num_pairs) FILTER (asset <> 'teacher_scores'), 0)::BIGINT AS evaluation_pairs,
+            coalesce(sum(seconds) FILTER (asset <> 'teacher_scores'), 0.0) AS evaluation_seconds
+        FROM scoring_costs
+        WHERE teacher_fingerprint = (SELECT model_fingerprint FROM checkpoints WHERE kind = 'teacher')
+    """
+    return _query(project, sql)[0]
+
+
+def _logits(project: Project, *, is_positive: bool) -> list[float]:
+    """Teacher logits of positives or of hard negatives in `teacher_scores`; a fixed sample where there are many."""
+    sql = """
+        SELECT teacher_logit FROM teacher_scores
+        WHERE (label > 0) = $is_positive AND batch IN (SELECT unnest($batches::VARCHAR[]))
+        ORDER BY hash(query_id || doc_id), query_id, doc_id LIMIT $sampled
+    """
+    return [r["teacher_logit"] for r in _query(project, sql, is_positive=is_positive, sampled=_SAMPLED_LOGITS)]
+
+
+def _curves(project: Project) -> dict[str, tuple[Curve, Curve]]:
+    """Losses and dev curve of every student that the settings have a recipe for."""
+    training = {name: manifest.get("training", {}) for name, manifest in _student_manifests(project).items()}
+    return {
+        name: (found["losses"], found.get("dev_curve", []))
+        for name, found in training.items()
+        if name in project.settings.all_recipes and found.get("losses")
+    }
+
+
+def _student_manifests(project: Project) -> dict[str, dict[str, Any]]:
+    sql = "SELECT name, manifest_json FROM checkpoints WHERE kind = 'student' ORDER BY name"
+    return {row["name"]: json.loads(row["manifest_json"]) for row in _query(project, sql)}

@@ -65,12 +65,21 @@ def publish_folder(folder: Path, target: Path) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the new one."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a reader sees the old file or the new one, and no temporary file stays after an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     flush_folder(path.parent)
 
 

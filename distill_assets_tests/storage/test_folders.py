@@ -9,7 +9,7 @@ import pytest
 
 from distill_assets.errors import WarehouseError
 from distill_assets.storage.checkpoints import CheckpointStore
-from distill_assets.storage.folders import read_json_object
+from distill_assets.storage.folders import read_json_object, write_text
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
@@ -44,3 +44,18 @@ def test_absent_and_torn_files_are_none(tmp_path: Path) -> None:
     assert read_json_object(tmp_path / "sound") == {"a": 1}
     with pytest.raises(WarehouseError, match="Is a directory"):
         read_json_object(tmp_path)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk shows in the middle of writing: readers must still find the old text, and no temporary file stays."""
+    path = tmp_path / "new" / "index.html"
+    write_text(path, "old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("distill_assets.storage.folders.os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+    assert path.read_text() == "old"
