@@ -27,6 +27,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 # transformers 5 loads weights in the precision that they were saved in. Trained in half precision, all-MiniLM-L6-v2 fell from nDCG@10
 # 0.65 to 0.10 on SciFact in two epochs: AdamW's steps vanish in 16 bits.
 _FULL_PRECISION = {"dtype": torch.float32}
+_FORMER_HEAD = "distill_assets.core.interaction.JointInteraction"  # in folders that were saved before rooms were renamed
 _TOKENS_PER_TEXT = 128
 _CUDA_BATCH_TOKENS = 65_536
 _SLAB_TEXTS = 512  # tokenised at once: 8 MB of ids at 512 tokens
@@ -182,8 +183,8 @@ def _modules_with_own_head(path: Path) -> list[Module] | None:
     if not (path / "modules.json").is_file():
         return None
     entries = read_json(path / "modules.json")
-    own = f"{JointInteraction.__module__}.{JointInteraction.__qualname__}"
-    is_own = len(entries) == 2 and entries[0]["type"].startswith("sentence_transformers.") and entries[1]["type"] == own
+    own = (f"{JointInteraction.__module__}.{JointInteraction.__qualname__}", _FORMER_HEAD)
+    is_own = len(entries) == 2 and entries[0]["type"].startswith("sentence_transformers.") and entries[1]["type"] in own
     folders = [(path / entry["path"]).resolve() for entry in entries]
     if not is_own or not all(folder.is_relative_to(path.resolve()) for folder in folders):
         return None

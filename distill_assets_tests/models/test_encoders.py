@@ -196,6 +196,15 @@ def test_own_head_loads(grown: Path) -> None:
     assert load_teacher(grown, device="cpu", max_length=16).max_length == 16
 
 
+def test_a_teacher_that_was_saved_before_rooms_were_renamed_loads(grown: Path) -> None:
+    """Its modules.json names the head by the module path of that time: every data folder of then would lose its teacher."""
+    pairs = [("how to sort a frame", "sort every value of the frame")]
+    expected = load_teacher(grown, device="cpu").predict(pairs)
+    former = "distill_assets.core.interaction.JointInteraction"
+    edit_json(grown / "modules.json", lambda v: [v[0], {**v[1], "type": former}])
+    assert load_teacher(grown, device="cpu").predict(pairs).tolist() == expected.tolist()
+
+
 def test_modules_without_config(grown: Path) -> None:
     """A folder whose config.json was forgotten came out as FileNotFoundError of another file."""
     (grown / "config.json").unlink()
