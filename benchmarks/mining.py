@@ -279,12 +279,17 @@ def _times_ms(work: Callable[[str], object], texts: list[str]) -> list[float]:
 def _teacher(options: Options) -> Any:
     """The cross-encoder that `options` names, else the bundled one."""
     from distill_assets.models.adapters import load_adapted_teacher
-    from distill_assets.models.catalog import bundled_cross_encoder, packaged_encoder
+    from distill_assets.models.catalog import BUNDLED_TEACHER, CROSS_ENCODER_FOLDER, fold_folder, packaged_encoder
     from distill_assets.models.encoders import load_teacher
 
     if options.model is not None:
         return load_teacher(options.model, device=options.device)
-    return load_adapted_teacher(packaged_encoder(), bundled_cross_encoder(), device=options.device, max_length=128)
+    return load_adapted_teacher(
+        packaged_encoder(),
+        fold_folder(BUNDLED_TEACHER, 0) / CROSS_ENCODER_FOLDER,
+        device=options.device,
+        max_length=128,
+    )
 
 
 def _growth_row(options: Options) -> Row:

@@ -36,10 +36,13 @@ def open_model(options: Options) -> CrossEncoder:
         model.max_seq_length = _MAX_LENGTH
         return model.float()
     from distill_assets.models.adapters import load_adapted_teacher
-    from distill_assets.models.catalog import bundled_cross_encoder, packaged_encoder
+    from distill_assets.models.catalog import BUNDLED_TEACHER, CROSS_ENCODER_FOLDER, fold_folder, packaged_encoder
 
     return load_adapted_teacher(
-        packaged_encoder(), bundled_cross_encoder(), device=options.device, max_length=_MAX_LENGTH
+        packaged_encoder(),
+        fold_folder(BUNDLED_TEACHER, 0) / CROSS_ENCODER_FOLDER,
+        device=options.device,
+        max_length=_MAX_LENGTH,
     )
 
 

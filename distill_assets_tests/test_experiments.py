@@ -383,7 +383,7 @@ def test_a_killed_recipe_is_not_gone_on_with_by_another(
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill_assets.models.adapters.save_adapter", die)
+    monkeypatch.setattr("experiments.adapters.save_adapter", die)
     with pytest.raises(KeyboardInterrupt):
         _grow(project, tmp_path / "bundle")  # trained to its last save, and not written
     assert list((project.places.folder / "grow-teacher").rglob("checkpoint-*"))

@@ -102,8 +102,8 @@ class _FoldGrower:
         write_trained_on(folder, (query_key(query.text) for query in self.seen))
 
     def _train_bi_encoder(self, recipe: Recipe, run: Any) -> tuple[Any, Any, Any]:
-        from distill_assets.models.adapters import add_adapter
         from distill_assets.training.trainer import train_student
+        from experiments.adapters import add_adapter
 
         model = self.inputs.project.models.load_student(self.inputs.student_path)
         adapted = add_adapter(model, self.growth.rank)
@@ -111,9 +111,9 @@ class _FoldGrower:
         return adapted, model, train_student(model, epochs, self.step_lists, recipe, run)
 
     def _train_cross_encoder(self, recipe: TeacherRecipe, start: Path, run: Any) -> tuple[Any, Any, Any]:
-        from distill_assets.models.adapters import add_adapter
         from distill_assets.models.encoders import grow_cross_encoder
         from distill_assets.training.trainer import train_teacher
+        from experiments.adapters import add_adapter
 
         models = self.inputs.project.models
         model = grow_cross_encoder(self.inputs.student_path, device=models.device, max_length=recipe.max_length)
@@ -130,8 +130,8 @@ class _FoldGrower:
         train: Callable[[Any], tuple[Any, Any, Any]],
     ) -> str:
         """Train unless `out` holds what these inputs give; write the adapter, and provenance.json last. Returns the member's key."""
-        from distill_assets.models.adapters import save_adapter
         from distill_assets.training.trainer import TrainingRun
+        from experiments.adapters import save_adapter
 
         growth, project, versions = self.growth, self.inputs.project, self.inputs.versions
         decides = {

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.errors import SettingsError
+from distill_assets.errors import SettingsError, ShapeError
 from distill_assets.evaluation.comparison import columns_of_queries, compare_with_baseline, gap_closed
-from distill_assets.evaluation.significance import bootstrap_interval, mean_over_seeds
+from distill_assets.evaluation.significance import bootstrap_interval
 from distill_assets.evaluation.tables import as_markdown, format_difference, format_p, format_score, format_share
 from distill_assets.records import BM25, HARD_LABELS, HYBRID, TEACHER, UNTOUCHED_STUDENT
 
@@ -129,6 +129,29 @@ def _cells(row: ResultRow, alpha: float) -> list[str]:
         format_score(row.detectable),
         format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
     ]
+
+
+def mean_over_seeds(per_seed: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Mean per query over the seeds of one recipe, in the order of the first seed's queries.
+
+    To be done before a paired test. What the test samples is queries: three seeds on 100 queries are 100 observations, not
+    300, and taken as 300 they would give p-values that are far too small. The mean over seeds stands for what the recipe
+    gives on that query; conclusions hold for the mean of these seeds, and how much seeds differ is reported beside it.
+
+    Raises:
+        ShapeError: no seed, or seeds evaluated on different queries.
+    """
+    if not per_seed:
+        raise ShapeError("no seed to average over: expected at least one with its per-query values")
+    first = next(iter(per_seed.values()))
+    for seed, values in per_seed.items():
+        if values.keys() != first.keys():
+            num_shared = len(values.keys() & first.keys())
+            raise ShapeError(
+                f"seed {seed} has {len(values)} queries, the first seed {len(first)}, {num_shared} in both: "
+                "evaluate every seed on the same queries"
+            )
+    return {query_id: float(np.mean([values[query_id] for values in per_seed.values()])) for query_id in first}
 
 
 def _seed_sd(per_seed: PerSeed) -> float | None:

@@ -205,29 +205,6 @@ def minimum_detectable_difference(
     return quantiles * sd_of_differences / float(np.sqrt(num_queries))
 
 
-def mean_over_seeds(per_seed: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Mean per query over the seeds of one recipe, in the order of the first seed's queries.
-
-    To be done before a paired test. What the test samples is queries: three seeds on 100 queries are 100 observations, not
-    300, and taken as 300 they would give p-values that are far too small. The mean over seeds stands for what the recipe
-    gives on that query; conclusions hold for the mean of these seeds, and how much seeds differ is reported beside it.
-
-    Raises:
-        ShapeError: no seed, or seeds evaluated on different queries.
-    """
-    if not per_seed:
-        raise ShapeError("no seed to average over: expected at least one with its per-query values")
-    first = next(iter(per_seed.values()))
-    for seed, values in per_seed.items():
-        if values.keys() != first.keys():
-            num_shared = len(values.keys() & first.keys())
-            raise ShapeError(
-                f"seed {seed} has {len(values)} queries, the first seed {len(first)}, {num_shared} in both: "
-                "evaluate every seed on the same queries"
-            )
-    return {query_id: float(np.mean([values[query_id] for values in per_seed.values()])) for query_id in first}
-
-
 def _all_signs(num_pairs: int) -> Iterator[_Floats]:
     """Every sign pattern once, (2 ** num_pairs, num_pairs)."""
     bits = (np.arange(2**num_pairs)[:, None] >> np.arange(num_pairs)) & 1

@@ -88,11 +88,6 @@ def read_trained_on(fold: Path) -> frozenset[str]:
     return frozenset((fold / _TRAINED_ON).read_text(encoding="utf-8").split())
 
 
-def bundled_cross_encoder(fold: int = 0) -> Path:
-    """The bundled teacher's cross-encoder of one fold, an adapter."""
-    return fold_folder(BUNDLED_TEACHER, fold) / CROSS_ENCODER_FOLDER
-
-
 @lru_cache(maxsize=1)
 def packaged_encoder() -> Path:
     """Folder of all-MiniLM-L6-v2 inside the installed package, checked against the published weights' SHA-256.

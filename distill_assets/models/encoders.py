@@ -27,7 +27,9 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 # transformers 5 loads weights in the precision that they were saved in. Trained in half precision, all-MiniLM-L6-v2 fell from nDCG@10
 # 0.65 to 0.10 on SciFact in two epochs: AdamW's steps vanish in 16 bits.
 _FULL_PRECISION = {"dtype": torch.float32}
-_FORMER_HEAD = "distill_assets.core.interaction.JointInteraction"  # in folders that were saved before rooms were renamed
+_FORMER_HEAD = (
+    "distill_assets.core.interaction.JointInteraction"  # in folders that were saved before rooms were renamed
+)
 _TOKENS_PER_TEXT = 128
 _CUDA_BATCH_TOKENS = 65_536
 _SLAB_TEXTS = 512  # tokenised at once: 8 MB of ids at 512 tokens

@@ -15,11 +15,11 @@ from distill_assets.evaluation.significance import (
     _most_likely_weights,
     bootstrap_interval,
     holm_correction,
-    mean_over_seeds,
     minimum_detectable_difference,
     non_inferiority_test,
     paired_randomisation_test,
 )
+from experiments.tables import mean_over_seeds
 
 small = settings(max_examples=50, deadline=None)
 measures = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=25)

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from distill_assets.errors import ModelError
-from distill_assets.models.adapters import add_adapter, load_adapted_student, load_adapted_teacher, save_adapter
+from distill_assets.models.adapters import load_adapted_student, load_adapted_teacher
 from distill_assets.models.encoders import encode_texts, grow_cross_encoder, load_student, load_teacher
+from experiments.adapters import add_adapter, save_adapter
 
 PAIRS = [
     ("how to sum a array", "sum every value of the array"),

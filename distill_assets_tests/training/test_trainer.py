@@ -199,7 +199,7 @@ def test_the_best_dev_step_of_an_adapter_is_kept(
     kind: str, tiny_encoder: Path, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stock trainers cannot load what they saved of a model with adapters: they log it and go on with the last step."""
-    from distill_assets.models.adapters import add_adapter
+    from experiments.adapters import add_adapter
 
     dev = ScriptedDev([0.9, 0.1]).install(monkeypatch)
     if kind == "student":
