@@ -185,8 +185,8 @@ def _modules_with_own_head(path: Path) -> list[Module] | None:
     if not (path / "modules.json").is_file():
         return None
     entries = read_json(path / "modules.json")
-    own = (f"{JointInteraction.__module__}.{JointInteraction.__qualname__}", _FORMER_HEAD)
-    is_own = len(entries) == 2 and entries[0]["type"].startswith("sentence_transformers.") and entries[1]["type"] in own
+    own = f"{JointInteraction.__module__}.{JointInteraction.__qualname__}"
+    is_own = len(entries) == 2 and entries[0]["type"].startswith("sentence_transformers.") and entries[1]["type"] == own
     folders = [(path / entry["path"]).resolve() for entry in entries]
     if not is_own or not all(folder.is_relative_to(path.resolve()) for folder in folders):
         return None

@@ -29,6 +29,10 @@ class JointInteraction(Module):
         special_ids: token ids that are part of neither text (separator, first token, padding).
     """
 
+    # What modules.json of a saved folder names. It is part of the folder's content hash, and so of every key in the pair-score
+    # store: it stays, wherever this file lies.
+    __module__ = "distill_assets.core.interaction"
+
     config_keys = ["hidden_size", "separator_id", "special_ids"]
 
     def __init__(self, hidden_size: int, separator_id: int, special_ids: list[int]) -> None:

@@ -196,13 +196,11 @@ def test_own_head_loads(grown: Path) -> None:
     assert load_teacher(grown, device="cpu", max_length=16).max_length == 16
 
 
-def test_a_teacher_that_was_saved_before_rooms_were_renamed_loads(grown: Path) -> None:
-    """Its modules.json names the head by the module path of that time: every data folder of then would lose its teacher."""
-    pairs = [("how to sort a frame", "sort every value of the frame")]
-    expected = load_teacher(grown, device="cpu").predict(pairs)
-    former = "distill_assets.core.interaction.JointInteraction"
-    edit_json(grown / "modules.json", lambda v: [v[0], {**v[1], "type": former}])
-    assert load_teacher(grown, device="cpu").predict(pairs).tolist() == expected.tolist()
+def test_the_name_of_the_head_in_a_saved_folder_stays(grown: Path) -> None:
+    """It is part of the teacher's hash. A file that is moved would give every saved teacher another id, or none that loads."""
+    named = [entry["type"] for entry in json.loads((grown / "modules.json").read_text(encoding="utf-8"))]
+    assert named[1] == "distill_assets.core.interaction.JointInteraction"
+    assert load_teacher(grown, device="cpu").predict([("sort a frame", "sort every value")]).shape == (1,)
 
 
 def test_modules_without_config(grown: Path) -> None:
