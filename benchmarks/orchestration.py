@@ -101,7 +101,7 @@ def measure_share(folder: Path) -> dict[str, Any]:
     from distill_assets.definitions import build_definitions
     from distill_assets.handles.project import Project
     from distill_assets.orchestration.running import run_line
-    from distill_assets.orchestration.stages import due
+    from distill_assets.orchestration.stages import is_stale
     from distill_assets.settings.values import QUICK
 
     clock = {"bodies": 0.0, "staleness": 0.0}
@@ -124,7 +124,7 @@ def measure_share(folder: Path) -> dict[str, Any]:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         definitions = build_definitions(project)
         started = time.perf_counter()
-        steps = list(run_line(definitions, project, instance, todo=timed("staleness", due)))
+        steps = list(run_line(definitions, project, instance, is_stale=timed("staleness", is_stale)))
         wall = time.perf_counter() - started
     dagster = wall - sum(clock.values())
     return {
@@ -133,7 +133,7 @@ def measure_share(folder: Path) -> dict[str, Any]:
         "staleness_s": round(clock["staleness"], 2),
         "dagster_s": round(dagster, 1),
         "dagster_share": round(dagster / wall, 4),
-        "num_runs": sum(step.was_made for step in steps),
+        "num_runs": sum(step.was_materialised for step in steps),
     }
 
 
@@ -147,7 +147,7 @@ def measure_hundred(folder: Path) -> dict[str, Any]:
     from benchmarks.tiny import write_beir
     from distill_assets.definitions import build_definitions
     from distill_assets.orchestration.automation import plan_ingestion
-    from distill_assets.orchestration.stages import due, due_for_retraining, next_work
+    from distill_assets.orchestration.stages import is_stale, is_stale_for_retraining, next_work
 
     names = [f"day-{i:03}" for i in range(NUM_BATCHES)]
     for i, name in enumerate(names):
@@ -166,8 +166,8 @@ def measure_hundred(folder: Path) -> dict[str, Any]:
         found["automation_tick_s"] = _seconds(
             lambda: dg.evaluate_automation_conditions(definitions, instance, cursor=first.cursor)
         )
-        found["what_a_retraining_has_to_do_s"] = _seconds(lambda: next_work(project, due_for_retraining))
-        found["what_a_run_has_to_do_s"] = _seconds(lambda: next_work(project, due))
+        found["what_a_retraining_has_to_do_s"] = _seconds(lambda: next_work(project, is_stale_for_retraining))
+        found["what_a_run_has_to_do_s"] = _seconds(lambda: next_work(project, is_stale))
     return found | {"pages": _page_seconds(project, home)}
 
 

@@ -12,7 +12,6 @@ A recipe (training/recipes.py) is one way to train; champion moves only if the p
 import dagster as dg
 
 from distill_assets.assets import ASSETS, dependencies_of
-from distill_assets.assets.partitions import recipe_partitions
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.automation import (
     make_automation_sensor,
@@ -29,7 +28,7 @@ from distill_assets.orchestration.terminal import NAME, terminal_logger
 def build_definitions(project: Project | None = None) -> dg.Definitions:
     """The graph for one project; tests pass a project with its own folder and models."""
     project = project or Project()
-    recipes = recipe_partitions(sorted(project.settings.all_recipes))
+    recipes = dg.StaticPartitionsDefinition(sorted(project.settings.all_recipes))
     assets = [asset.to_dagster(recipes, dependencies_of(name)) for name, asset in ASSETS.items()]
     jobs = make_jobs(recipes)
     return dg.Definitions(

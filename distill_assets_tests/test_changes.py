@@ -63,16 +63,16 @@ def run(project: Any, instance: dg.DagsterInstance, until: str = "champion") -> 
 
 def made(steps: list[Step]) -> list[tuple[str, str]]:
     """(asset, partition) of what was made."""
-    return [(asset, step.partition) for step in steps if step.was_made for asset in step.assets]
+    return [(asset, step.partition) for step in steps if step.was_materialised for asset in step.assets]
 
 
 def conditions(project: Any) -> dict[str, str]:
-    """Condition of every asset's partition that is not fresh."""
+    """Condition of every asset's partition that is not up to date."""
     every = (
         (name, partition) for stage in STAGES for name in stage.assets for partition in partitions_of(project, stage)
     )
     found = {f"{name}[{partition}]": status_of(project, name, partition).condition for name, partition in every}
-    return {name: condition for name, condition in found.items() if condition != "fresh"}
+    return {name: condition for name, condition in found.items() if condition != "up to date"}
 
 
 def num_scored(project: Any) -> int:
@@ -119,7 +119,7 @@ def test_what_makes_negatives_stale(mined: Any, change: dict[str, Any], changed:
     """A setting left out keeps stale negatives; one too many mines everything again for a batch size."""
     found = status_of(mined(**change), "hard_negatives", "first")
     assert {reason.replace(":", " ").split()[0] for reason in found.reasons} == changed
-    assert found.condition == ("stale" if changed else "fresh")
+    assert found.condition == ("stale" if changed else "up to date")
 
 
 def test_other_words_make_again_what_they_decide(
@@ -145,7 +145,7 @@ def test_other_words_make_again_what_they_decide(
 
 
 def test_a_body_cannot_read_what_its_declaration_does_not_name(mined: Any) -> None:
-    """What is read and not declared has no version: the asset stays fresh whatever becomes of it."""
+    """What is read and not declared has no version: the asset stays up to date whatever becomes of it."""
     inputs = Inputs(mined(), "hard_negatives", ASSETS["hard_negatives"].reads, "first", None)
     assert inputs.documents.doc_ids and inputs.settings.mining_depth == 20
     with pytest.raises(UndeclaredReadError, match="hard_negatives reads 'training_judgements': name it"):
@@ -214,7 +214,7 @@ def test_a_file_that_changes_under_the_reader(
     import distill_assets.assets.collection as collection
 
     project, corpus, calls = make(), inbox / "first" / "corpus.jsonl", []
-    where, name = (BeirSource, "read") if moment == "while it is read" else (collection, "_judge_documents")
+    where, name = (BeirSource, "read") if moment == "while it is read" else (collection, "judge_identity")
     original = getattr(where, name)
 
     def change_after(*arguments: Any) -> Any:

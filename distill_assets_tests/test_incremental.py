@@ -29,7 +29,7 @@ from distill_assets.assets import ASSETS
 from distill_assets.assets.release import roll_back
 from distill_assets.errors import PromotionError
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.orchestration.stages import INGEST, STAGES, due, due_for_retraining, partitions_of
+from distill_assets.orchestration.stages import INGEST, STAGES, is_stale, is_stale_for_retraining, partitions_of
 from distill_assets.report.publishing import current_champion
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import SliceWrite
@@ -215,7 +215,7 @@ class Line(RuleBasedStateMachine):
     @rule()
     def run(self) -> None:
         """`distill-assets run`."""
-        self._run(self._project(), due)
+        self._run(self._project(), is_stale)
 
     @rule()
     def retrain(self) -> None:
@@ -224,13 +224,13 @@ class Line(RuleBasedStateMachine):
         if project.collection.batches() and set(project.collection.batches()) == set(
             project.collection.source.batches()
         ):
-            self._run(project, due_for_retraining)
+            self._run(project, is_stale_for_retraining)
 
     @rule(after=st.integers(1, 4))
     def run_that_is_killed(self, after: int) -> None:
         """A run ends in the middle of scoring or training."""
         with _dying(after), suppress(Killed):
-            self._run(self._project(), due)
+            self._run(self._project(), is_stale)
 
     @rule(data=st.data())
     def run_while_a_file_changes(self, data: Any) -> None:
@@ -240,7 +240,7 @@ class Line(RuleBasedStateMachine):
         doc_id = data.draw(st.sampled_from(sorted(batch.documents)))
         batch.documents[doc_id] += " meanwhile"
         with _changing_after_read(lambda: self._write_all()):
-            self._run(self._project(), due)
+            self._run(self._project(), is_stale)
 
     @rule()
     def roll_back_champion(self) -> None:
@@ -255,16 +255,16 @@ class Line(RuleBasedStateMachine):
         try:
             if self.batches:
                 project = self._project()
-                self._run(project, due)
+                self._run(project, is_stale)
                 assert not [
                     (asset, partition)
                     for stage in STAGES
                     for partition in partitions_of(project, stage)
                     for asset in stage.assets
-                    if due(project, asset, partition)
+                    if is_stale(project, asset, partition)
                 ], "a second run would do something"
                 scratch = self._project("scratch")
-                self._run(scratch, due, given=project)
+                self._run(scratch, is_stale, given=project)
                 compare(project, scratch)
             assert not [pair for pair, count in self.committed.items() if count > 1], "a pair was paid for twice"
         finally:
@@ -307,7 +307,7 @@ class Line(RuleBasedStateMachine):
             chunk_size=16,
         )
 
-    def _run(self, project: Any, todo: Callable[[Any, str, str], bool], given: Any = None) -> None:
+    def _run(self, project: Any, is_stale: Callable[[Any, str, str], bool], given: Any = None) -> None:
         """The line in one process, without Dagster's events: what decides and what is made is the same."""
         with _counting(self.committed if given is None else Counter()), _kept_open(project):
             for stage in STAGES:
@@ -315,7 +315,7 @@ class Line(RuleBasedStateMachine):
                     for asset in stage.assets:
                         if asset == "teacher_checkpoint" and given is not None:
                             _give_teacher(given, project)
-                        if todo(project, asset, partition):
+                        if is_stale(project, asset, partition):
                             ASSETS[asset].make(project, partition, LOG)
                 if stage is INGEST:
                     assert project.collection.batches() == project.collection.source.batches()

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets.assets.checks import CHECKS
+from distill_assets.assets import CHECKS
 from distill_assets.assets.manifests import chosen_sizes
 from distill_assets.definitions import build_definitions
 from distill_assets.errors import MissingPartitionError
@@ -48,7 +48,7 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(
 
     project = make_project(beir_folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", promotion_alpha=0.9)
     first = _run(project, instance)
-    assert not any(step.was_fresh for step in first)
+    assert not any(step.was_up_to_date for step in first)
     rows = {row["system"]: row for row in project.places.warehouse.read("leaderboard").to_pylist()}
     assert set(rows) == {"bm25", "hybrid", "untouched_student", "teacher", "hard_labels", "margin_mse"}
     assert {row["num_queries"] for row in rows.values()} == {12}
@@ -70,7 +70,7 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(
     assert paid == {("teacher_checkpoint", ""), ("teacher_scores", "tiny"), ("leaderboard", "")}
 
     second = _run(project, instance)
-    assert all(step.was_fresh for step in second)
+    assert all(step.was_up_to_date for step in second)
     assert count_pairs(project) == num_pairs
     assert project.places.warehouse.read("scoring_costs").num_rows == len(costs)
 
@@ -116,8 +116,8 @@ def _assert_events_are_whole(project: Any, instance: dg.DagsterInstance) -> None
         event = instance.get_latest_materialization_event(dg.AssetKey(asset))
         metadata[asset] = event.asset_materialization.metadata
         assert {"dagster/row_count", "dagster/column_lineage"} <= set(metadata[asset]), asset
-    for check in CHECKS:
-        key = dg.AssetCheckKey(dg.AssetKey(check.asset), check.name)
+    for (asset, name), check in CHECKS.items():
+        key = dg.AssetCheckKey(dg.AssetKey(asset), name)
         [record] = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
         found = record.event.dagster_event.asset_check_evaluation_data
         json.dumps({name: value.value for name, value in found.metadata.items()}, allow_nan=False, default=str)
@@ -147,7 +147,7 @@ def test_changed_document_rescores_only_its_pairs(
         text.replace("sum every value of the array along", "sum up every value of the array along"), encoding="utf-8"
     )
     steps = _run(project, instance, until="teacher_scores")
-    assert not steps[0].was_fresh
+    assert not steps[0].was_up_to_date
     added = count_pairs(project) - before
     new_hash = {
         row["content_hash"]
@@ -299,5 +299,5 @@ def test_deleted_checkpoint_is_made_again(project: Any, instance: dg.DagsterInst
     path = project.places.warehouse.read("checkpoints", slice_keys=["teacher"]).column("path")[0].as_py()
     shutil.rmtree(path)
     steps = _run(project, instance, until="teacher_checkpoint")
-    assert [step.assets for step in steps if not step.was_fresh] == [("teacher_checkpoint",)]
+    assert [step.assets for step in steps if not step.was_up_to_date] == [("teacher_checkpoint",)]
     assert (Path(path) / "manifest.json").is_file()

@@ -72,7 +72,7 @@ def test_towers_and_unjudged_queries(grown: Any) -> None:
     assert abs(queries - grown.vectors.embed(untouched, NOT_JUDGED, "query")[:]).max() > 1e-4
 
     steps = list(run_line(build_definitions(grown), grown, instance, until="eval_metrics"))
-    assert all(step.was_fresh for step in steps)
+    assert all(step.was_up_to_date for step in steps)
 
 
 def _refuse() -> Any:

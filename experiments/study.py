@@ -67,7 +67,7 @@ def run_study(plan: Plan, data_folder: Path, save: Save) -> dict[str, Any]:
 
 
 def make_stages(project: Project, stages: Sequence[Stage]) -> None:
-    """Make every partition of these stages that is not fresh."""
+    """Make every partition of these stages that is not up to date."""
     for stage in stages:
         for partition in partitions_of(project, stage):
             for asset in stage.assets:
@@ -75,12 +75,12 @@ def make_stages(project: Project, stages: Sequence[Stage]) -> None:
 
 
 def make(project: Project, asset: Asset, partition: str) -> None:
-    """Make one partition unless it is fresh. A teacher that is only old is made again, too: it knows labels that a variant hides.
+    """Make one partition unless it is up to date. A teacher that is only aged is made again, too: it knows labels that a variant hides.
 
     Raises:
         CheckFailedError: a blocking check did not pass.
     """
-    if status_of(project, asset.name, partition).condition == "fresh":
+    if status_of(project, asset.name, partition).condition == "up to date":
         return
     logger.info("making %s %s", asset.name, partition)
     results = asset.make(project, partition, logger).check_results or ()

@@ -1,5 +1,6 @@
 """The assets of the line, in data-flow order."""
 
+from distill_assets.assets.checks import Check
 from distill_assets.assets.collection import CORPUS, QRELS, QUERIES
 from distill_assets.assets.evaluation import EVAL_METRICS, LEADERBOARD
 from distill_assets.assets.line import Asset
@@ -23,6 +24,8 @@ ASSETS: dict[str, Asset] = {
         CHAMPION,
     )
 }
+# (asset, name of the check) -> the check
+CHECKS: dict[tuple[str, str], Check] = {(a.name, check.name): check for a in ASSETS.values() for check in a.checks}
 
 
 def dependencies_of(name: str) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.reads import Reads
@@ -28,11 +29,13 @@ from distill_assets.quality.verdicts import (
     judge_reading,
     judge_splits,
 )
-from distill_assets.records import Collection, Document, Qrel, Query, hash_text, normalise
-from distill_assets.retrieval.words import words
+from distill_assets.records import Collection, Qrel, Query, hash_text, normalise
 from distill_assets.sources.base import Source, read_settled
 from distill_assets.storage.collection import CONTENT
+from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite, utc_now
+
+_IN_OTHERS = "batch IN (SELECT unnest(?::VARCHAR[]))"
 
 
 def corpus(inputs: Inputs) -> Made:
@@ -41,108 +44,157 @@ def corpus(inputs: Inputs) -> Made:
     documents, reading = collection.documents, read_batch(inputs.project, collection)
     for sentence in reading.sentences():
         inputs.log.info(sentence)
-    rows = pa.table(
-        {
-            "doc_id": pa.array([d.doc_id for d in documents], pa.string()),
-            "title": pa.array([d.title for d in documents], pa.string()),
-            "text": pa.array([d.text for d in documents], pa.string()),
-            "content_hash": pa.array([hash_text(d.content) for d in documents], pa.string()),
-        }
-    )
-    return _made(
-        rows,
-        _judge_documents(inputs, collection) | {"documents_read_whole": judge_reading(reading)},
-        {"what was read": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))},
-    )
+    content_of = {document.doc_id: document.content for document in documents}
+    hash_of = {doc_id: hash_text(content) for doc_id, content in content_of.items()}
+    columns = {
+        "doc_id": [d.doc_id for d in documents],
+        "title": [d.title for d in documents],
+        "text": [d.text for d in documents],
+        "content_hash": [hash_of[d.doc_id] for d in documents],
+    }
+    verdicts = {
+        "files_read": judge_files(collection.unread, collection.num_blank),
+        "documents_not_empty": judge_empty_documents(content_of),
+        "documents_read_whole": judge_reading(reading),
+        "documents_distinct": judge_duplicates(hash_of, _same_content_elsewhere(inputs, hash_of)),
+        "ids_keep_their_text": judge_identity(len(documents), _other_texts(inputs, content_of, hash_of)),
+    }
+    told = dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))
+    return _made("corpus", columns, verdicts, {"what was read": told})
 
 
 def read_batch(project: Project, collection: Collection) -> Reading:
     """Figures of what a batch brings, in tokens of the untouched student."""
-    return read_figures(
-        collection, project.models.count_tokens, project.models.student_tokens, words, project.settings.min_relevance
-    )
+    models = project.models
+    return read_figures(collection, models.count_tokens, models.student_tokens, project.settings.min_relevance)
 
 
 def queries(inputs: Inputs) -> Made:
     """Queries of one batch, each with its split: train, dev or test."""
     found = _read(inputs).queries
-    rows = pa.table(
-        {
-            "query_id": pa.array([q.query_id for q in found], pa.string()),
-            "text": pa.array([q.text for q in found], pa.string()),
-            "text_key": pa.array([hash_text(normalise(q.text)) for q in found], pa.string()),
-            "split": pa.array([q.split for q in found], pa.string()),
-        }
-    )
-    return _made(rows, _judge_queries(inputs, found))
+    columns = {
+        "query_id": [q.query_id for q in found],
+        "text": [q.text for q in found],
+        "text_key": [hash_text(normalise(q.text)) for q in found],
+        "split": [q.split for q in found],
+    }
+    return _made("queries", columns, {"leakage_within_limit": _judge_leakage(inputs, found)})
 
 
 def qrels(inputs: Inputs) -> Made:
     """Human judgements of one batch: which documents are relevant to which query."""
     collection = _read(inputs)
-    rows = pa.table(
-        {
-            "query_id": pa.array([q.query_id for q in collection.qrels], pa.string()),
-            "doc_id": pa.array([q.doc_id for q in collection.qrels], pa.string()),
-            "relevance": pa.array([q.relevance for q in collection.qrels], pa.int32()),
-        }
-    )
-    return _made(rows, _judge_qrels(inputs, collection), {"num_dropped_qrels": collection.num_dropped_qrels})
+    columns = {
+        "query_id": [q.query_id for q in collection.qrels],
+        "doc_id": [q.doc_id for q in collection.qrels],
+        "relevance": [q.relevance for q in collection.qrels],
+    }
+    dropped = {"num_dropped_qrels": collection.num_dropped_qrels}
+    return _made("qrels", columns, _judge_qrels(inputs, collection), dropped)
 
 
-def _asset(
-    body: Any,
-    checked_against: tuple[str, ...],
-    *,
-    inputs: tuple[str, ...] = ("source",),
-    settings: tuple[str, ...] = (),
-) -> Asset:
+def _asset(body: Any, reads: Reads, *checks: Check) -> Asset:
     return Asset(
         name=body.__name__,
-        reads=Reads(inputs=inputs, settings=settings, checked_against=checked_against),
+        reads=reads,
         body=body,
         table=body.__name__,
         group="collection",
         pool="warehouse",
         kinds=frozenset({"python", "duckdb"}),
         code_version="1",
+        checks=checks,
         by="batch",
         is_empty_meant=True,  # a batch may bring queries alone, or documents alone
     )
 
 
-CORPUS = _asset(corpus, ("corpus",))
-QUERIES = _asset(
-    queries, ("queries",), inputs=("source", "tokeniser"), settings=("max_leaked_queries", "near_identical")
+CORPUS = _asset(
+    corpus,
+    Reads(inputs=("source",), checked_against=("corpus",)),
+    Check(
+        "files_read",
+        "Every file of the batch that looks like data was read, and no text was blank.",
+        "Do what the sample says of each file, or take it out of the folder. Blank texts are dropped with their judgements.",
+    ),
+    Check(
+        "documents_not_empty",
+        "Documents hold letters or digits.",
+        "Remove the documents of the sample from the source, or give them text, and read the batch again.",
+        is_blocking=True,
+    ),
+    Check(
+        "documents_read_whole",
+        "The student reads nearly all of the documents' text: at most 10 % is not read.",
+        "Raise student_max_length where the model can read more, choose a student that reads more, or cut long documents "
+        "into passages with ids of their own.",
+    ),
+    Check(
+        "documents_distinct",
+        "Few documents say exactly what another one says, in this batch or another.",
+        "Remove the copies: a copy of a relevant document that nobody judged counts as a mistake of every system.",
+    ),
+    Check(
+        "ids_keep_their_text",
+        "The ids of the batch stand for the same documents in the other batches.",
+        "The document of the batch that is last by name replaces the other one, whose judgements do not count any more. "
+        "Where two sources number alike, set local_ids = true; where the text was written anew, judge it anew.",
+    ),
 )
-QRELS = _asset(qrels, ("corpus", "queries", "qrels"), settings=("min_relevance",))
+QUERIES = _asset(
+    queries,
+    Reads(
+        inputs=("source", "tokeniser"),
+        settings=("max_leaked_queries", "near_identical"),
+        checked_against=("queries",),
+    ),
+    Check(
+        "leakage_within_limit",
+        "Few queries of the batch stand in two splits, equal or nearly so: at most `max_leaked_queries`.",
+        "Split by the query's text, or remove the twins; if they are meant, raise max_leaked_queries. "
+        "Twins are left out of the earlier split in any case.",
+        is_blocking=True,
+    ),
+)
+QRELS = _asset(
+    qrels,
+    Reads(inputs=("source",), settings=("min_relevance",), checked_against=("corpus", "queries", "qrels")),
+    Check(
+        "queries_judged",
+        "At least half of each split's queries have a positive judgement.",
+        "Bring the missing judgements, or compare the ids of queries and qrels; queries without one are not used.",
+    ),
+    Check(
+        "splits_judged",
+        "Train, dev and test each have at least 20 judged queries, over all batches read so far.",
+        "Bring more judged queries, or judgements as one file, which is split 80/10/10. Without train queries set "
+        "train_share_of_dev.",
+    ),
+    Check(
+        "positives_in_corpus",
+        "Every positive judgement names a document that some batch has brought.",
+        "Bring the documents, then read this batch again; judgements without a document count nowhere.",
+    ),
+)
 
 
-def _made(rows: pa.Table, verdicts: Mapping[str, Verdict], metadata: Mapping[str, Any] | None = None) -> Made:
+def _made(
+    table: str, columns: Mapping[str, Any], verdicts: Mapping[str, Verdict], metadata: Mapping[str, Any] | None = None
+) -> Made:
+    rows = pa.table(columns, schema=schema_of(table))
     sample = {"sample": markdown_table(rows.slice(0, 5).to_pylist())}
     return Made(rows=rows, verdicts=verdicts, metadata=sample | dict(metadata or {}))
 
 
-def _judge_documents(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
-    documents = collection.documents
-    hash_of = {document.doc_id: hash_text(document.content) for document in documents}
-    return {
-        "files_read": judge_files(collection.unread, collection.num_blank),
-        "documents_not_empty": judge_empty_documents({d.doc_id: d.content for d in documents}),
-        "documents_distinct": judge_duplicates(hash_of, _same_content_elsewhere(inputs, hash_of)),
-        "ids_keep_their_text": judge_identity(len(documents), _other_texts(inputs, documents)),
-    }
-
-
-def _other_texts(inputs: Inputs, documents: list[Document]) -> list[tuple[str, str, str, str]]:
+def _other_texts(
+    inputs: Inputs, content_of: Mapping[str, str], hash_of: Mapping[str, str]
+) -> list[tuple[str, str, str, str]]:
     """(doc_id, text here, batch, text there) of ids of this batch that have another text in another batch, by id and batch."""
-    content_of = {document.doc_id: document.content for document in documents}
-    hashes = [hash_text(content) for content in content_of.values()]
     rows = inputs.project.places.warehouse.query(
         f"SELECT doc_id, batch, {CONTENT} AS content FROM corpus JOIN incoming USING (doc_id) "
-        "WHERE corpus.content_hash <> incoming.content_hash AND batch IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL",
+        f"WHERE corpus.content_hash <> incoming.content_hash AND {_IN_OTHERS} ORDER BY ALL",
         [inputs.others("corpus")],
-        tables={"incoming": pa.table({"doc_id": list(content_of), "content_hash": hashes})},
+        tables={"incoming": pa.table({"doc_id": list(hash_of), "content_hash": list(hash_of.values())})},
     )
     return [(r["doc_id"], content_of[r["doc_id"]], r["batch"], r["content"]) for r in rows.to_pylist()]
 
@@ -150,67 +202,58 @@ def _other_texts(inputs: Inputs, documents: list[Document]) -> list[tuple[str, s
 def _same_content_elsewhere(inputs: Inputs, hash_of: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(content hash, batch, doc_id) of documents of other batches that have the content of one of this batch."""
     rows = inputs.project.places.warehouse.query(
-        "SELECT content_hash, batch, doc_id FROM corpus SEMI JOIN incoming USING (content_hash) "
-        "WHERE batch IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL",
+        f"SELECT content_hash, batch, doc_id FROM corpus SEMI JOIN incoming USING (content_hash) WHERE {_IN_OTHERS} ORDER BY ALL",
         [inputs.others("corpus")],
         tables={"incoming": pa.table({"content_hash": pa.array(sorted(set(hash_of.values())), pa.string())})},
     )
     return [(row["content_hash"], row["batch"], row["doc_id"]) for row in rows.to_pylist()]
 
 
-def _judge_queries(inputs: Inputs, found: list[Query]) -> dict[str, Verdict]:
-    """Queries that stand in two splits. A batch is refused for its own alone, so the order in which batches arrive refuses nothing.
+def _judge_leakage(inputs: Inputs, found: list[Query]) -> Verdict:
+    """Queries that stand in two splits. A batch is rejected for its own alone, so the order in which batches arrive rejects nothing.
 
     What repeats a query of another batch is left out of the earlier split by the line itself (`storage/collection.py`), and is
     counted here.
     """
     jaccard = inputs.settings.near_identical
     verdict = judge_leakage(found, found, find_twins(found, jaccard=jaccard), limit=inputs.settings.max_leaked_queries)
-    columns = ["query_id", "text", "split"]
-    rows = inputs.project.places.warehouse.read("queries", slice_keys=inputs.others("queries"), columns=columns)
-    everything = {row["query_id"]: Query(**row) for row in rows.to_pylist()} | {
-        query.query_id: query for query in found
-    }
+    everything = {query.query_id: query for query in _other_queries(inputs)} | {q.query_id: q for q in found}
     own = {query.query_id for query in found}
     twins = find_twins(everything.values(), jaccard=jaccard)
     elsewhere = [q for q, twin in twins.items() if q in own and twin.query_id not in own]
     told = f"{verdict.found}; {len(elsewhere):,} of its queries stand in another split of another batch"
-    figures = {**verdict.figures, "num_in_other_batches": len(elsewhere)}
-    return {"leakage_within_limit": replace(verdict, found=told, figures=figures)}
+    return replace(verdict, found=told, figures={**verdict.figures, "num_in_other_batches": len(elsewhere)})
 
 
 def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
     """Judgements may come in another batch than their queries or documents, so all batches are asked."""
-    warehouse = inputs.project.places.warehouse
+    warehouse, lowest = inputs.project.places.warehouse, inputs.settings.min_relevance
     columns = ["query_id", "doc_id", "relevance"]
     others = warehouse.read("qrels", slice_keys=inputs.others("qrels"), columns=columns).to_pylist()
-    judgements = [*collection.qrels, *(Qrel(**row) for row in others)]
-    rows = warehouse.query(
-        "SELECT DISTINCT doc_id FROM corpus WHERE batch IN (SELECT unnest(?::VARCHAR[]))", [inputs.others("corpus")]
-    )
-    known = {*rows.column("doc_id").to_pylist(), *(document.doc_id for document in collection.documents)}
-    lowest = inputs.settings.min_relevance
-    judged = {qrel.query_id for qrel in judgements if qrel.relevance >= lowest}
+    judged = {q.query_id for q in [*collection.qrels, *(Qrel(**row) for row in others)] if q.relevance >= lowest}
+    documents = warehouse.query(f"SELECT DISTINCT doc_id FROM corpus WHERE {_IN_OTHERS}", [inputs.others("corpus")])
+    known = {*documents["doc_id"].to_pylist(), *(document.doc_id for document in collection.documents)}
     positives = [(qrel.query_id, qrel.doc_id) for qrel in collection.qrels if qrel.relevance >= lowest]
+    own_splits: dict[str, str] = {query.query_id: query.split for query in collection.queries}
+    all_splits: dict[str, str] = {query.query_id: query.split for query in _other_queries(inputs)} | own_splits
     return {
-        "splits_judged": judge_splits(_splits(inputs, collection), frozenset(judged)),
-        "queries_judged": judge_coverage({q.query_id: q.split for q in collection.queries}, frozenset(judged)),
+        "queries_judged": judge_coverage(own_splits, frozenset(judged)),
+        "splits_judged": judge_splits(all_splits, frozenset(judged)),
         "positives_in_corpus": judge_missing_positives(positives, frozenset(known)),
     }
 
 
-def _splits(inputs: Inputs, collection: Collection) -> dict[str, str]:
-    """Split of every query of all batches, this one's as it has just been read."""
-    columns = ["query_id", "split"]
+def _other_queries(inputs: Inputs) -> list[Query]:
+    """Queries of the other batches. An id that several bring is the last one's."""
+    columns = ["query_id", "text", "split"]
     rows = inputs.project.places.warehouse.read("queries", slice_keys=inputs.others("queries"), columns=columns)
-    stored = {row["query_id"]: row["split"] for row in rows.to_pylist()}
-    return stored | {query.query_id: query.split for query in collection.queries}
+    return [Query(**row) for row in rows.to_pylist()]
 
 
 def _read(inputs: Inputs) -> Collection:
     """The three assets of a batch share one parse where they run in one process; a changed source is parsed again.
 
-    What cannot be read goes into quarantine: its reason is kept, and the sensor leaves it alone until its content changes.
+    What cannot be read is quarantined: its reason is kept, and the sensor leaves it alone until its content changes.
     """
     source, batch, warehouse = inputs.source, inputs.partition, inputs.project.places.warehouse
     key = source.fingerprint(batch)

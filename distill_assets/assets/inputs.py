@@ -3,41 +3,25 @@
 The version of every input is taken before the body runs and compared when its result is stored, in the same transaction.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_assets.assets.reads import Moment, Reads
+from distill_assets.assets.reads import READS, Moment, Reads
 from distill_assets.errors import InputsMovedError, UndeclaredReadError
 from distill_assets.handles.logits import Logits, Teacher
 from distill_assets.handles.project import Project
-from distill_assets.handles.retrieval import Corpus, Retrieval
+from distill_assets.handles.retrieval import Retrieval
 from distill_assets.records import Query
 from distill_assets.settings.values import SPEED_SETTINGS
 from distill_assets.sources.base import Source
-from distill_assets.storage.collection import EVALUATION, TRAINING, Collection, Qrels
+from distill_assets.storage.collection import Qrels
 from distill_assets.training.lists import Labels, choose_queries
 from distill_assets.training.recipes import Recipe
 
 if TYPE_CHECKING:
     import duckdb
-
-LOADERS: dict[str, Callable[[Collection, Moment], Any]] = {
-    "documents": lambda c, m: Corpus(*c.documents(), m.state.versions("corpus", m.state.batches)),
-    "training_queries": lambda c, m: c.queries(TRAINING),
-    "training_judgements": lambda c, m: c.judgements(TRAINING),
-    "texts": lambda c, m: c.texts(),
-    "evaluation_queries": lambda c, m: c.queries(EVALUATION),
-    "evaluation_judgements": lambda c, m: c.judgements(EVALUATION),
-    "candidates": lambda c, m: c.candidates(),
-    "logits": lambda c, m: c.logits(),
-    "own_queries": lambda c, m: c.queries(TRAINING, m.partition),
-    "own_judgements": lambda c, m: c.judgements(TRAINING, m.partition),
-    "own_rejections": lambda c, m: c.rejections(TRAINING, m.partition),
-    "own_texts": lambda c, m: c.texts(m.partition),
-    "own_candidates": lambda c, m: c.candidates(m.partition),
-}
 
 
 class DeclaredSettings:
@@ -71,13 +55,14 @@ class Inputs:
             moment = self._moment_on(connection)
             self.versions = reads.versions(moment)
             collection = project.collection.on(connection, moment.state.batches)
-            self._values = {name: LOADERS[name](collection, moment) for name in self.versions if name in LOADERS}
+            loaders = {name: READS[name].load for name in self.versions if name in READS}
+            self._values = {name: load(collection, moment) for name, load in loaders.items() if load}
             self.batches, self._view_parameters = list(moment.state.batches), collection.parameters
             self._slices, self._recipes = moment.state.slices, moment.recipes
 
     def __getattr__(self, name: str) -> Any:
-        """A view of the collection by its declared name (`LOADERS`)."""
-        if name not in LOADERS:
+        """What `READS` loads from the collection, by its name."""
+        if name not in READS or READS[name].load is None:
             raise AttributeError(name)
         self._require(name)
         return self._values[name]
@@ -99,8 +84,6 @@ class Inputs:
                 "materialise it again"
             )
 
-    # --- what a batch brings -------------------------------------------------------------------------------------------
-
     @property
     def source(self) -> Source:
         """Where batches come from."""
@@ -113,8 +96,6 @@ class Inputs:
             raise UndeclaredReadError(f"{self._asset} is checked against {table!r}: name it in its declaration")
         there = self._project.places.warehouse.slices(table)
         return [other for other in self.source.batches() if other != self.partition and other in there]
-
-    # --- the collection ------------------------------------------------------------------------------------------------
 
     @property
     def view_parameters(self) -> dict[str, Any]:
@@ -148,8 +129,6 @@ class Inputs:
         judged = self.evaluation_judgements
         queries = choose_queries([q for q in self.evaluation_queries if q.split == split], judged, limit)
         return queries, {q.query_id: judged[q.query_id] for q in queries}
-
-    # --- models and what they are asked for ----------------------------------------------------------------------------
 
     @property
     def recipe(self) -> Recipe:
@@ -204,5 +183,5 @@ class Inputs:
 
     @property
     def project(self) -> Project:
-        """The handles that hold no input: where things lie, devices, texts to vectors."""
+        """The handles that hold no input: where things lie, devices, vectors of texts."""
         return self._project

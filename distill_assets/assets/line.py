@@ -1,26 +1,29 @@
 """How an asset of the line is declared, and what happens around its body: read, call it, compare, store, tell Dagster."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import dagster as dg
 import pyarrow as pa
 
-from distill_assets.assets.checks import check_results, check_specs
-from distill_assets.assets.failures import retrying
+from distill_assets.assets.checks import Check, check_results, check_specs
 from distill_assets.assets.inputs import Inputs
-from distill_assets.assets.partitions import batches
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import OWNERS, content_version, derive_lineage, shown, table_schema
-from distill_assets.errors import InputsMovedError
+from distill_assets.errors import DistillError, InputsMovedError, WarehouseBusyError
 from distill_assets.handles.project import Project
 from distill_assets.quality.verdicts import Verdict
 from distill_assets.storage.tables import table_spec
 from distill_assets.storage.warehouse import SliceWrite
 
 By = Literal["batch", "recipe", "none"]
+batches = dg.DynamicPartitionsDefinition(name="batches")
 _MAX_ATTEMPTS = 5  # a batch that is copied while it is read moves a few times, not for ever
+# Another process holds the warehouse, a hub or a network disk does not answer, memory is short for a moment.
+_TRANSIENT = (WarehouseBusyError, ConnectionError, TimeoutError, BlockingIOError)
+_MAX_RETRIES, _FIRST_WAIT_S = 3, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class Made:
 
     Attributes:
         rows: of the asset's own table.
-        verdicts: by the name of the check.
+        verdicts: one for each check that the asset declares, by name.
         metadata: what the UI shows.
         data_version: the content of `rows` unless given.
         beside: slices of other tables, stored in the same transaction.
@@ -46,10 +49,10 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """One asset of the line: what it reads, what it does, where it is kept.
+    """One asset of the line: what it reads, what it does, where it is kept, how it is checked.
 
     Attributes:
-        table: of the warehouse, where its rows are kept; `slice_key` is the slice, by default the partition.
+        table: of the warehouse, where its rows are kept; `key` names the slice, by default the partition does.
         code_version: raise it when the body gives other rows from the same inputs.
         is_empty_meant: a batch may bring nothing for it.
     """
@@ -62,6 +65,7 @@ class Asset:
     pool: str
     kinds: frozenset[str]
     code_version: str
+    checks: tuple[Check, ...] = ()
     by: By = "none"
     key: str = ""
     is_empty_meant: bool = False
@@ -77,10 +81,11 @@ class Asset:
     def to_dagster(self, recipes: dg.StaticPartitionsDefinition, upstream: Mapping[str, bool]) -> dg.AssetsDefinition:
         """The asset as Dagster knows it, after these assets: each with whether it is its partition of the same key."""
         partitions = {"batch": batches, "recipe": recipes, "none": None}[self.by]
+        every = dg.AllPartitionMapping()
 
         @dg.asset(
             name=self.name,
-            deps=[_dependency(asset, is_own) for asset, is_own in upstream.items()],
+            deps=[dg.AssetDep(up, partition_mapping=None if is_own else every) for up, is_own in upstream.items()],
             partitions_def=partitions,
             group_name=self.group,
             kinds=set(self.kinds),
@@ -89,11 +94,11 @@ class Asset:
             code_version=self.code_version,
             description=self.body.__doc__,
             metadata={"dagster/column_schema": table_schema(self.table)},
-            check_specs=check_specs(self.name, partitions),
+            check_specs=check_specs(self.name, self.checks, partitions),
         )
-        @retrying
         def materialise(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-            return self.make(project, context.partition_key if context.has_partition_key else "", context.log)
+            with retrying(context):
+                return self.make(project, context.partition_key if context.has_partition_key else "", context.log)
 
         return materialise
 
@@ -107,45 +112,54 @@ class Asset:
             try:
                 inputs = Inputs(project, self.name, self.reads, partition, log)
                 made = self.body(inputs)
-                results = check_results(self.name, made.verdicts)
+                results = check_results(self.checks, made.verdicts)
                 version = self._store(project, inputs, made, results)
+                break
             except InputsMovedError as error:
                 if attempt == _MAX_ATTEMPTS:
                     raise
                 log.info(f"{error}: reading again")
-                continue
-            told = {
-                "dagster/row_count": made.rows.num_rows,
-                "dagster/column_lineage": derive_lineage(self.table, self.reads.upstream),
-            }
-            return dg.MaterializeResult(
-                metadata=shown(told | dict(made.metadata) | dict(made.then())),
-                data_version=dg.DataVersion(version),
-                check_results=results,
-            )
-        raise AssertionError("unreachable")
+        told = {
+            "dagster/row_count": made.rows.num_rows,
+            "dagster/column_lineage": derive_lineage(self.table, self.reads.upstream),
+        }
+        return dg.MaterializeResult(
+            metadata=shown({**told, **made.metadata, **made.then()}),
+            data_version=dg.DataVersion(version),
+            check_results=results,
+        )
 
     def _store(self, project: Project, inputs: Inputs, made: Made, results: Sequence[dg.AssetCheckResult]) -> str:
-        warehouse = project.places.warehouse
-        version, versions = made.data_version or content_version(made.rows), self.versions(inputs.versions)
+        """Write the rows in one transaction, unless an input has moved; returns their data version."""
+        warehouse, versions = project.places.warehouse, self.versions(inputs.versions)
+        version, require = made.data_version or content_version(made.rows), inputs.require_unmoved
         if table_spec(self.table).mode == "append":
-            warehouse.append(
-                self.table, made.rows, inputs=versions, data_version=version, require=inputs.require_unmoved
-            )
+            warehouse.append(self.table, made.rows, inputs=versions, data_version=version, require=require)
             return version
-        refused = any(not result.passed and result.severity is dg.AssetCheckSeverity.ERROR for result in results)
         own = SliceWrite(
             table=self.table,
             rows=made.rows,
             slice_key=self.slice_key(inputs.partition),
             inputs=versions,
-            is_accepted=not refused,
+            is_accepted=all(result.passed or result.severity is dg.AssetCheckSeverity.WARN for result in results),
             data_version=version,
             is_empty_meant=self.is_empty_meant,
         )
-        warehouse.write(own, *made.beside, require=inputs.require_unmoved)
+        warehouse.write(own, *made.beside, require=require)
         return version
 
 
-def _dependency(asset: str, is_own: bool) -> dg.AssetDep:
-    return dg.AssetDep(asset) if is_own else dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping())
+@contextmanager
+def retrying(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Retry an asset after transient errors, 5, 10 and 20 s later; fail at once, with the plain message, on every other.
+
+    Bad input stays bad: a retry would only hide the message below three more stack traces.
+    """
+    try:
+        yield
+    except _TRANSIENT as error:
+        wait_s = _FIRST_WAIT_S * 2**context.retry_number
+        context.log.warning(f"{type(error).__name__}: {error}; trying again in {wait_s} s")
+        raise dg.RetryRequested(max_retries=_MAX_RETRIES, seconds_to_wait=wait_s) from error
+    except DistillError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error

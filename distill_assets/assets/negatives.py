@@ -1,12 +1,13 @@
 """Group `negatives`: what search finds for train and dev queries."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import chain
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
+from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.reads import Reads
@@ -16,6 +17,7 @@ from distill_assets.quality.verdicts import FoundPositives, Verdict, judge_posit
 from distill_assets.records import Query, hash_text
 from distill_assets.retrieval.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
 from distill_assets.retrieval.rankings import Run
+from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite
 from distill_assets.training.lists import Labels, choose_queries, choose_train_queries
 
@@ -36,23 +38,27 @@ def hard_negatives(inputs: Inputs) -> Made:
         inputs.own_queries, judged, settings.train_queries, reads_unjudged=settings.reads_unjudged_queries
     )
     dev = choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
-    depth, rules = settings.mining_depth, mining_rules(settings)
-    mined = mine_all(inputs.retrieval, train, _search(inputs, train, depth), judged, rules, inputs.own_rejections)
-    pooled = _pool_all(dev, _search(inputs, dev, settings.pool_depth + 1), settings.pool_depth)
-    table = _as_table(chain(mined, pooled))
-    verdict = _judge_positives(inputs, train, table)
-    metadata = {"num_queries": len(train) + len(dev), "sample": markdown_table(table.slice(0, 8).to_pylist())}
+    found, rules = _search(inputs, train, settings.mining_depth), mining_rules(settings)
+    mined = list(mine_all(inputs.retrieval, train, found, judged, rules, inputs.own_rejections))
+    for query_id, lexical, similar in _rankings(dev, *_search(inputs, dev, settings.pool_depth + 1)):
+        mined += [(query_id, candidate) for candidate in pool_candidates(lexical, similar, settings.pool_depth)]
+    records = [{"query_id": query_id, **asdict(candidate)} for query_id, candidate in mined]
+    rows = pa.Table.from_pylist(records, schema=schema_of("hard_negatives"))
+    verdict = _judge_positives(inputs, train, rows)
+    # The check's figures, for the report; none where no query has an answer.
+    figures = [dict(verdict.figures)] if verdict.figures["num_queries"] else []
+    answers = pa.Table.from_pylist(figures, schema=schema_of("answers_found"))
     return Made(
-        rows=table,
+        rows=rows,
         verdicts={"positives_found": verdict},
-        metadata=metadata,
-        beside=[_figures(inputs.partition, verdict)],
+        metadata={"num_queries": len(train) + len(dev), "sample": markdown_table(records[:8])},
+        beside=[SliceWrite(table="answers_found", rows=answers, slice_key=inputs.partition, is_empty_meant=True)],
     )
 
 
 HARD_NEGATIVES = Asset(
     name="hard_negatives",
-    # A new batch's documents make older batches' negatives old, not wrong: `run` mines them again, a retraining where it is told to.
+    # A new batch's documents make older batches' negatives aged, not stale: `run` mines them again, a retraining where it is told to.
     reads=Reads(
         inputs=("documents", "own_queries", "own_judgements", "own_rejections", "student", "tokeniser"),
         settings=(*MINING_SETTINGS, "pool_depth"),
@@ -64,6 +70,15 @@ HARD_NEGATIVES = Asset(
     pool="encoder",
     kinds=frozenset({"python", "duckdb"}),
     code_version="5",
+    checks=(
+        Check(
+            "positives_found",
+            "Search finds at least half of the judged documents, and similarity tells them from hard negatives.",
+            "Training can learn that documents unlike the query are right, and search gets worse by it. Recipes take their "
+            "positives among those that search finds; the gate keeps the untouched student where that does not help. Read the "
+            "sample: judgements of a whole topic are often such. A stronger student finds more of them.",
+        ),
+    ),
     by="batch",
     is_empty_meant=True,  # a batch that brings documents alone has no query to mine for
 )
@@ -92,12 +107,6 @@ def mine_all(
         yield from ((query_id, candidate) for candidate in mined)
 
 
-def _pool_all(queries: Sequence[Query], found: tuple[Run, Run], depth: int) -> Iterator[tuple[str, Candidate]]:
-    """(query_id, candidate) of every query, in order."""
-    for query_id, lexical, similar in _rankings(queries, *found):
-        yield from ((query_id, candidate) for candidate in pool_candidates(lexical, similar, depth))
-
-
 def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> tuple[Run, Run]:
     return inputs.retrieval.bm25(queries, depth), inputs.retrieval.dense(inputs.student_path, queries, depth)
 
@@ -110,66 +119,30 @@ def _rankings(queries: Sequence[Query], bm25: Run, dense: Run) -> Iterator[tuple
         yield query.query_id, bm25_ids, dense_ids
 
 
-def _judge_positives(inputs: Inputs, queries: Sequence[Query], table: pa.Table) -> Verdict:
+def _judge_positives(inputs: Inputs, queries: Sequence[Query], rows: pa.Table) -> Verdict:
     """Whether search finds what was judged, and whether similarity alone tells it from the hard negatives; on a fixed sample."""
     candidates: dict[str, list[str]] = {}
-    for query_id, doc_id in zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
+    for query_id, doc_id in zip(rows["query_id"].to_pylist(), rows["doc_id"].to_pylist(), strict=True):
         candidates.setdefault(query_id, []).append(doc_id)
     labels = Labels(inputs.own_judgements, candidates, inputs.documents.content_of, inputs.min_relevance)
     with_answers = (query for query in queries if labels.positives_of(query.query_id))
     chosen = sorted(with_answers, key=lambda query: hash_text(query.query_id))[:_JUDGED_QUERIES]
-    pairs = [
-        (query, doc_id, is_judged)
+    asked = [
+        (query, doc_ids)
         for query in chosen
-        for doc_ids, is_judged in (
-            (labels.positives_of(query.query_id), True),
-            (labels.negatives_of(query.query_id), False),
-        )
-        for doc_id in doc_ids
+        for doc_ids in (labels.positives_of(query.query_id), labels.negatives_of(query.query_id))
     ]
-    texts = [(query.text, labels.content_of[doc_id]) for query, doc_id, _ in pairs]
-    cosines = inputs.project.vectors.cosines(inputs.student_path, texts)
-    similarities: dict[str, tuple[list[float], list[float]]] = {q.query_id: ([], []) for q in chosen}
-    for (query, _, is_judged), cosine in zip(pairs, cosines.tolist(), strict=True):
-        similarities[query.query_id][0 if is_judged else 1].append(cosine)
+    texts = [(query.text, labels.content_of[doc_id]) for query, doc_ids in asked for doc_id in doc_ids]
+    cosines = iter(inputs.project.vectors.cosines(inputs.student_path, texts).tolist())
+    similar = [[next(cosines) for _ in doc_ids] for _, doc_ids in asked]  # positives and negatives in turn
     return judge_positives_found(
         [
             FoundPositives(
                 query=query.text,
                 num_found=len(labels.found_of(query.query_id)),
-                positives=similarities[query.query_id][0],
-                negatives=similarities[query.query_id][1],
+                positives=positives,
+                negatives=negatives,
             )
-            for query in chosen
+            for query, positives, negatives in zip(chosen, similar[::2], similar[1::2], strict=True)
         ]
     )
-
-
-def _figures(batch: str, verdict: Verdict) -> SliceWrite:
-    """The check's figures as a row of `answers_found`, for the report; none where no query has an answer."""
-    schema = pa.schema([("num_queries", pa.int32()), ("share_found", pa.float64()), ("area_under_curve", pa.float64())])
-    rows = pa.Table.from_pylist([dict(verdict.figures)] if verdict.figures["num_queries"] else [], schema=schema)
-    return SliceWrite(table="answers_found", rows=rows, slice_key=batch, is_empty_meant=True)
-
-
-def _as_table(mined: Iterator[tuple[str, Candidate]]) -> pa.Table:
-    """Columns, not one dict per row: 100,000 rows take 0.15 s instead of 0.72."""
-    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
-    for query_id, candidate in mined:
-        columns["query_id"].append(query_id)
-        for name in _SCHEMA.names[1:]:
-            columns[name].append(getattr(candidate, name))
-    return pa.table(columns, schema=_SCHEMA)
-
-
-_SCHEMA = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("doc_id", pa.string()),
-        ("rank", pa.int32()),
-        ("source", pa.string()),
-        ("bm25_rank", pa.int32()),
-        ("dense_rank", pa.int32()),
-        ("rrf_score", pa.float64()),
-    ]
-)

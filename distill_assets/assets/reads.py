@@ -1,17 +1,20 @@
 """What an asset reads, said once.
 
-From it come Dagster's dependencies, the input version, what is due, `why`, and the handle that the body reads through
+From it come Dagster's dependencies, the input version, what is stale, `why`, and the handle that the body reads through
 (`assets/inputs.py`).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
+from distill_assets.handles.retrieval import Corpus
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import fingerprint
 from distill_assets.retrieval import words
+from distill_assets.storage.collection import EVALUATION, TRAINING, Collection
 from distill_assets.training.recipes import Recipe
 
 
@@ -41,17 +44,24 @@ class Read:
     Attributes:
         upstream: the assets that make it.
         version: changes when what the body would read changes.
+        load: reads it from a snapshot of the collection; None where it is no part of the collection.
         is_own: it is the upstream asset's partition of the same key; else it comes from all of its partitions.
     """
 
     upstream: tuple[str, ...]
     version: Callable[[Moment], str]
+    load: Callable[[Collection, Moment], Any] | None = None
     is_own: bool = False
 
 
-def _view(name: str, *upstream: str, own: bool = False) -> Read:
-    """A view of the collection. Another batch may replace a row, so even the batch's own view comes from all partitions."""
-    return Read(upstream, lambda m: m.state.view(name, m.partition if own else None))
+def _view(view: str, upstream: str, load: Callable[[Collection, str], Any]) -> Read:
+    """A view of the collection, of all batches."""
+    return Read((upstream,), lambda m: m.state.view(view), lambda c, _: load(c, ""))
+
+
+def _own_view(view: str, upstream: str, load: Callable[[Collection, str], Any]) -> Read:
+    """The rows of a view that are the batch's own. Another batch may replace one, so they come from all partitions upstream."""
+    return Read((upstream,), lambda m: m.state.view(view, m.partition), lambda c, m: load(c, m.partition))
 
 
 READS: dict[str, Read] = {
@@ -59,19 +69,34 @@ READS: dict[str, Read] = {
         (),
         lambda m: fingerprint(m.project.collection.source.name, m.project.collection.source.fingerprint(m.partition)),
     ),
-    "documents": Read(("corpus",), lambda m: m.state.versions("corpus", m.state.batches)),
-    "training_queries": _view("training_queries", "queries"),
-    "training_judgements": _view("training_judgements", "qrels"),
-    "texts": _view("texts", "corpus"),
-    "evaluation_queries": _view("evaluation_queries", "queries"),
-    "evaluation_judgements": _view("evaluation_judgements", "qrels"),
-    "own_queries": _view("training_queries", "queries", own=True),
-    "own_judgements": _view("training_judgements", "qrels", own=True),
-    "own_rejections": _view("training_rejections", "qrels", own=True),
-    "own_texts": _view("texts", "corpus", own=True),
-    "own_candidates": Read(("hard_negatives",), lambda m: m.state.version("hard_negatives", m.partition), is_own=True),
-    "candidates": Read(("hard_negatives",), lambda m: m.state.versions("hard_negatives", m.state.batches)),
-    "logits": Read(("teacher_scores",), lambda m: m.state.versions("teacher_scores", m.state.batches)),
+    "documents": Read(
+        ("corpus",),
+        lambda m: m.state.versions("corpus", m.state.batches),
+        lambda c, m: Corpus(*c.documents(), m.state.versions("corpus", m.state.batches)),
+    ),
+    "training_queries": _view("training_queries", "queries", lambda c, b: c.queries(TRAINING, b)),
+    "training_judgements": _view("training_judgements", "qrels", lambda c, b: c.judgements(TRAINING, b)),
+    "texts": _view("texts", "corpus", lambda c, b: c.texts(b)),
+    "evaluation_queries": _view("evaluation_queries", "queries", lambda c, b: c.queries(EVALUATION, b)),
+    "evaluation_judgements": _view("evaluation_judgements", "qrels", lambda c, b: c.judgements(EVALUATION, b)),
+    "own_queries": _own_view("training_queries", "queries", lambda c, b: c.queries(TRAINING, b)),
+    "own_judgements": _own_view("training_judgements", "qrels", lambda c, b: c.judgements(TRAINING, b)),
+    "own_rejections": _own_view("training_rejections", "qrels", lambda c, b: c.rejections(TRAINING, b)),
+    "own_texts": _own_view("texts", "corpus", lambda c, b: c.texts(b)),
+    "own_candidates": Read(
+        ("hard_negatives",),
+        lambda m: m.state.version("hard_negatives", m.partition),
+        lambda c, m: c.candidates(m.partition),
+        is_own=True,
+    ),
+    "candidates": Read(
+        ("hard_negatives",),
+        lambda m: m.state.versions("hard_negatives", m.state.batches),
+        lambda c, _: c.candidates(),
+    ),
+    "logits": Read(
+        ("teacher_scores",), lambda m: m.state.versions("teacher_scores", m.state.batches), lambda c, _: c.logits()
+    ),
     "student": Read((), lambda m: m.project.models.student_id),
     "teacher_source": Read((), lambda m: fingerprint_model(m.project.models.teacher_source_path)),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
@@ -116,15 +141,12 @@ class Reads:
         """Version of every input and value of every setting, by name.
 
         Raises:
-            MissingPartitionError: something upstream is not materialised, or a check refused it.
+            MissingPartitionError: something upstream is not materialised, or a check rejected it.
         """
-        found = {name: READS[name].version(moment) for name in self.inputs if self.is_read(name, moment)}
-        settings = moment.project.settings
-        return found | {f"settings.{n}": _told(getattr(settings, n)) for n in self.settings if self.is_read(n, moment)}
-
-    def is_read(self, name: str, moment: Moment) -> bool:
-        """Whether this partition reads an input or a setting."""
-        return name not in self.only_if or self.only_if[name](moment)
+        left_out = {name for name, is_read in self.only_if.items() if not is_read(moment)}
+        found = {name: READS[name].version(moment) for name in self.inputs if name not in left_out}
+        values = {name: getattr(moment.project.settings, name) for name in self.settings if name not in left_out}
+        return found | {f"settings.{name}": _told(value) for name, value in values.items()}
 
 
 def _told(value: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.rankings import RANKING_INPUTS, RANKING_SETTINGS, judged_queries, rankings_of
@@ -22,24 +23,24 @@ from distill_assets.quality.verdicts import judge_gate
 from distill_assets.records import UNTOUCHED_STUDENT, fingerprint
 from distill_assets.report.publishing import current_champion, read_history, write_project_report
 from distill_assets.storage.checkpoints import MANIFEST
+from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import utc_now
 
 Row = dict[str, Any]
 PerQuery = Mapping[str, float]
+HISTORY_SCHEMA = schema_of("champion_history")
+DATA_VERSION_TAG = "dagster/data_version"
+_SHOWN = ("decided_at", "recipe", "model_fingerprint", "verdict", "reason", "dev_ndcg_at_10", "p_value")
 
 
 def champion(inputs: Inputs) -> Made:
     """The untouched student, until a recipe's student is shown to be better on dev; after that the best one that the gate lets in."""
     history, present = read_history(inputs.project), current_champion(inputs.project)
-    students = {UNTOUCHED_STUDENT: _untouched(inputs)} | {name: _checkpoint(inputs, name) for name in inputs.recipes}
+    students = _students(inputs)
     dev = {name: _dev_ndcg(inputs, name, Path(row["checkpoint_path"])) for name, row in students.items()}
     first = [] if present else [_first_champion(students[UNTOUCHED_STUDENT], dev[UNTOUCHED_STUDENT])]
-    present = present or first[0]
-    former = {
-        row["model_fingerprint"]: _former_dev(inputs, row, students, dev)
-        for row in (present, _best_so_far(history))
-        if row
-    }
+    present, best = present or first[0], _best_so_far(history)
+    former = {row["model_fingerprint"]: _former_dev(inputs, row, students, dev) for row in (present, best) if row}
     allowed = _allowed(students, dev, refused_models(history))
     decision = _decide(inputs, allowed, dev[UNTOUCHED_STUDENT], students, present, former)
     row = students[decision.candidate] | {
@@ -51,7 +52,7 @@ def champion(inputs: Inputs) -> Made:
     }
     now = row if decision.promote else present
     values = former | {row["model_fingerprint"]: dev[decision.candidate]} if decision.promote else former
-    row |= _best_of(values, [now, _best_so_far(history)])
+    row |= _best_of(values, [now, best])
     inputs.log.info(f"{row['verdict']}: {row['reason']}")
     is_champion = now["model_fingerprint"] == row["model_fingerprint"]
     return Made(
@@ -80,7 +81,25 @@ CHAMPION = Asset(
     pool="encoder",
     kinds=frozenset({"duckdb"}),
     code_version="3",
+    checks=(
+        Check(
+            "gate",
+            "The gate let the best student on dev through, or it is the champion already.",
+            "Nothing has to be done: the champion stays. Read the reason; more dev queries make smaller gains visible.",
+        ),
+    ),
 )
+
+
+def _students(inputs: Inputs) -> dict[str, Row]:
+    """The untouched student and each recipe's, by name."""
+    untouched = inputs.student_path
+    found = {UNTOUCHED_STUDENT: (fingerprint_model(untouched), untouched.resolve())}
+    found |= {name: (inputs.model_fingerprint(name), inputs.checkpoint_path(name)) for name in inputs.recipes}
+    return {
+        name: {"recipe": name, "model_fingerprint": model, "checkpoint_path": str(path)}
+        for name, (model, path) in found.items()
+    }
 
 
 def _report(project: Project) -> dict[str, str]:
@@ -112,15 +131,17 @@ def _decide(
 ) -> Decision:
     """What the gate says of the students that may be champion."""
     champion, first = present["model_fingerprint"], students[UNTOUCHED_STUDENT]["model_fingerprint"]
-    best = _best(allowed) if allowed else UNTOUCHED_STUDENT
+    # Of equal means the first by name.
+    best = choose_candidate({name: _mean(values) for name, values in allowed.items()}) if allowed else UNTOUCHED_STUDENT
+    reason = ""
     if not allowed:
         reason = "every student was rolled back by a person: change a recipe or its data, then train again"
-        return Decision(best, promote=False, reason=reason, p_value=None)
-    if len(untouched) < MIN_QUERIES:
+    elif len(untouched) < MIN_QUERIES:
         few = f"{len(untouched):,} judged dev queries, expected at least {MIN_QUERIES}: bring more"
-        return Decision(best, promote=False, reason=f"nothing is promoted: there are {few}", p_value=None)
-    if students[best]["model_fingerprint"] == champion:
+        reason = f"nothing is promoted: there are {few}"
+    elif students[best]["model_fingerprint"] == champion:
         reason = f"{best} is the champion already: no other student has a higher nDCG@10 on dev"
+    if reason:
         return Decision(best, promote=False, reason=reason, p_value=None)
     rivals = {name: values for name, values in allowed.items() if students[name]["model_fingerprint"] != champion}
     others = [values for model, values in former.items() if model not in (champion, first)]
@@ -148,25 +169,19 @@ def _former_dev(inputs: Inputs, row: Row, students: Mapping[str, Row], dev: Mapp
 
 def _best_so_far(history: list[Row]) -> Row | None:
     """The champion that was best on dev up to now, as the last decision wrote it down; None where a person refused it since."""
-    told = [row for row in history if row["best_model_fingerprint"]]
-    if not told or told[-1]["best_model_fingerprint"] in refused_models(history):
+    row = next((row for row in reversed(history) if row["best_model_fingerprint"]), None)
+    if row is None or row["best_model_fingerprint"] in refused_models(history):
         return None
-    fields = {
-        "model_fingerprint": told[-1]["best_model_fingerprint"],
-        "checkpoint_path": told[-1]["best_checkpoint_path"],
-    }
-    return {"recipe": "best so far", **fields}
+    found = {"model_fingerprint": row["best_model_fingerprint"], "checkpoint_path": row["best_checkpoint_path"]}
+    return {"recipe": "best so far", **found}
 
 
 def _best_of(values: Mapping[str, PerQuery | None], rows: list[Row | None]) -> Row:
     """Columns that name the best of these champions on today's dev queries."""
     known = [row for row in rows if row is not None and values.get(row["model_fingerprint"])]
-    best = max(known, key=lambda row: _mean(values[row["model_fingerprint"]] or {}), default=None)
-    return {
-        "best_model_fingerprint": None if best is None else best["model_fingerprint"],
-        "best_checkpoint_path": None if best is None else best["checkpoint_path"],
-        "refused_model_fingerprint": None,
-    }
+    best = max(known, key=lambda row: _mean(values[row["model_fingerprint"]] or {}), default=dict[str, Any]())
+    found = {f"best_{name}": best.get(name) for name in ("model_fingerprint", "checkpoint_path")}
+    return found | {"refused_model_fingerprint": None}
 
 
 def refused_models(history: list[Row]) -> set[str]:
@@ -201,9 +216,6 @@ def champion_metadata(project: Project, row: Mapping[str, Any]) -> dict[str, Any
         "packages": dg.MetadataValue.json(manifest["packages"]),
         **({"git_commit": commit} if commit else {}),
     }
-
-
-_SHOWN = ("decided_at", "recipe", "model_fingerprint", "verdict", "reason", "dev_ndcg_at_10", "p_value")
 
 
 def roll_back(project: Project) -> Row:
@@ -254,23 +266,6 @@ def roll_back_event(project: Project, row: Mapping[str, Any]) -> dg.AssetMateria
     )
 
 
-DATA_VERSION_TAG = "dagster/data_version"
-
-
-def _untouched(inputs: Inputs) -> Row:
-    path = inputs.student_path
-    return {
-        "recipe": UNTOUCHED_STUDENT,
-        "model_fingerprint": fingerprint_model(path),
-        "checkpoint_path": str(path.resolve()),
-    }
-
-
-def _checkpoint(inputs: Inputs, name: str) -> Row:
-    path = inputs.checkpoint_path(name)
-    return {"recipe": name, "model_fingerprint": inputs.model_fingerprint(name), "checkpoint_path": str(path)}
-
-
 def _dev_ndcg(inputs: Inputs, system: str, path: Path) -> dict[str, float]:
     """Per query nDCG@10 of a student on today's dev queries and documents."""
     _, qrels = judged_queries(inputs, "dev")
@@ -282,27 +277,5 @@ def _dev_ndcg(inputs: Inputs, system: str, path: Path) -> dict[str, float]:
     return {query_id: metrics.ndcg_at_10 for query_id, metrics in found.items()}
 
 
-def _best(dev: Mapping[str, PerQuery]) -> str:
-    """The student with the highest mean; of equal ones, the first by name."""
-    return choose_candidate({name: _mean(values) for name, values in dev.items()})
-
-
 def _mean(values: PerQuery) -> float:
     return sum(values.values()) / len(values)
-
-
-HISTORY_SCHEMA = pa.schema(
-    [
-        ("decided_at", pa.timestamp("us")),
-        ("recipe", pa.string()),
-        ("model_fingerprint", pa.string()),
-        ("checkpoint_path", pa.string()),
-        ("verdict", pa.string()),
-        ("reason", pa.string()),
-        ("dev_ndcg_at_10", pa.float64()),
-        ("p_value", pa.float64()),
-        ("best_model_fingerprint", pa.string()),
-        ("best_checkpoint_path", pa.string()),
-        ("refused_model_fingerprint", pa.string()),
-    ]
-)

@@ -1,4 +1,4 @@
-"""From rows to what the Dagster UI shows: schemas, lineage, counts, data versions, small tables.
+"""From rows to what the Dagster UI shows: schemas, lineage, data versions, small tables.
 
 All metadata of assets and checks passes `shown` here: NaN and the infinities are no JSON, and a page that gets them stays empty.
 """
@@ -11,48 +11,36 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from distill_assets.evaluation.tables import as_markdown
 from distill_assets.records import fingerprint_rows
 from distill_assets.storage.warehouse import TABLES
 
 OWNERS = ["team:search"]
+# Assets whose rows are in a table of another name.
+_TABLE_OF = {"teacher_checkpoint": "checkpoints", "student_checkpoint": "checkpoints", "champion": "champion_history"}
 
 
 def table_schema(table: str) -> dg.TableSchema:
     """Columns of a warehouse table with types and meaning."""
-    columns = [
-        dg.TableColumn(name=name, type=spec.sql_type, description=spec.description)
-        for name, spec in TABLES[table].columns.items()
-    ]
-    return dg.TableSchema(columns=columns)
+    columns = TABLES[table].columns.items()
+    return dg.TableSchema([dg.TableColumn(name, spec.sql_type, spec.description) for name, spec in columns])
 
 
 def content_version(rows: pa.Table) -> str:
-    """Data version of a slice: the same rows in any order give the same version."""
+    """Data version of a partition: the same rows in any order give the same version."""
     columns = [rows.column(name).to_pylist() for name in sorted(rows.column_names)]
     return fingerprint_rows(zip(*columns, strict=True))
 
 
 def derive_lineage(table: str, upstream: Iterable[str]) -> dg.TableColumnLineage:
     """A column comes from the columns of the same name upstream: one name means one quantity in this project."""
-    tables = {asset: _table_of(asset) for asset in upstream}
+    columns = {asset: TABLES[_TABLE_OF.get(asset, asset)].columns for asset in upstream}
     return dg.TableColumnLineage(
         {
-            column: [
-                dg.TableColumnDep(dg.AssetKey(asset), column)
-                for asset, other in tables.items()
-                if column in TABLES[other].columns
-            ]
-            for column in TABLES[table].columns
+            name: [dg.TableColumnDep(dg.AssetKey(asset), name) for asset, there in columns.items() if name in there]
+            for name in TABLES[table].columns
         }
     )
-
-
-def _table_of(asset: str) -> str:
-    return {
-        "teacher_checkpoint": "checkpoints",
-        "student_checkpoint": "checkpoints",
-        "champion": "champion_history",
-    }.get(asset, asset)
 
 
 def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,27 +54,22 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, dg.JsonMetadataValue):
         return dg.MetadataValue.json(_without_nan(value.data))
     if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
+        return shown(value)
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return [_without_nan(entry) for entry in value]
-    if isinstance(value, np.floating):
-        return _without_nan(float(value))
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return float(value) if isinstance(value, np.floating) else value
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
-    """A small table; numbers with four decimals, missing values as a dash."""
+    """A small table; numbers with four decimals, missing values as a dash, long texts cut."""
     if not rows:
         return dg.MetadataValue.md("(no rows)")
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
-    return dg.MetadataValue.md("\n".join(lines))
+    return dg.MetadataValue.md(as_markdown([list(rows[0]), *([_cell(row[name]) for name in rows[0]] for row in rows)]))
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")[:200]
+    return f"{value:.4f}" if isinstance(value, float) else str(value)[:200]

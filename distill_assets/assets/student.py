@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from distill_assets.assets.checks import Check
 from distill_assets.assets.fitness import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
@@ -76,6 +77,20 @@ STUDENT_CHECKPOINT = Asset(
     pool="trainer",
     kinds=frozenset({"pytorch", "huggingface"}),
     code_version="3",
+    checks=(
+        Check(
+            "loss_finite",
+            "Training left a loss curve and all of it is finite.",
+            "Lower the recipe's learning_rate or margin_scale.",
+            is_blocking=True,
+        ),
+        Check(
+            "embeddings_spread",
+            "Embeddings have not collapsed into one direction.",
+            "Lower the recipe's learning_rate, or train it longer; a changed recipe is trained anew.",
+            is_blocking=True,
+        ),
+    ),
     by="recipe",
 )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from distill_assets.assets.checks import Check
 from distill_assets.assets.fitness import judge_new_teacher
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
@@ -22,14 +23,6 @@ from distill_assets.training.lists import choose_train_queries
 _LABELS = ("training_queries", "training_judgements", "candidates", "documents")
 
 
-def _is_trained(moment: Moment) -> bool:
-    return moment.project.models.is_teacher_trained
-
-
-def _is_of_collection(moment: Moment) -> bool:
-    return moment.project.models.is_teacher_of_collection
-
-
 def _is_joined(moment: Moment) -> bool:
     return moment.project.models.is_teacher_joined
 
@@ -37,7 +30,7 @@ def _is_joined(moment: Moment) -> bool:
 def _has_labels(moment: Moment) -> bool:
     """A published teacher can be made before a batch is mined. It is then not measured on dev."""
     mined = all(("hard_negatives", batch) in moment.state.slices for batch in moment.state.batches)
-    return _is_of_collection(moment) or (mined and bool(moment.state.batches))
+    return moment.project.models.is_teacher_of_collection or (mined and bool(moment.state.batches))
 
 
 def teacher_checkpoint(inputs: Inputs) -> Made:
@@ -67,7 +60,7 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
 
 TEACHER_CHECKPOINT = Asset(
     name="teacher_checkpoint",
-    # A teacher that was made from the collection is an input like a published one: new labels alone make it old, not wrong.
+    # A teacher that was made from the collection is an input like a published one: new labels alone make it aged, not stale.
     reads=Reads(
         inputs=("teacher_source", "student", *_LABELS),
         settings=(
@@ -82,10 +75,10 @@ TEACHER_CHECKPOINT = Asset(
         only_if={
             **dict.fromkeys(_LABELS, _has_labels),
             "student": _is_joined,
-            "teacher_recipe": _is_trained,
-            "teacher_folds": _is_trained,
-            "step_queries": _is_of_collection,
-            "teacher_max_length": _is_of_collection,
+            **dict.fromkeys(("teacher_recipe", "teacher_folds"), lambda m: m.project.models.is_teacher_trained),
+            **dict.fromkeys(
+                ("step_queries", "teacher_max_length"), lambda m: m.project.models.is_teacher_of_collection
+            ),
         },
     ),
     body=teacher_checkpoint,
@@ -95,26 +88,27 @@ TEACHER_CHECKPOINT = Asset(
     pool="teacher",
     kinds=frozenset({"pytorch", "huggingface"}),
     code_version="5",
+    checks=(
+        Check(
+            "better_than_baselines",
+            "The teacher orders dev candidates significantly better than BM25 and than the untouched student.",
+            "Not fit to teach: set another teacher, or fine-tune it on more queries, before training on its scores.",
+        ),
+    ),
 )
 
 
 def teacher_scores(inputs: Inputs) -> Made:
     """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
     rows, num_scored = inputs.logits_handle.score(inputs.teacher, wanted_of_batch(inputs), inputs.log.info)
-    text_of = {query.query_id: query.text for query in inputs.own_queries}
+    text_of, records = {query.query_id: query.text for query in inputs.own_queries}, rows.to_pylist()
     scored = [
-        ScoredPair(
-            r["query_id"],
-            text_of[r["query_id"]],
-            r["doc_id"],
-            inputs.own_texts[r["doc_id"]],
-            r["label"],
-            r["teacher_logit"],
-        )
-        for r in rows.to_pylist()
+        ScoredPair(q, text_of[q], d, inputs.own_texts[d], r["label"], r["teacher_logit"])
+        for r in records
+        for q, d in [(r["query_id"], r["doc_id"])]
     ]
     metadata: dict[str, Any] = {
-        "num_pairs": rows.num_rows,
+        "num_pairs": len(records),
         "num_forward_passes": num_scored,
         "precision": inputs.project.models.scoring_precision,
     }
@@ -123,8 +117,7 @@ def teacher_scores(inputs: Inputs) -> Made:
     if positive and negative:
         image = score_histogram_chart(positive, negative)
         picture = as_markdown_image(image, "teacher logits of positives and negatives")
-        metadata["score_histogram"] = dg.MetadataValue.md(picture)
-        metadata["sample"] = markdown_table(rows.slice(0, 6).to_pylist())
+        metadata |= {"score_histogram": dg.MetadataValue.md(picture), "sample": markdown_table(records[:6])}
     verdicts = {"logits_vary": judge_logits(scored), "positives_above_negatives": judge_negatives_above(scored)}
     return Made(rows=rows, verdicts=verdicts, metadata=metadata)
 
@@ -142,6 +135,20 @@ TEACHER_SCORES = Asset(
     pool="teacher",
     kinds=frozenset({"pytorch", "duckdb"}),
     code_version="3",
+    checks=(
+        Check(
+            "logits_vary",
+            "Teacher logits are finite and differ between the documents of a query.",
+            "Check that `teacher` is a cross-encoder with trained weights and gives raw logits, then materialise again.",
+            is_blocking=True,
+        ),
+        Check(
+            "positives_above_negatives",
+            "The teacher ranks few hard negatives above the positive.",
+            "Read the sample: if those negatives are right answers, labels are missing, and soft labels help; if not, the "
+            "teacher is too weak.",
+        ),
+    ),
     by="batch",
     is_empty_meant=True,  # a batch without train queries has nothing to score
 )

@@ -57,7 +57,7 @@ def run(
     sizes = chosen_sizes(project)
     typer.echo("; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in sizes.items()), err=True)
     steps = _run_steps(project, until)
-    if not any(step.was_made for step in steps):
+    if not any(step.was_materialised for step in steps):
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
     if until == "champion":
         _print_results(project, steps)
@@ -78,18 +78,18 @@ def retrain(
     come since the last training, it does nothing and says so.
     """
     from distill_assets.orchestration.automation import reason_not_to_retrain
-    from distill_assets.orchestration.stages import due_for_retraining, status_of
+    from distill_assets.orchestration.stages import is_stale_for_retraining, status_of
 
     project = _open_project(show_progress=sys.stderr.isatty())
 
-    def todo(project: "Project", asset: str, partition: str) -> bool:
+    def is_stale(project: "Project", asset: str, partition: str) -> bool:
         is_asked_for = teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
-        return is_asked_for or due_for_retraining(project, asset, partition)
+        return is_asked_for or is_stale_for_retraining(project, asset, partition)
 
     if reason := None if teacher else reason_not_to_retrain(project):
         typer.echo(f"nothing to retrain: {reason}")
         return
-    steps = _run_steps(project, "champion", todo)
+    steps = _run_steps(project, "champion", is_stale)
     _print_results(project, steps)
 
 
@@ -240,8 +240,8 @@ def why(
         _print_json({"assets": found})
         return
     for row in found:
-        reasons = "".join(f"\n          {reason}" for reason in row["reasons"])
-        typer.echo(f"{row['condition']:8}  {_name(row['asset'], row['partition'])}{reasons}")
+        reasons = "".join(f"\n            {reason}" for reason in row["reasons"])
+        typer.echo(f"{row['condition']:10}  {_name(row['asset'], row['partition'])}{reasons}")
     made = project.places.warehouse.slice_info("checkpoints", "teacher") if project.places.warehouse.exists() else None
     if made and project.models.is_teacher_of_collection and any(row["asset"] == "teacher_checkpoint" for row in found):
         typer.echo(
@@ -296,10 +296,10 @@ def _open_project(overrides: dict[str, Any] | None = None, *, show_progress: boo
     return Project(overrides=overrides or {}, show_progress=show_progress)
 
 
-def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
+def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any]:
     from distill_assets.definitions import build_definitions
+    from distill_assets.orchestration import stages
     from distill_assets.orchestration.running import run_line
-    from distill_assets.orchestration.stages import due
 
     def announce(assets: tuple[str, ...], partition: str) -> None:
         typer.echo(f"...         {_label(assets, partition)}", err=True)
@@ -307,13 +307,15 @@ def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
     steps = []
     with _instance(project) as instance:
         definitions = build_definitions(project)
-        for step in run_line(definitions, project, instance, until=until, todo=todo or due, on_start=announce):
-            took = "up to date" if step.was_fresh else f"{step.seconds:8.1f} s"
+        for step in run_line(
+            definitions, project, instance, until=until, is_stale=is_stale or stages.is_stale, on_start=announce
+        ):
+            took = "up to date" if step.was_up_to_date else f"{step.seconds:8.1f} s"
             typer.echo(f"{took}  {_label(step.assets, step.partition)}")
             if step.refusal:
                 typer.echo(f"refused: {step.refusal}", err=True)
             steps.append(step)
-    worked = sum(step.was_made for step in steps)
+    worked = sum(step.was_materialised for step in steps)
     typer.echo(f"\n{worked} steps run, {len(steps) - worked} up to date, {sum(s.seconds for s in steps):.0f} s")
     for step in steps:
         for warning in step.warnings:
@@ -324,7 +326,7 @@ def _run_steps(project: "Project", until: str, todo: Any = None) -> list[Any]:
 def _print_results(project: "Project", steps: list[Any]) -> None:
     from distill_assets.report.publishing import read_conclusion, write_project_report
 
-    times = [(_label(step.assets, step.partition), step.seconds) for step in steps if step.was_made]
+    times = [(_label(step.assets, step.partition), step.seconds) for step in steps if step.was_materialised]
     report = write_project_report(project, times)
     _print_leaderboard(project)
     typer.echo(f"report: {report}\n")

@@ -8,6 +8,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,12 +18,19 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from distill_assets.assets import ASSETS
+from distill_assets.assets.line import batches
 from distill_assets.assets.manifests import git_tags
-from distill_assets.assets.partitions import batches
 from distill_assets.errors import DistillError, SourceError, UnknownBatchError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.alerts import send_alert
-from distill_assets.orchestration.stages import INGEST, STAGES, Stage, due, due_by_itself, due_for_retraining, next_work
+from distill_assets.orchestration.stages import (
+    INGEST,
+    STAGES,
+    is_stale,
+    is_stale_for_automation,
+    is_stale_for_retraining,
+    next_work,
+)
 from distill_assets.records import fingerprint
 from distill_assets.settings.values import BUNDLED
 
@@ -41,13 +49,13 @@ def with_automation(assets: Sequence[dg.AssetsDefinition], project: Project) -> 
         name = spec.key.to_user_string()
         if name in ("leaderboard", "champion"):
             return spec.replace_attributes(freshness_policy=policy)
-        return spec.replace_attributes(automation_condition=_when_due(project, name)) if name in followed else spec
+        return spec.replace_attributes(automation_condition=_when_stale(project, name)) if name in followed else spec
 
     return [asset.map_asset_specs(complete) for asset in assets]
 
 
-class _IsDue(dg.AutomationCondition):
-    """True for the partitions that `stages.due_by_itself` names. Dagster's own conditions look at events, not at what was read."""
+class _IsStale(dg.AutomationCondition):
+    """True for the partitions that `is_stale_for_automation` names. Dagster's own conditions look at events, not at what was read."""
 
     def __init__(self, project: Project, asset: str) -> None:
         self.project, self.asset = project, asset
@@ -59,29 +67,27 @@ class _IsDue(dg.AutomationCondition):
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         """Ask of each candidate partition."""
-        candidates = context.candidate_subset
-        try:
-            if ASSETS[self.asset].by == "none":
-                is_due = not candidates.is_empty and due_by_itself(self.project, self.asset, "")
-                return dg.AutomationResult(context, candidates if is_due else context.get_empty_subset())
-            keys = {key for key in candidates.expensively_compute_partition_keys() if self._is_due(key)}
-        except DistillError:  # an empty inbox, a disk that is not mounted
-            return dg.AutomationResult(context, context.get_empty_subset())
-        return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(keys))
-
-    def _is_due(self, partition: str) -> bool:
-        return partition in self.project.collection.batches() and due_by_itself(self.project, self.asset, partition)
+        candidates, stale = context.candidate_subset, context.get_empty_subset()
+        with suppress(DistillError):  # an empty inbox, a disk that is not mounted
+            if ASSETS[self.asset].by != "none":
+                batches = set(self.project.collection.batches())
+                there = batches.intersection(candidates.expensively_compute_partition_keys())
+                keys = {key for key in there if is_stale_for_automation(self.project, self.asset, key)}
+                stale = candidates.compute_intersection_with_partition_keys(keys)
+            elif not candidates.is_empty and is_stale_for_automation(self.project, self.asset, ""):
+                stale = candidates
+        return dg.AutomationResult(context, stale)
 
 
-def _when_due(project: Project, asset: str) -> dg.AutomationCondition:
-    """Requested once for each event upstream that left it due; a failed run is not asked for again before something moves."""
+def _when_stale(project: Project, asset: str) -> dg.AutomationCondition:
+    """Requested once for each event upstream that left it stale; a failed run is not asked for again before something moves."""
     condition = dg.AutomationCondition
     is_first = condition.initial_evaluation() & condition.missing()
     moved = condition.newly_missing() | condition.any_deps_updated()
     return (
         # Beside `since_last_handled`, which the first look resets: a batch that was read before it would never be asked for.
         (is_first | moved.since_last_handled())
-        & _IsDue(project, asset)
+        & _IsStale(project, asset)
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
     ).with_label("when_due")
@@ -104,29 +110,30 @@ def make_jobs(recipes: dg.StaticPartitionsDefinition) -> dict[str, Any]:
     """One job per stage, and `retraining`, which asks for all of them."""
     partitions = {"batch": batches, "recipe": recipes, "none": None}
 
-    def make(stage: Stage) -> "dg.UnresolvedAssetJobDefinition":
-        return dg.define_asset_job(
-            stage.name,
-            selection=list(stage.assets),
-            partitions_def=partitions[stage.by],
-            description=stage.description,
-            tags={"distill/stage": stage.name} | git_tags(),
-        )
-
     @dg.op(description="Leaves the request; the sensor retraining_steps carries it out, stage by stage.")
     def request_retraining(context: dg.OpExecutionContext) -> None:
         context.log.info("retraining is asked for: the sensor retraining_steps starts its first stage within 30 s")
 
     @dg.job(
         name=RETRAINING,
-        description="Retrain now: mine and score what is due, train every recipe, compare, let the gate decide.",
+        description="Retrain now: mine and score what is missing or stale, train every recipe, compare, let the gate decide.",
         tags=git_tags(),
         executor_def=dg.in_process_executor,
     )
     def retraining() -> None:
         request_retraining()
 
-    return {stage.name: make(stage) for stage in STAGES} | {RETRAINING: retraining}
+    stages = {
+        stage.name: dg.define_asset_job(
+            stage.name,
+            selection=list(stage.assets),
+            partitions_def=partitions[stage.by],
+            description=stage.description,
+            tags={"distill/stage": stage.name} | git_tags(),
+        )
+        for stage in STAGES
+    }
+    return stages | {RETRAINING: retraining}
 
 
 def make_schedules(project: Project, jobs: Mapping[str, Any]) -> list[dg.ScheduleDefinition]:
@@ -157,7 +164,7 @@ def reason_not_to_retrain(project: Project) -> str | None:
     """
     if not project.collection.batches():
         return "no batch has been read yet"
-    if next_work(project, due_for_retraining) is not None:
+    if next_work(project, is_stale_for_retraining) is not None:
         return None
     trained = max(project.places.warehouse.slices("checkpoints")[n].written_at for n in project.settings.all_recipes)
     return f"no new scores, labels or documents since the last training ({trained:%Y-%m-%d %H:%M} UTC)"
@@ -318,7 +325,7 @@ def _plan_batch(
     key = project.collection.source.fingerprint(batch)
     if refused is not None and refused["source_fingerprint"] == key:
         plan.quarantined[batch] = refused["reason"]
-    elif not any(due(project, asset, batch) for asset in INGEST.assets):
+    elif not any(is_stale(project, asset, batch) for asset in INGEST.assets):
         plan.current.append(batch)
     elif requested == key:
         plan.waiting[batch] = "its run has been asked for; if it failed, start it again or change the batch"
@@ -333,23 +340,19 @@ def quarantine_evaluation(
 
     `judged` is the newest materialisation of the corpus: the UI calls a check "not evaluated" that names another one or none.
     """
-    target = None
-    if judged is not None:
-        target = AssetCheckEvaluationTargetMaterializationData(
-            storage_id=judged.storage_id, run_id=judged.run_id, timestamp=judged.timestamp
-        )
     return dg.AssetCheckEvaluation(
-        target_materialization_data=target,
+        target_materialization_data=judged
+        and AssetCheckEvaluationTargetMaterializationData(judged.storage_id, judged.run_id, judged.timestamp),
         asset_key=dg.AssetKey("corpus"),
         check_name=QUARANTINE_CHECK,
         passed=not quarantined,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata=quarantine_metadata(quarantined),
+        metadata=_reasons(quarantined),
         description=f"cannot be read: {len(quarantined)}" if quarantined else "every batch could be read",
     )
 
 
-def quarantine_metadata(quarantined: Mapping[str, str]) -> dict[str, Any]:
+def _reasons(quarantined: Mapping[str, str]) -> dict[str, Any]:
     """Number of quarantined batches and the reason of each."""
     reasons = {batch: dg.MetadataValue.text(reason) for batch, reason in sorted(quarantined.items())[:50]}
     return {"num_quarantined": len(quarantined), **reasons}
@@ -361,9 +364,7 @@ def make_quarantine_check(project: Project) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset="corpus", name=QUARANTINE_CHECK, description="No batch is in quarantine.")
     def batches_readable() -> dg.AssetCheckResult:
         found = project.collection.unreadable()
-        return dg.AssetCheckResult(
-            passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata=quarantine_metadata(found)
-        )
+        return dg.AssetCheckResult(passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata=_reasons(found))
 
     return batches_readable
 
@@ -395,11 +396,11 @@ def advance_retraining(
     if unfinished:
         names = ", ".join(sorted({run.job_name for run in unfinished}))
         return dg.SensorResult(skip_reason=f"waiting for {len(unfinished)} runs of {names}", cursor=cursor)
-    work = next_work(project, due_for_retraining)
+    work = next_work(project, is_stale_for_retraining)
     if work is None:
         return dg.SensorResult(skip_reason=f"retraining {request[:8]} is done", cursor=request)
     stage, partitions = work
-    if any(run.job_name == stage.name for run in runs):  # its runs are over, and it is still due
+    if any(run.job_name == stage.name for run in runs):  # its runs are over, and it is still stale
         failed = [run.run_id[:8] for run in runs if run.job_name == stage.name and not run.is_success]
         reason = f"retraining {request[:8]} stops at {stage.name}: failed runs {', '.join(failed) or '(none)'}"
         return dg.SensorResult(

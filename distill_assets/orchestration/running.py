@@ -1,7 +1,7 @@
 """Materialising what is missing or stale, in order, in one process, recorded in the Dagster instance.
 
-The command line's `run` and `retrain`: what Dagster's UI does click by click. A step runs only if its stored inputs differ
-from today's (`orchestration/stages.py`), so a second run with nothing changed does no forward pass and no training.
+The command line's `run` and `retrain`: what Dagster's UI does click by click. An asset is materialised only if its stored inputs
+differ from today's (`orchestration/stages.py`), so a second run with nothing changed does no forward pass and no training.
 """
 
 import ctypes
@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 
-from distill_assets.assets.checks import CHECKS, find_check
+from distill_assets.assets import CHECKS
 from distill_assets.assets.manifests import git_tags
 from distill_assets.errors import CheckFailedError, DistillError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.lost_runs import command_tags
-from distill_assets.orchestration.stages import INGEST, STAGES, Stage, Todo, due, partitions_of
+from distill_assets.orchestration.stages import INGEST, STAGES, IsStale, Stage, is_stale, partitions_of
 from distill_assets.orchestration.terminal import NAME
 
-_KNOWN = {(check.asset, check.name) for check in CHECKS}
 _KEPT = (
     "The slice is kept to look at, its checks in the Dagster UI have samples; nothing is made from it, and the next run makes it "
     "again"
@@ -32,7 +31,7 @@ _KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One materialisation that was done, found up to date (`seconds` 0), or refused (`refusal` says why).
+    """Assets that share a run, and one partition: materialised, up to date before (`seconds` 0), or refused (`refusal` says why).
 
     `warnings` are sentences about its checks that did not pass and stop nothing.
     """
@@ -40,14 +39,14 @@ class Step:
     assets: tuple[str, ...]
     partition: str
     seconds: float
-    was_fresh: bool
+    was_up_to_date: bool
     refusal: str | None = None
     warnings: tuple[str, ...] = ()
 
     @property
-    def was_made(self) -> bool:
+    def was_materialised(self) -> bool:
         """Whether the step did its work: neither up to date before, nor refused."""
-        return not self.was_fresh and self.refusal is None
+        return not self.was_up_to_date and self.refusal is None
 
 
 def run_line(
@@ -56,7 +55,7 @@ def run_line(
     instance: dg.DagsterInstance,
     *,
     until: str = "champion",
-    todo: Todo = due,
+    is_stale: IsStale = is_stale,
     on_start: Callable[[tuple[str, ...], str], None] = lambda assets, partition: None,
 ) -> Iterator[Step]:
     """Yield each step as it is done, up to and with the asset `until`.
@@ -67,26 +66,21 @@ def run_line(
         CheckFailedError: a blocking check failed; nothing is made from its slice, and the next run makes it again.
         DistillError: a step failed; the error is the step's own.
     """
-    groups = _groups(until)
-    batches = project.collection.source.batches()
+    groups, source = _groups(until), project.collection.source
+    batches = source.batches()
     if not batches:
-        raise DistillError(f"{project.collection.source.name} has no batch: add packages, or folders to the inbox")
+        raise DistillError(f"{source.name} has no batch: add packages, or folders to the inbox")
     instance.add_dynamic_partitions("batches", batches)
     for stage, group in groups:
         for partition in partitions_of(project, stage):
-            wanted = tuple(asset for asset in group if todo(project, asset, partition))
-            if wanted:
-                on_start(wanted, partition)
-                yield _make(definitions, project, instance, stage, wanted, partition)
+            stale = tuple(asset for asset in group if is_stale(project, asset, partition))
+            if stale:
+                on_start(stale, partition)
+                yield _run_step(definitions, project, instance, stage, stale, partition)
             else:
-                yield Step(group, partition, 0.0, was_fresh=True)
-        if stage is INGEST:
-            _require_batches(project)
-
-
-def _require_batches(project: Project) -> None:
-    if not project.collection.batches():
-        raise DistillError(f"no batch of {project.collection.source.name} could be read: mend the folders named above")
+                yield Step(group, partition, 0.0, was_up_to_date=True)
+        if stage is INGEST and not project.collection.batches():
+            raise DistillError(f"no batch of {source.name} could be read: mend the folders named above")
 
 
 def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
@@ -101,7 +95,7 @@ def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
     return groups[: last + 1]
 
 
-def _make(
+def _run_step(
     definitions: dg.Definitions,
     project: Project,
     instance: dg.DagsterInstance,
@@ -117,28 +111,22 @@ def _make(
         if stage is not INGEST or not project.collection.source.is_inbox:
             raise
         refusal = str(error)
-    _give_memory_back()
-    return Step(assets, partition, time.perf_counter() - started, was_fresh=False, refusal=refusal, warnings=warnings)
-
-
-def _give_memory_back() -> None:
-    """Return what a step has freed to the system: glibc keeps it in pieces, and the steps of a run share a process."""
+    # Return what the step has freed to the system: glibc keeps it in pieces, and the steps of a run share a process.
     gc.collect()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return Step(assets, partition, time.perf_counter() - started, False, refusal, warnings)
 
 
 def _materialise(
     definitions: dg.Definitions, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str
 ) -> tuple[str, ...]:
     """Materialise, and return a sentence for each check that did not pass and stops nothing."""
-    job = definitions.resolve_implicit_global_asset_job_def()
-    keys = [dg.AssetKey(asset) for asset in assets]
     run_id = str(uuid.uuid4())  # known beforehand: what its checks found is read back from the instance
     try:
-        job.execute_in_process(
+        definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,
-            asset_selection=keys,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
             partition_key=partition or None,
             raise_on_error=True,
             run_id=run_id,
@@ -166,11 +154,10 @@ def _explain_checks(
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         found = record.get_dagster_event().asset_check_evaluation_data
         asset = found.asset_key.to_user_string()
-        # The quarantine's check is of the whole inbox, and each refusal is told by itself.
-        if found.passed or found.severity is not severity or (asset, found.check_name) not in _KNOWN:
+        # `batches_readable` is no check of the line: it is of the whole inbox, and each refusal is told by itself.
+        check = CHECKS.get((asset, found.check_name))
+        if check is None or found.passed or found.severity is not severity:
             continue
-        lines.append(
-            f"check {found.check_name} of {asset}{f'[{partition}]' if partition else ''} failed: {found.description}. "
-            f"{find_check(asset, found.check_name).next_step}"
-        )
+        where = f"{asset}{f'[{partition}]' if partition else ''}"
+        lines.append(f"check {check.name} of {where} failed: {found.description}. {check.next_step}")
     return lines

@@ -13,16 +13,11 @@ NAME = "terminal"
 
 
 class _Sentence(logging.Formatter):
-    """The message as it was written, without time, run and step."""
+    """The message as it was written, without time, run and step, indented below the line that announces the step."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Indented below the line that announces the step."""
+        """See the class."""
         return f"            {_meta(record).get('orig_message') or record.getMessage()}"
-
-
-def _is_said(record: logging.LogRecord) -> bool:
-    """Whether the project says it, and no event of Dagster."""
-    return _meta(record).get("dagster_event") is None
 
 
 def _meta(record: logging.LogRecord) -> dict[str, Any]:
@@ -31,10 +26,10 @@ def _meta(record: logging.LogRecord) -> dict[str, Any]:
 
 @dg.logger
 def terminal_logger(_context: dg.InitLoggerContext) -> logging.Logger:
-    """A logger of its own for each run."""
+    """A logger of its own for each run, without Dagster's events."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Sentence())
-    handler.addFilter(_is_said)
+    handler.addFilter(lambda record: _meta(record).get("dagster_event") is None)
     logger = logging.Logger(NAME, logging.INFO)
     logger.addHandler(handler)
     return logger

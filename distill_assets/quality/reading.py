@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distill_assets.records import SPLITS, Collection, hash_text, normalise
+from distill_assets.retrieval.words import words
 
 _SAMPLED_TEXTS = 10_000  # texts whose tokens and letters are counted, chosen by hash: enough for shares to a percent
 _MAX_SCRIPTS = 4
@@ -21,8 +22,8 @@ class Reading:
     """What was read of one batch.
 
     Attributes:
-        judged: judged queries by split, a judgement above 0 counting.
-        grades: how many judgements have each relevance.
+        judged: number of judged queries by split.
+        grades: number of judgements by relevance.
         median_tokens, longest_tokens: of a document, in tokens of the student.
         max_tokens: what the student reads of a text; None where nothing bounds it.
         share_longer: of documents that are longer than that; `share_unread` is the share of all text that is then not read.
@@ -53,13 +54,13 @@ class Reading:
 
     def sentences(self) -> list[str]:
         """One figure or a few a line, what needs attention included."""
+        dropped = (
+            f" ({self.num_dropped_judgements:,} of unknown ids were dropped)" if self.num_dropped_judgements else ""
+        )
         judged = ", ".join(f"{split} {count:,}" for split, count in self.judged.items())
         found = [
-            f"{self.num_documents:,} documents, {self.num_queries:,} queries, {self.num_judgements:,} judgements"
-            + (
-                f" ({self.num_dropped_judgements:,} of unknown ids were dropped)" if self.num_dropped_judgements else ""
-            ),
-            f"judged queries: {judged}" + (f"; grades: {self._grades()}" if self.grades else ""),
+            f"{self.num_documents:,} documents, {self.num_queries:,} queries, {self.num_judgements:,} judgements{dropped}",
+            f"judged queries: {judged}{self._grades()}",
         ]
         if self.num_documents:
             limit = "all of it" if self.max_tokens is None else f"{self.max_tokens:,} of them"
@@ -80,10 +81,11 @@ class Reading:
         return found + [f"not read: {name}: {reason}" for name, reason in self.unread.items()]
 
     def _grades(self) -> str:
+        if not self.grades:
+            return ""
         told = ", ".join(f"{grade} ({count:,})" for grade, count in sorted(self.grades.items()))
-        return (
-            told if self.grades.keys() <= {0, 1} else f"{told}; relevant from {self.min_relevance} on (min_relevance)"
-        )
+        threshold = f"; relevant from {self.min_relevance} on (min_relevance)"
+        return f"; grades: {told}{'' if self.grades.keys() <= {0, 1} else threshold}"
 
     @property
     def is_read_whole(self) -> bool:
@@ -92,11 +94,7 @@ class Reading:
 
 
 def read_figures(
-    collection: Collection,
-    count_tokens: CountTokens,
-    max_tokens: int | None,
-    words: Callable[[str], Sequence[str]],
-    min_relevance: int = 1,
+    collection: Collection, count_tokens: CountTokens, max_tokens: int | None, min_relevance: int = 1
 ) -> Reading:
     """Figures of one batch. At most 10,000 documents and queries are looked at word by word.
 
@@ -104,11 +102,10 @@ def read_figures(
         collection: what the batch brings.
         count_tokens: numbers of tokens of texts, those around a text included.
         max_tokens: what the student reads of a text.
-        words: the words by which BM25 searches.
         min_relevance: the lowest grade that is relevant.
     """
     documents, queries = collection.documents, collection.queries
-    contents, asked = ([d.content for d in documents], [q.text for q in queries])
+    contents, asked = [d.content for d in documents], [q.text for q in queries]
     tokens = np.asarray(count_tokens(_sample(contents)), dtype=np.int64)
     unread = np.maximum(tokens - (max_tokens or tokens.max(initial=0)), 0)
     relevant = {qrel.query_id for qrel in collection.qrels if qrel.relevance >= min_relevance}
@@ -127,7 +124,7 @@ def read_figures(
         share_longer=float((unread > 0).mean()) if len(tokens) else 0.0,
         share_unread=float(unread.sum() / tokens.sum()) if tokens.sum() else 0.0,
         scripts=_scripts([*_sample(contents), *_sample(asked)]),
-        share_no_common_word=_share_no_common_word(contents, _sample(asked), words),
+        share_no_common_word=_share_no_common_word(contents, _sample(asked)),
         num_equal_documents=_num_equal(contents),
         num_equal_queries=_num_equal(asked),
         unread=collection.unread,
@@ -135,9 +132,7 @@ def read_figures(
 
 
 def _sample(texts: Sequence[str]) -> list[str]:
-    if len(texts) <= _SAMPLED_TEXTS:
-        return list(texts)
-    return sorted(texts, key=hash_text)[:_SAMPLED_TEXTS]
+    return list(texts) if len(texts) <= _SAMPLED_TEXTS else sorted(texts, key=hash_text)[:_SAMPLED_TEXTS]
 
 
 def _scripts(texts: Sequence[str]) -> dict[str, float]:
@@ -146,24 +141,18 @@ def _scripts(texts: Sequence[str]) -> dict[str, float]:
     counts: Counter[str] = Counter()
     for character, count in letters.items():
         counts[unicodedata.name(character, "unnamed").split()[0].capitalize()] += count
-    total = counts.total()
-    shares = ((script, count / total) for script, count in counts.most_common(_MAX_SCRIPTS))
+    shares = ((script, count / counts.total()) for script, count in counts.most_common(_MAX_SCRIPTS))
     return {script: share for script, share in shares if share >= _MIN_SHARE}
 
 
-def _share_no_common_word(
-    contents: Sequence[str], asked: Sequence[str], words: Callable[[str], Sequence[str]]
-) -> float | None:
+def _share_no_common_word(contents: Sequence[str], asked: Sequence[str]) -> float | None:
     if not contents or not asked:
         return None
-    wanted = {text: set(words(text)) for text in asked}
-    left = set().union(*wanted.values())
-    found: set[str] = set()
+    wanted = [set(words(text)) for text in dict.fromkeys(asked)]
+    left = set().union(*wanted)
     for content in contents:
-        common = left.intersection(words(content))
-        found |= common
-        left -= common
-    return sum(not (own & found) for own in wanted.values()) / len(wanted)
+        left.difference_update(words(content))
+    return sum(own <= left for own in wanted) / len(wanted)
 
 
 def _num_equal(texts: Sequence[str]) -> int:

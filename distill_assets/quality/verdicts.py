@@ -1,12 +1,13 @@
 """Judgements on data, scores and models: numbers in, a verdict out. The asset checks show what is found here.
 
-A verdict on nothing (a batch without queries) passes where nothing can be wrong with nothing, and says so.
+A check of an empty batch passes, and its message says that there was nothing to check.
 """
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ MAX_UNDECIDED_QUERIES = 0.5
 # Documents that all sound alike start above that: then a training may not halve the spread that they had.
 MAX_MEAN_COSINE, MAX_MEAN_COSINE_EVER = 0.98, 0.9999
 _SAME_LOGIT = 1e-6
+_NEEDED_FOR = {
+    "train": "nothing can be trained",
+    "dev": "no step and no champion can be chosen",
+    "test": "the leaderboard shows dev",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,16 @@ class ScoredPair:
     logit: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPositives:
+    """A train query's judged documents: how many search finds, and their cosines with the query beside the hard negatives'."""
+
+    query: str
+    num_found: int
+    positives: Sequence[float]
+    negatives: Sequence[float]
+
+
 def judge_empty_documents(content_of: Mapping[str, str]) -> Verdict:
     """Documents (doc_id -> what encoders read) without a single letter or digit: their vectors mean nothing."""
     empty = sorted(doc_id for doc_id, content in content_of.items() if not any(map(str.isalnum, content)))
@@ -71,35 +87,28 @@ def judge_empty_documents(content_of: Mapping[str, str]) -> Verdict:
         share <= MAX_EMPTY_SHARE,
         f"{len(empty):,} of {len(content_of):,} documents hold no letter and no digit ({share:.1%}); allowed {MAX_EMPTY_SHARE:.0%}",
         {"num_empty": len(empty), "share_empty": share},
-        [{"doc_id": doc_id, "content": content_of[doc_id][:80]} for doc_id in empty[:MAX_SAMPLES]],
+        _sample({"doc_id": doc_id, "content": content_of[doc_id][:80]} for doc_id in empty),
     )
 
 
 def judge_duplicates(hash_of: Mapping[str, str], elsewhere: Sequence[tuple[str, str, str]] = ()) -> Verdict:
-    """Documents of a batch that say exactly what another document says.
+    """Documents of a batch (doc_id -> content hash) that say exactly what another document says.
 
-    Args:
-        hash_of: doc_id -> content hash, of the batch.
-        elsewhere: (content hash, batch, doc_id) of other batches. The same id with the same content is the same document
-            delivered again, and no copy.
+    `elsewhere` are (content hash, batch, doc_id) of other batches. The same id there is the document delivered again, and no copy.
     """
     owners: dict[str, list[tuple[str, str]]] = {}
-    for doc_id, content_hash in sorted(hash_of.items()):
-        owners.setdefault(content_hash, []).append(("", doc_id))
-    for content_hash, batch, doc_id in sorted(elsewhere):
+    here = ((content_hash, "this one", doc_id) for doc_id, content_hash in sorted(hash_of.items()))
+    for content_hash, batch, doc_id in (*here, *sorted(elsewhere)):
         owners.setdefault(content_hash, []).append((batch, doc_id))
-    copies = []
-    for doc_id, content_hash in sorted(hash_of.items()):
-        others = [owner for owner in owners[content_hash] if owner[1] != doc_id]
-        if others:
-            copies.append({"doc_id": doc_id, "same as": others[0][1], "of batch": others[0][0] or "this one"})
+    others = {d: [owner for owner in owners[content_hash] if owner[1] != d] for d, content_hash in hash_of.items()}
+    copies = sorted((doc_id, *found[0]) for doc_id, found in others.items() if found)
     share = _share(len(copies), len(hash_of))
     return Verdict(
         share <= MAX_DUPLICATE_SHARE,
         f"{len(copies):,} of {len(hash_of):,} documents have the content of another one ({share:.1%}); "
         f"warned above {MAX_DUPLICATE_SHARE:.0%}",
         {"num_duplicates": len(copies), "share_duplicates": share},
-        copies[:MAX_SAMPLES],
+        _sample({"doc_id": doc_id, "same as": other, "of batch": batch} for doc_id, batch, other in copies),
     )
 
 
@@ -109,7 +118,7 @@ def judge_files(unread: Mapping[str, str], num_blank: int) -> Verdict:
         not unread and not num_blank,
         f"files that look like data and were not read: {len(unread)}; blank texts that were dropped: {num_blank}",
         {"num_unread_files": len(unread), "num_blank": num_blank},
-        [{"file": name, "reason": reason} for name, reason in list(unread.items())[:MAX_SAMPLES]],
+        _sample({"file": name, "reason": reason} for name, reason in unread.items()),
     )
 
 
@@ -127,61 +136,46 @@ def judge_reading(reading: Reading) -> Verdict:
 def judge_identity(num_documents: int, changed: Sequence[tuple[str, str, str, str]]) -> Verdict:
     """Whether the ids of a batch stand for the same documents in the other batches.
 
-    `changed` are (doc_id, the batch's text, the other batch, its text) of ids with two texts. An edit may be meant; another document
-    under the same id replaces the one that is first by the name of its batch, and judgements of that one do not count any more.
+    `changed` are (doc_id, the batch's text, the other batch, its text) of ids with two texts. An edit may be meant. Another document
+    under the same id replaces that of the batch which is first by name, and judgements of the replaced one do not count any more.
     """
     other = [row for row in changed if not is_same_document(row[1], row[3])]
-    batches = sorted({row[2] for row in other})
+    other_ids, batches = {row[0] for row in other}, sorted({row[2] for row in other})
+    num_edited = len({row[0] for row in changed} - other_ids)
     told = f" (in {', '.join(batches[:3])})" if batches else ""
     return Verdict(
         not other,
-        f"{len({row[0] for row in other}):,} of {num_documents:,} ids stand for another document in another batch{told}, "
-        f"{len({row[0] for row in changed} - {row[0] for row in other}):,} for an edited text",
-        {"num_other_documents": len({row[0] for row in other}), "num_changed": len({row[0] for row in changed})},
-        [
-            {"doc_id": doc_id, "here": text[:80], "batch": batch, "there": there[:80]}
-            for doc_id, text, batch, there in other[:MAX_SAMPLES]
-        ],
+        f"{len(other_ids):,} of {num_documents:,} ids stand for another document in another batch{told}, "
+        f"{num_edited:,} for an edited text",
+        {"num_other_documents": len(other_ids), "num_changed": num_edited + len(other_ids)},
+        _sample({"doc_id": d, "here": text[:80], "batch": b, "there": there[:80]} for d, text, b, there in other),
     )
 
 
 def judge_coverage(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdict:
     """Share of each split's queries (query_id -> split) that have a positive judgement."""
-    shares = {}
-    for split in sorted(set(split_of.values())):
-        ids = [query_id for query_id, its_split in split_of.items() if its_split == split]
-        shares[split] = _share(sum(query_id in judged for query_id in ids), len(ids))
-    thin = {split: share for split, share in shares.items() if share < MIN_JUDGED_SHARE}
+    total, with_judgement = Counter(split_of.values()), Counter(s for q, s in split_of.items() if q in judged)
+    shares = {split: _share(with_judgement[split], count) for split, count in sorted(total.items())}
     told = ", ".join(f"{split} {share:.0%}" for split, share in shares.items()) or "there are none"
     unjudged = sorted(query_id for query_id in split_of if query_id not in judged)
     return Verdict(
-        not thin,
+        all(share >= MIN_JUDGED_SHARE for share in shares.values()),
         f"queries with a positive judgement: {told}; warned below {MIN_JUDGED_SHARE:.0%} of a split",
         {f"share_judged_{split}": share for split, share in shares.items()},
-        [{"query_id": query_id, "split": split_of[query_id]} for query_id in unjudged[:MAX_SAMPLES]],
+        _sample({"query_id": query_id, "split": split_of[query_id]} for query_id in unjudged),
     )
 
 
 def judge_splits(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdict:
     """Whether each split has judged queries enough, over all batches: what there is to train on, to choose by, and to compare on."""
     counts: dict[str, int] = {split: sum(s == split and q in judged for q, s in split_of.items()) for split in SPLITS}
-    thin = [split for split, count in counts.items() if count < MIN_QUERIES]
     told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    lacks = "".join(f"; without {split} queries {_NEEDED_FOR[split]}" for split, count in counts.items() if not count)
     return Verdict(
-        not thin,
-        f"judged queries: {told}; fewer than {MIN_QUERIES} of a split say little{_what_lacks(counts)}",
+        min(counts.values()) >= MIN_QUERIES,
+        f"judged queries: {told}; fewer than {MIN_QUERIES} of a split say little{lacks}",
         {f"num_judged_{split}": count for split, count in counts.items()},
     )
-
-
-def _what_lacks(counts: Mapping[str, int]) -> str:
-    """What cannot be done without the judged queries of a split."""
-    needs = {
-        "train": "nothing can be trained",
-        "dev": "no step and no champion can be chosen",
-        "test": "the leaderboard shows dev",
-    }
-    return "".join(f"; without {split} queries {needs[split]}" for split, count in counts.items() if not count)
 
 
 def judge_missing_positives(positives: Sequence[tuple[str, str]], known: frozenset[str]) -> Verdict:
@@ -192,7 +186,7 @@ def judge_missing_positives(positives: Sequence[tuple[str, str]], known: frozens
         not missing,
         f"{len(missing):,} of {len(positives):,} positive judgements name a document that no batch has brought ({share:.1%})",
         {"num_missing": len(missing), "share_missing": share},
-        [{"query_id": query_id, "doc_id": doc_id} for query_id, doc_id in missing[:MAX_SAMPLES]],
+        _sample({"query_id": query_id, "doc_id": doc_id} for query_id, doc_id in missing),
     )
 
 
@@ -226,24 +220,11 @@ def judge_leakage(
         f"({shares['share_of_batch']:.1%}; over all batches {shares['share_of_all']:.1%}); allowed {limit:.1%} (setting "
         f"max_leaked_queries); {num_left_out:,} of the batch's {len(batch):,} queries are left out",
         {"num_left_out": num_left_out, **shares},
-        [
+        _sample(
             {"left out": _told(left_out), "repeats": _told(stays)}
-            for left_out, stays in sorted(pairs, key=lambda pair: (pair[0].query_id, pair[1].query_id))[:MAX_SAMPLES]
-        ],
+            for left_out, stays in sorted(pairs, key=lambda pair: (pair[0].query_id, pair[1].query_id))
+        ),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundPositives:
-    """A train query's judged documents: how many search finds, and what the untouched student says of them.
-
-    `positives` and `negatives` are cosines with the query, of all judged documents and of the hard negatives.
-    """
-
-    query: str
-    num_found: int
-    positives: Sequence[float]
-    negatives: Sequence[float]
 
 
 def judge_positives_found(queries: Sequence[FoundPositives]) -> Verdict:
@@ -256,9 +237,7 @@ def judge_positives_found(queries: Sequence[FoundPositives]) -> Verdict:
       similar to its query than a hard negative is. Below one half, the less similar document is the right one more often.
     """
     shares = [_share(found.num_found, len(found.positives)) for found in queries]
-    areas = [
-        _area_under_curve(found.positives, found.negatives) for found in queries if found.positives and found.negatives
-    ]
+    areas = [_area_under_curve(f.positives, f.negatives) for f in queries if f.positives and f.negatives]
     share, area = (float(np.mean(values)) if values else 1.0 for values in (shares, areas))
     worst = sorted(zip(shares, queries, strict=True), key=lambda found: (found[0], found[1].query))
     return Verdict(
@@ -267,48 +246,41 @@ def judge_positives_found(queries: Sequence[FoundPositives]) -> Verdict:
         f"{MIN_POSITIVES_FOUND:.0%}); a judged document is more similar to its query than a hard negative in {area:.0%} of the cases "
         f"(warned below {MIN_AREA_UNDER_CURVE:.0%}, where the less similar one would be right)",
         {"num_queries": len(queries), "share_found": share, "area_under_curve": area},
-        [
-            {"query": found.query[:80], "judged": len(found.positives), "found": found.num_found}
-            for _, found in worst[:MAX_SAMPLES]
-        ],
+        _sample({"query": f.query[:80], "judged": len(f.positives), "found": f.num_found} for _, f in worst),
     )
-
-
-def _area_under_curve(positives: Sequence[float], negatives: Sequence[float]) -> float:
-    """Share of (positive, negative) pairs in which the positive has the higher value; ties count half (Mann and Whitney 1947)."""
-    above = np.subtract.outer(np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64))
-    return float(((above > 0) + 0.5 * (above == 0)).mean())
 
 
 def judge_logits(pairs: Sequence[ScoredPair]) -> Verdict:
     """Whether the teacher tells the documents of a query apart: finite logits, and not one number for all of them."""
     logits = np.array([pair.logit for pair in pairs], dtype=np.float64)
     num_broken = int((~np.isfinite(logits)).sum())
-    by_query = [group for group in _by_query(pairs).values() if len(group) > 1]
-    spreads = [max(p.logit for p in group) - min(p.logit for p in group) for group in by_query]
-    num_undecided = sum(not spread > _SAME_LOGIT for spread in spreads)  # a NaN is undecided
-    share = _share(num_undecided, len(by_query))
-    flat = [group[0] for group, spread in zip(by_query, spreads, strict=True) if not spread > _SAME_LOGIT]
+    lists = [found for found in _by_query(pairs).values() if len(found) > 1]
+    spreads = [max(p.logit for p in found) - min(p.logit for p in found) for found in lists]
+    # A NaN is undecided, too.
+    flat = [found[0] for found, spread in zip(lists, spreads, strict=True) if not spread > _SAME_LOGIT]
+    share, finite = _share(len(flat), len(lists)), [spread for spread in spreads if math.isfinite(spread)]
     return Verdict(
         num_broken == 0 and share <= MAX_UNDECIDED_QUERIES,
         f"{num_broken:,} of {len(pairs):,} logits are not finite; all documents of a query have the same logit in "
-        f"{num_undecided:,} of {len(by_query):,} queries ({share:.1%}, allowed {MAX_UNDECIDED_QUERIES:.0%})",
-        {"num_not_finite": num_broken, "share_undecided": share, "mean_spread": _mean_of_finite(spreads)},
-        [{"query": pair.query[:80], "logit of all": pair.logit} for pair in flat[:MAX_SAMPLES]],
+        f"{len(flat):,} of {len(lists):,} queries ({share:.1%}, allowed {MAX_UNDECIDED_QUERIES:.0%})",
+        {
+            "num_not_finite": num_broken,
+            "share_undecided": share,
+            "mean_spread": math.fsum(finite) / len(finite) if finite else 0.0,
+        },
+        _sample({"query": pair.query[:80], "logit of all": pair.logit} for pair in flat),
     )
 
 
 def judge_negatives_above(pairs: Sequence[ScoredPair]) -> Verdict:
     """Share of the hard negatives that the teacher ranks above the query's best positive, with those it is surest of."""
     above, num_negatives = [], 0
-    for group in _by_query(pairs).values():
-        positives = [pair for pair in group if pair.label > 0]
-        if not positives:
-            continue
-        best = max(positives, key=lambda pair: pair.logit)
-        negatives = [pair for pair in group if pair.label <= 0]
-        num_negatives += len(negatives)
-        above += [(pair.logit - best.logit, pair, best) for pair in negatives if pair.logit > best.logit]
+    for found in _by_query(pairs).values():
+        best = max((pair for pair in found if pair.label > 0), key=lambda pair: pair.logit, default=None)
+        if best is not None:
+            negatives = [pair for pair in found if pair.label <= 0]
+            num_negatives += len(negatives)
+            above += [(pair.logit - best.logit, pair, best) for pair in negatives if pair.logit > best.logit]
     above.sort(key=lambda found: (-found[0], found[1].query_id, found[1].doc_id))
     share = _share(len(above), num_negatives)
     return Verdict(
@@ -316,15 +288,10 @@ def judge_negatives_above(pairs: Sequence[ScoredPair]) -> Verdict:
         f"the teacher ranks {len(above):,} of {num_negatives:,} hard negatives above the positive ({share:.1%}); "
         f"warned above {MAX_NEGATIVES_ABOVE:.0%}",
         {"num_above": len(above), "share_above": share},
-        [
-            {
-                "query": pair.query[:80],
-                "positive": best.document[:80],
-                "hard negative": pair.document[:80],
-                "by": margin,
-            }
-            for margin, pair, best in above[:MAX_SAMPLES]
-        ],
+        _sample(
+            {"query": p.query[:80], "positive": best.document[:80], "hard negative": p.document[:80], "by": margin}
+            for margin, p, best in above
+        ),
     )
 
 
@@ -340,19 +307,16 @@ def judge_fitness(fitness: TeacherFitness | None) -> Verdict:
 
 def judge_losses(losses: Sequence[tuple[int, float]]) -> Verdict:
     """Whether a training left a loss curve ((step, loss)) and every point of it is a number."""
-    broken = [(step, loss) for step, loss in losses if not math.isfinite(loss)]
     if not losses:
         return Verdict(False, "the training left no loss curve: nothing says that anything was learned")
+    broken = [step for step, loss in losses if not math.isfinite(loss)]
     if broken:
-        return Verdict(
-            False,
-            f"{len(broken)} of {len(losses)} losses are not finite, first at step {broken[0][0]}",
-            {"num_not_finite": len(broken)},
-        )
-    first, last = losses[0][1], losses[-1][1]
+        told = f"{len(broken)} of {len(losses)} losses are not finite, first at step {broken[0]}"
+        return Verdict(False, told, {"num_not_finite": len(broken)})
+    (start, first), (end, last) = losses[0], losses[-1]
     return Verdict(
         True,
-        f"loss {first:.4g} at step {losses[0][0]}, {last:.4g} at step {losses[-1][0]}, all {len(losses)} finite",
+        f"loss {first:.4g} at step {start}, {last:.4g} at step {end}, all {len(losses)} finite",
         {"num_not_finite": 0, "first_loss": first, "last_loss": last},
     )
 
@@ -366,11 +330,9 @@ def judge_spread(vectors: npt.NDArray[np.floating], untouched: npt.NDArray[np.fl
     """
     if len(vectors) < 2:
         return Verdict(True, f"{len(vectors)} documents: no two to compare")
-    cosine = mean_pairwise_cosine(vectors)
-    before = mean_pairwise_cosine(untouched)
-    is_spread = cosine <= MAX_MEAN_COSINE or (cosine <= MAX_MEAN_COSINE_EVER and 1 - cosine >= (1 - before) / 2)
+    cosine, before = mean_pairwise_cosine(vectors), mean_pairwise_cosine(untouched)
     return Verdict(
-        is_spread,
+        cosine <= MAX_MEAN_COSINE or (cosine <= MAX_MEAN_COSINE_EVER and 1 - cosine >= (1 - before) / 2),
         f"mean cosine of any two of {len(vectors):,} documents {cosine:.4f}, before training {before:.4f}; "
         f"collapsed above {MAX_MEAN_COSINE:g}, or where documents sound alike, when training halves their spread",
         {"mean_cosine": cosine, "mean_cosine_untouched": before},
@@ -392,6 +354,14 @@ def judge_gate(verdict: str, reason: str, *, is_champion: bool) -> Verdict:
     return Verdict(verdict == "promoted" or is_champion, f"{verdict}: {reason}")
 
 
+def _sample(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return list(islice(rows, MAX_SAMPLES))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
 def _count_twins(queries: Sequence[Query], twins: Mapping[str, Query]) -> dict[Split, tuple[int, int]]:
     """Split -> how many of its queries have a twin, and how many there are."""
     total = Counter(query.split for query in queries)
@@ -403,17 +373,14 @@ def _told(query: Query) -> str:
     return f"{query.split} {query.query_id}: {query.text[:80]}"
 
 
+def _area_under_curve(positives: Sequence[float], negatives: Sequence[float]) -> float:
+    """Share of (positive, negative) pairs in which the positive has the higher value; ties count half (Mann and Whitney 1947)."""
+    above = np.subtract.outer(np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64))
+    return float(((above > 0) + 0.5 * (above == 0)).mean())
+
+
 def _by_query(pairs: Sequence[ScoredPair]) -> dict[str, list[ScoredPair]]:
-    groups: dict[str, list[ScoredPair]] = {}
+    found: dict[str, list[ScoredPair]] = {}
     for pair in pairs:
-        groups.setdefault(pair.query_id, []).append(pair)
-    return groups
-
-
-def _mean_of_finite(values: Sequence[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else 0.0
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+        found.setdefault(pair.query_id, []).append(pair)
+    return found

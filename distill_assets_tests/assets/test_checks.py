@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets.assets.checks import CHECKS, check_results
+from distill_assets.assets import CHECKS
+from distill_assets.assets.checks import check_results
 from distill_assets.definitions import build_definitions
 from distill_assets.errors import CheckFailedError, MissingPartitionError
 from distill_assets.orchestration.running import Step, run_line
@@ -140,7 +141,7 @@ def test_leakage_stops_the_line_until_it_is_mended(
 
     (beir_folder / "queries.jsonl").write_text(before, encoding="utf-8")
     (beir_folder / "qrels" / "train.tsv").write_text(train, encoding="utf-8")
-    assert [step.was_made for step in run(project, instance, "hard_negatives")] == [True, True]
+    assert [step.was_materialised for step in run(project, instance, "hard_negatives")] == [True, True]
     assert project.collection.refused_by_checks() == set()
 
 
@@ -315,17 +316,18 @@ def test_a_failed_warning_leaves_the_slice_accepted(
     copy_documents(beir_folder)
     run(project, instance, "hard_negatives")
     assert not latest_results(instance)["documents_distinct"].passed
-    assert status_of(project, "corpus", "tiny").condition == "fresh"
+    assert status_of(project, "corpus", "tiny").condition == "up to date"
     add_document(beir_folder, "signs", "---")
     add_document(beir_folder, "dots", "...")
     with pytest.raises(CheckFailedError):
         run(project, instance, "hard_negatives")
-    assert status_of(project, "corpus", "tiny") == Status("refused", ("a blocking check did not pass",))
+    assert status_of(project, "corpus", "tiny") == Status("rejected", ("a blocking check did not pass",))
 
 
 def test_figures_of_a_check_can_be_shown() -> None:
     """An infinite difference in a check's metadata is no JSON: the page that should show it stays empty."""
-    [result] = check_results("student_checkpoint", {"loss_finite": Verdict(False, "x", {"last_loss": math.inf})})
+    checks = [CHECKS["student_checkpoint", "loss_finite"]]
+    [result] = check_results(checks, {"loss_finite": Verdict(False, "x", {"last_loss": math.inf})})
     assert result.metadata["last_loss"].value == "Infinity"
 
 
@@ -337,5 +339,5 @@ def test_every_check_is_in_the_table_of_the_docs() -> None:
         if line.startswith("| `")
     ]
     documented = {row[0].strip("`"): (row[1].strip("`"), row[2]) for row in rows}
-    expected = {check.name: (check.asset, "blocking" if check.is_blocking else "warning") for check in CHECKS}
+    expected = {name: (asset, "blocking" if c.is_blocking else "warning") for (asset, name), c in CHECKS.items()}
     assert documented == expected | {"batches_readable": ("corpus", "warning")}

@@ -46,7 +46,7 @@ def test_a_student_that_is_not_shown_to_be_better_does_not_reach_search(project:
     Twenty dev queries show no gain at p = 0.05: search, leaderboard and the last words of the run say so, all of them.
     """
     steps = list(run_line(build_definitions(project), project, dg.DagsterInstance.ephemeral()))
-    assert steps[-1].was_made
+    assert steps[-1].was_materialised
     first, decision = read_history(project)
     assert (first["recipe"], first["verdict"], first["sequence"]) == ("untouched_student", "promoted", 1)
     assert first["model_fingerprint"] == fingerprint_model(tiny_encoder)

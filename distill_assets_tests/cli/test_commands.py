@@ -126,17 +126,19 @@ def test_run_search_leaderboard_and_a_second_run(
     assert call(monkeypatch, "why", "--json") == 0
     told = json.loads(capsys.readouterr().out)["assets"]
     assert {(row["asset"], row["partition"]): row["condition"] for row in told} == {
-        **{(name, "tiny"): "fresh" for name in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")},
+        **{(name, "tiny"): "up to date" for name in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")},
         **{
-            (name, r): "fresh" for name in ("student_checkpoint", "eval_metrics") for r in ("hard_labels", "margin_mse")
+            (name, r): "up to date"
+            for name in ("student_checkpoint", "eval_metrics")
+            for r in ("hard_labels", "margin_mse")
         },
-        **{(name, ""): "fresh" for name in ("teacher_checkpoint", "leaderboard", "champion")},
+        **{(name, ""): "up to date" for name in ("teacher_checkpoint", "leaderboard", "champion")},
     }
     monkeypatch.setenv("DISTILL_MINING_DEPTH", "10")
     assert call(monkeypatch, "why", "hard_negatives[tiny]") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "stale     hard_negatives[tiny]",
-        "          settings.mining_depth: 20 -> 10",
+        "stale       hard_negatives[tiny]",
+        "            settings.mining_depth: 20 -> 10",
     ]
     assert call(monkeypatch, "why", "no_such_asset") == 1
     assert "no asset or partition 'no_such_asset': there are corpus" in capsys.readouterr().err
@@ -262,14 +264,14 @@ def test_retrain_makes_a_grown_teacher_anew_where_it_is_told_to(
     assert project.places.checkpoint_path("teacher") == first
     assert call(monkeypatch, "why", "teacher_checkpoint") == 0
     told = capsys.readouterr().out
-    assert told.startswith("aged      teacher_checkpoint\n") and "training_judgements changed" in told
+    assert told.startswith("aged        teacher_checkpoint\n") and "training_judgements changed" in told
     assert "distill-assets retrain --teacher makes it anew" in told
 
     assert call(monkeypatch, "retrain", "--teacher") == 0
     assert project.places.checkpoint_path("teacher") != first, "the folder is named after what it was made from"
     assert "teacher_checkpoint" in capsys.readouterr().out
     assert call(monkeypatch, "why", "teacher_checkpoint", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["assets"][0]["condition"] == "fresh"
+    assert json.loads(capsys.readouterr().out)["assets"][0]["condition"] == "up to date"
 
 
 def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

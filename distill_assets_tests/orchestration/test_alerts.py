@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from distill_assets.assets.failures import retrying
+from distill_assets.assets.line import retrying
 from distill_assets.errors import SourceError, WarehouseBusyError
 from distill_assets.orchestration.alerts import send_alert
 
@@ -54,17 +54,8 @@ def test_a_webhook_that_does_not_answer_fails_nothing(url: str | None, caplog: p
     assert ("did not take the alert" in caplog.text) == (url is not None)
 
 
-def body_that_raises(error: Exception) -> Any:
-    """An asset's body."""
-
-    def body(context: Any, project: Any) -> dg.MaterializeResult:
-        raise error
-
-    return retrying(body)
-
-
 class Context:
-    """What the decorator reads of a Dagster context."""
+    """What `retrying` reads of a Dagster context."""
 
     log = LOG
     retry_number = 1
@@ -72,15 +63,15 @@ class Context:
 
 def test_a_held_warehouse_is_tried_again_later() -> None:
     """Without a retry, two runs that meet at the warehouse cost one of them its hours of work."""
-    with pytest.raises(dg.RetryRequested) as caught:
-        body_that_raises(WarehouseBusyError("held"))(Context(), None)
+    with pytest.raises(dg.RetryRequested) as caught, retrying(Context()):
+        raise WarehouseBusyError("held")
     assert (caught.value.max_retries, caught.value.seconds_to_wait) == (3, 10)
 
 
 def test_bad_input_is_not_tried_again() -> None:
     """Three retries of a malformed line show the same message four times, a minute later."""
-    with pytest.raises(dg.Failure, match="line 3") as caught:
-        body_that_raises(SourceError("corpus.jsonl, line 3"))(Context(), None)
+    with pytest.raises(dg.Failure, match="line 3") as caught, retrying(Context()):
+        raise SourceError("corpus.jsonl, line 3")
     assert not caught.value.allow_retries
-    with pytest.raises(ZeroDivisionError):
-        body_that_raises(ZeroDivisionError())(Context(), None)
+    with pytest.raises(ZeroDivisionError), retrying(Context()):
+        raise ZeroDivisionError

@@ -174,7 +174,7 @@ def test_an_entry_that_cannot_be_opened_stops_its_own_batch_alone(
     first = tick(inbox_project, instance, None)
     assert {request.partition_key for request in first.run_requests} == {"bad", "first"}
     steps = list(run_line(build_definitions(inbox_project), inbox_project, instance, until="qrels"))
-    assert {step.partition for step in steps if step.was_made} == {"first"}
+    assert {step.partition for step in steps if step.was_materialised} == {"first"}
     second = tick(inbox_project, instance, first.cursor)
     assert not second.run_requests, "asked for once"
     [evaluation] = second.asset_events
@@ -346,7 +346,7 @@ def test_judgements_of_an_older_batch_are_followed_by_that_batch_alone(
     judge(inbox / "third", [("q-array-sum", "matrix-sum", 1)])
     ingest(inbox_project, instance, "third")
     assert status_of(inbox_project, "hard_negatives", "first").reasons == ("own_judgements changed",)
-    assert status_of(inbox_project, "hard_negatives", "second").condition == "fresh", "it brings no document"
+    assert status_of(inbox_project, "hard_negatives", "second").condition == "up to date", "it brings no document"
     done = daemon.follow()
     assert {pair for pair in done if pair[1] == "second"} == set()
     assert {pair for pair in done if pair[1] == "first"} == {("hard_negatives", "first"), ("teacher_scores", "first")}
@@ -515,7 +515,7 @@ def test_more_than_a_hundred_batches_are_still_told_apart(
     _record_as_read(inbox_project, [f"day-{i:03}" for i in range(101)])
     assert not tick(inbox_project, instance, first.cursor).run_requests
     materialise(inbox_project, instance, ("hard_negatives",), "first")
-    assert status_of(inbox_project, "hard_negatives", "first").condition == "fresh"
+    assert status_of(inbox_project, "hard_negatives", "first").condition == "up to date"
 
     changed = inbox / "day-077" / "corpus.jsonl"
     changed.write_text(json.dumps({"_id": "d77", "text": "another text"}) + "\n", encoding="utf-8")
