@@ -14,14 +14,12 @@ import dagster as dg
 from distill_assets.assets import ASSETS, dependencies_of
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.automation import (
-    make_automation_sensor,
     make_jobs,
     make_quarantine_check,
-    make_schedules,
+    make_schedule,
     make_sensors,
     with_automation,
 )
-from distill_assets.orchestration.lost_runs import make_lost_run_sensor
 from distill_assets.orchestration.terminal import NAME, terminal_logger
 
 
@@ -35,8 +33,8 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
         assets=with_automation(assets, project),
         asset_checks=[make_quarantine_check(project)],
         jobs=list(jobs.values()),
-        schedules=make_schedules(project, jobs),
-        sensors=[*make_sensors(project, jobs), make_automation_sensor(), make_lost_run_sensor()],
+        schedules=[make_schedule(project, jobs)],
+        sensors=make_sensors(project, jobs),
         resources={"project": project},
         executor=dg.in_process_executor,
         loggers={"console": dg.colored_console_logger, NAME: terminal_logger},

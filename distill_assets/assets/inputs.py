@@ -41,15 +41,22 @@ class Inputs:
     """What one run of one asset's partition reads.
 
     Attributes:
-        versions: of every declared input by name, as they were when reading began.
-        settings: those that the declaration names.
+        project: the handles that hold no input: where things lie, devices, vectors of texts.
+        partition: batch or recipe; empty where the asset has no partitions.
         log: of the run.
+        settings: those that the declaration names.
+        versions: of every declared input by name, as they were when reading began.
+        batches: those of the collection.
+        recipes: names of all recipes, sorted.
+        view_parameters: parameters of the statements that build on `storage/collection.py`.
+        min_relevance: the lowest grade that is relevant. No setting to declare: the version of judgements says which of them are.
     """
 
     def __init__(self, project: Project, asset: str, reads: Reads, partition: str, log: Any) -> None:
-        self._project, self._reads, self._asset = project, reads, asset
-        self.partition, self.log = partition, log
+        self.project, self.partition, self.log = project, partition, log
+        self._reads, self._asset = reads, asset
         self.settings: Any = DeclaredSettings(project, reads, asset)
+        self.min_relevance = project.collection.min_relevance
         with project.places.warehouse.reading() as connection:
             connection.begin()
             moment = self._moment_on(connection)
@@ -57,8 +64,8 @@ class Inputs:
             collection = project.collection.on(connection, moment.state.batches)
             loaders = {name: READS[name].load for name in self.versions if name in READS}
             self._values = {name: load(collection, moment) for name, load in loaders.items() if load}
-            self.batches, self._view_parameters = list(moment.state.batches), collection.parameters
-            self._slices, self._recipes = moment.state.slices, moment.recipes
+            self.batches, self.view_parameters = list(moment.state.batches), collection.parameters
+            self._slices, self.recipes = moment.state.slices, moment.recipes
 
     def __getattr__(self, name: str) -> Any:
         """What `READS` loads from the collection, by its name."""
@@ -72,7 +79,7 @@ class Inputs:
             raise UndeclaredReadError(f"{self._asset} reads {name!r}: name it in its declaration")
 
     def _moment_on(self, connection: "duckdb.DuckDBPyConnection") -> Moment:
-        return Moment(self._project, self._project.collection.state_on(connection), self.partition)
+        return Moment(self.project, self.project.collection.state_on(connection), self.partition)
 
     def require_unmoved(self, connection: "duckdb.DuckDBPyConnection") -> None:
         """Raise `InputsMovedError` unless every input still has the version that it had when reading began."""
@@ -88,19 +95,14 @@ class Inputs:
     def source(self) -> Source:
         """Where batches come from."""
         self._require("source")
-        return self._project.collection.source
+        return self.project.collection.source
 
     def others(self, table: str) -> list[str]:
         """The other batches that a table holds, those that are being read at this moment included; for checks."""
         if table not in self._reads.checked_against:
             raise UndeclaredReadError(f"{self._asset} is checked against {table!r}: name it in its declaration")
-        there = self._project.places.warehouse.slices(table)
+        there = self.project.places.warehouse.slices(table)
         return [other for other in self.source.batches() if other != self.partition and other in there]
-
-    @property
-    def view_parameters(self) -> dict[str, Any]:
-        """Parameters of the statements that build on `storage/collection.py`."""
-        return self._view_parameters
 
     def slice_versions(self, tables: Sequence[str]) -> dict[str, dict[str, str]]:
         """Data version of every batch's slice, by table: the way back from a model to its data."""
@@ -114,11 +116,6 @@ class Inputs:
         """Positives and mined negatives of train and dev queries, with their texts: those of the whole corpus where it is read."""
         texts: Mapping[str, str] = self.documents.content_of if "documents" in self.versions else self.texts
         return Labels(self.training_judgements, self.candidates, texts, self.min_relevance)
-
-    @property
-    def min_relevance(self) -> int:
-        """The lowest grade that is relevant. No setting to declare: the version of judgements says which of them are."""
-        return self._project.collection.min_relevance
 
     def training(self, split: str) -> list[Query]:
         """Judged queries of one of the splits train and dev, sorted by id."""
@@ -134,23 +131,18 @@ class Inputs:
     def recipe(self) -> Recipe:
         """The recipe of this partition."""
         self._require("recipe")
-        return self._project.settings.recipe(self.partition)
-
-    @property
-    def recipes(self) -> Sequence[str]:
-        """Names of all recipes, sorted."""
-        return self._recipes
+        return self.project.settings.recipe(self.partition)
 
     @property
     def student_path(self) -> Path:
         """Folder of the untouched student."""
         self._require("student")
-        return self._project.models.student_path
+        return self.project.models.student_path
 
     def checkpoint_path(self, recipe: str) -> Path:
         """Folder of a recipe's student."""
         self._require("checkpoint" if recipe == self.partition else "checkpoints")
-        return self._project.places.checkpoint_path(recipe)
+        return self.project.places.checkpoint_path(recipe)
 
     def model_fingerprint(self, recipe: str) -> str:
         """Content of a recipe's student, as it was when reading began."""
@@ -160,13 +152,13 @@ class Inputs:
     @property
     def logits_handle(self) -> Logits:
         """What scores pairs; the cost is written down for this asset."""
-        return self._project.logits((self._asset, self.partition))
+        return self.project.logits((self._asset, self.partition))
 
     @property
     def teacher_path(self) -> Path:
         """Folder of the teacher."""
         self._require("teacher")
-        return self._project.places.checkpoint_path("teacher")
+        return self.project.places.checkpoint_path("teacher")
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -179,9 +171,4 @@ class Inputs:
         judged: Qrels = {}
         for name in ("own_judgements", "training_judgements", "evaluation_judgements"):
             judged |= self._values.get(name, {})
-        return Retrieval(self.documents, self._project.places.lexical, self._project.vectors, judged)
-
-    @property
-    def project(self) -> Project:
-        """The handles that hold no input: where things lie, devices, vectors of texts."""
-        return self._project
+        return Retrieval(self.documents, self.project.places.lexical, self.project.vectors, judged)

@@ -29,7 +29,6 @@ from distill_assets.storage.warehouse import utc_now
 Row = dict[str, Any]
 PerQuery = Mapping[str, float]
 HISTORY_SCHEMA = schema_of("champion_history")
-DATA_VERSION_TAG = "dagster/data_version"
 _SHOWN = ("decided_at", "recipe", "model_fingerprint", "verdict", "reason", "dev_ndcg_at_10", "p_value")
 
 
@@ -262,7 +261,7 @@ def roll_back_event(project: Project, row: Mapping[str, Any]) -> dg.AssetMateria
         "champion",
         description=row["reason"],
         metadata={"verdict": row["verdict"], "reason": row["reason"], **champion_metadata(project, row)},
-        tags={DATA_VERSION_TAG: champion_version(row)},
+        tags={"dagster/data_version": champion_version(row)},
     )
 
 

@@ -23,6 +23,7 @@ from distill_assets.assets.manifests import git_tags
 from distill_assets.errors import DistillError, SourceError, UnknownBatchError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.alerts import send_alert
+from distill_assets.orchestration.lost_runs import make_lost_run_sensor
 from distill_assets.orchestration.stages import (
     INGEST,
     STAGES,
@@ -70,8 +71,7 @@ class _IsStale(dg.AutomationCondition):
         candidates, stale = context.candidate_subset, context.get_empty_subset()
         with suppress(DistillError):  # an empty inbox, a disk that is not mounted
             if ASSETS[self.asset].by != "none":
-                batches = set(self.project.collection.batches())
-                there = batches.intersection(candidates.expensively_compute_partition_keys())
+                there = candidates.expensively_compute_partition_keys() & set(self.project.collection.batches())
                 keys = {key for key in there if is_stale_for_automation(self.project, self.asset, key)}
                 stale = candidates.compute_intersection_with_partition_keys(keys)
             elif not candidates.is_empty and is_stale_for_automation(self.project, self.asset, ""):
@@ -136,7 +136,7 @@ def make_jobs(recipes: dg.StaticPartitionsDefinition) -> dict[str, Any]:
     return stages | {RETRAINING: retraining}
 
 
-def make_schedules(project: Project, jobs: Mapping[str, Any]) -> list[dg.ScheduleDefinition]:
+def make_schedule(project: Project, jobs: Mapping[str, Any]) -> dg.ScheduleDefinition:
     """The retraining schedule."""
 
     @dg.schedule(
@@ -153,7 +153,7 @@ def make_schedules(project: Project, jobs: Mapping[str, Any]) -> list[dg.Schedul
             reason = str(error)
         return dg.SkipReason(reason) if reason else dg.RunRequest(run_key=str(context.scheduled_execution_time))
 
-    return [retraining]
+    return retraining
 
 
 def reason_not_to_retrain(project: Project) -> str | None:
@@ -171,16 +171,17 @@ def reason_not_to_retrain(project: Project) -> str | None:
 
 
 def make_sensors(project: Project, jobs: Mapping[str, Any]) -> list[dg.SensorDefinition]:
-    """Batches that arrive, the steps of a retraining, and two alerts."""
+    """Batches that arrive, the conditions, the steps of a retraining, two alerts, and lost runs."""
     return [
         _make_batch_sensor(project, jobs),
+        _make_automation_sensor(),
         _make_retraining_sensor(project, jobs),
-        _make_failure_alert(project),
-        _make_champion_note(project),
+        *_make_alerts(project.settings.alert_webhook),
+        make_lost_run_sensor(),
     ]
 
 
-def make_automation_sensor() -> dg.AutomationConditionSensorDefinition:
+def _make_automation_sensor() -> dg.AutomationConditionSensorDefinition:
     """Evaluates the conditions; on by default, for nothing that it starts trains a model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=dg.BetaWarning)  # of use_user_code_server
@@ -213,13 +214,10 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
         plan = plan_ingestion(project, found, cursor["requested"], cursor["looks"], now=time.time())
         known = set(context.instance.get_dynamic_partitions("batches"))
         registered = {*plan.requests, *plan.current}
+        new, dropped = sorted(registered - known), sorted(known - registered - set(plan.waiting))
+        changes: list[Any] = [batches.build_add_request(new)] if new else []
         # A batch that never was readable leaves the partitions again: a fan-in over all of them would wait for it for ever.
-        dropped = sorted(batch for batch in known if batch not in {*registered, *plan.waiting})
-        changes: list[Any] = []
-        if registered - known:
-            changes.append(batches.build_add_request(sorted(registered - known)))
-        if dropped:
-            changes.append(batches.build_delete_request(dropped))
+        changes += [batches.build_delete_request(dropped)] if dropped else []
         judged = next(iter(context.instance.fetch_materializations(dg.AssetKey("corpus"), limit=1).records), None)
         told = fingerprint(*sorted(plan.quarantined.items()), judged.storage_id if judged else "")
         events = [] if cursor["told"] == told else [quarantine_evaluation(plan.quarantined, judged)]
@@ -289,14 +287,21 @@ def plan_ingestion(
         now: seconds since 1970.
     """
     plan = IngestionPlan(quarantined=dict(project.collection.source.refused()))
-    refusals, read = project.collection.quarantined(), set(project.collection.batches())
+    rows, read = project.collection.quarantined(), set(project.collection.batches())
     for batch in found:
         try:
             waits = _wait_until_settled(project, plan, batch, (looks or {}).get(batch), now)
-            if waits:
-                plan.waiting[batch] = waits
+            key = None if waits else project.collection.source.fingerprint(batch)
+            if key is None:
+                plan.waiting[batch] = str(waits)
+            elif batch in rows and rows[batch]["source_fingerprint"] == key:
+                plan.quarantined[batch] = rows[batch]["reason"]
+            elif not any(is_stale(project, asset, batch) for asset in INGEST.assets):
+                plan.current.append(batch)
+            elif requested.get(batch) == key:
+                plan.waiting[batch] = "its run has been asked for; if it failed, start it again or change the batch"
             else:
-                _plan_batch(project, plan, batch, requested.get(batch), refusals.get(batch))
+                plan.requests[batch] = key
         except (SourceError, UnknownBatchError) as error:  # the other batches go on
             plan.quarantined[batch] = str(error)
         if batch in plan.quarantined and batch in read:
@@ -319,20 +324,6 @@ def _wait_until_settled(
     return f"the same for {now - since:.0f} s, read after {settle_s:g} s without a change or with a _READY file"
 
 
-def _plan_batch(
-    project: Project, plan: IngestionPlan, batch: str, requested: str | None, refused: Mapping[str, Any] | None
-) -> None:
-    key = project.collection.source.fingerprint(batch)
-    if refused is not None and refused["source_fingerprint"] == key:
-        plan.quarantined[batch] = refused["reason"]
-    elif not any(is_stale(project, asset, batch) for asset in INGEST.assets):
-        plan.current.append(batch)
-    elif requested == key:
-        plan.waiting[batch] = "its run has been asked for; if it failed, start it again or change the batch"
-    else:
-        plan.requests[batch] = key
-
-
 def quarantine_evaluation(
     quarantined: Mapping[str, str], judged: dg.EventLogRecord | None = None
 ) -> dg.AssetCheckEvaluation:
@@ -340,9 +331,11 @@ def quarantine_evaluation(
 
     `judged` is the newest materialisation of the corpus: the UI calls a check "not evaluated" that names another one or none.
     """
+    target = judged and AssetCheckEvaluationTargetMaterializationData(
+        storage_id=judged.storage_id, run_id=judged.run_id, timestamp=judged.timestamp
+    )
     return dg.AssetCheckEvaluation(
-        target_materialization_data=judged
-        and AssetCheckEvaluationTargetMaterializationData(judged.storage_id, judged.run_id, judged.timestamp),
+        target_materialization_data=target,
         asset_key=dg.AssetKey("corpus"),
         check_name=QUARANTINE_CHECK,
         passed=not quarantined,
@@ -420,36 +413,30 @@ def advance_retraining(
     )
 
 
-def _make_failure_alert(project: Project) -> dg.SensorDefinition:
-    @dg.run_failure_sensor(
-        name="failure_alert",
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
-        description="Says that a run has failed: in the daemon's log, and to alert_webhook where it is set.",
-    )
+def _make_alerts(webhook: str | None) -> list[dg.SensorDefinition]:
+    """A run has failed, the champion has moved: told in the daemon's log, and to `webhook` where it is set."""
+    where = "in the daemon's log, and to alert_webhook where it is set."
+    shared: dict[str, Any] = {"default_status": dg.DefaultSensorStatus.RUNNING, "minimum_interval_seconds": 30}
+
+    @dg.run_failure_sensor(name="failure_alert", description=f"Says that a run has failed: {where}", **shared)
     def failure_alert(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
-        subject = run.tags.get("dagster/partition", "")
-        text = f"{run.job_name}{f' [{subject}]' if subject else ''} failed (run {run.run_id[:8]}): {context.failure_event.message}"
-        send_alert(project.settings.alert_webhook, text, context.log)
+        subject = f" [{run.tags['dagster/partition']}]" if run.tags.get("dagster/partition") else ""
+        text = f"{run.job_name}{subject} failed (run {run.run_id[:8]}): {context.failure_event.message}"
+        send_alert(webhook, text, context.log)
 
-    return failure_alert
-
-
-def _make_champion_note(project: Project) -> dg.SensorDefinition:
     @dg.asset_sensor(
-        asset_key=dg.AssetKey("champion"),
+        dg.AssetKey("champion"),
         name="champion_note",
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
-        description="Says that the champion has moved: in the daemon's log, and to alert_webhook where it is set.",
+        description=f"Says that the champion has moved: {where}",
+        **shared,
     )
     def champion_note(context: dg.SensorEvaluationContext, event: dg.EventLogEntry) -> dg.SkipReason:
         made = event.asset_materialization
         told = {name: value.value for name, value in (made.metadata if made else {}).items()}
         text = f"champion {told.get('champion')}: {told.get('verdict')}: {told.get('reason')}"
         if told.get("verdict") == "promoted":
-            send_alert(project.settings.alert_webhook, text, context.log)
+            send_alert(webhook, text, context.log)
         return dg.SkipReason(text)
 
-    return champion_note
+    return [failure_alert, champion_note]

@@ -11,6 +11,7 @@ import json
 import platform
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -38,15 +39,14 @@ def command_tags(command: str) -> dict[str, str]:
 def machine_tags() -> dict[str, str]:
     """Which machine this process is on, and which of its boots this is; a container is a machine of its own.
 
-    A machine is known by its machine-id and host name, and by its boot-id which boot it is. In a container both ids may be the
-    host's or the image's. There the boot-id and the namespace of process numbers make up the machine: it has one boot, and two
-    containers that run at the same time differ. Without these files (macOS) the host name and the network card decide.
+    A machine is known by its machine-id and host name, a boot by its boot-id. In a container both ids may be the host's or the
+    image's. There boot-id and namespace of process numbers make up the machine: two containers that run at the same time differ.
+    Without these files (macOS) host name and network card decide.
     """
     boot, machine_id = _read(_BOOT_ID), _read(_MACHINE_ID)
-    try:
+    namespace = platform.node()
+    with suppress(OSError):
         namespace = str(_PID_NAMESPACE.readlink())
-    except OSError:
-        namespace = platform.node()
     if not boot:
         machine = fingerprint(platform.node(), uuid.getnode())
     elif machine_id and namespace == _FIRST_PID_NAMESPACE:
@@ -57,10 +57,9 @@ def machine_tags() -> dict[str, str]:
 
 
 def _read(path: Path) -> str:
-    try:
+    with suppress(OSError, ValueError):
         return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
+    return ""
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
