@@ -101,14 +101,14 @@ TEACHER_CHECKPOINT = Asset(
 def teacher_scores(inputs: Inputs) -> Made:
     """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
     rows, num_scored = inputs.logits_handle.score(inputs.teacher, wanted_of_batch(inputs), inputs.log.info)
-    text_of, records = {query.query_id: query.text for query in inputs.own_queries}, rows.to_pylist()
+    text_of = {query.query_id: query.text for query in inputs.own_queries}
+    columns = (rows[name].to_pylist() for name in ("query_id", "doc_id", "label", "teacher_logit"))
     scored = [
-        ScoredPair(q, text_of[q], d, inputs.own_texts[d], r["label"], r["teacher_logit"])
-        for r in records
-        for q, d in [(r["query_id"], r["doc_id"])]
+        ScoredPair(query_id, text_of[query_id], doc_id, inputs.own_texts[doc_id], label, logit)
+        for query_id, doc_id, label, logit in zip(*columns, strict=True)
     ]
     metadata: dict[str, Any] = {
-        "num_pairs": len(records),
+        "num_pairs": rows.num_rows,
         "num_forward_passes": num_scored,
         "precision": inputs.project.models.scoring_precision,
     }
@@ -117,7 +117,10 @@ def teacher_scores(inputs: Inputs) -> Made:
     if positive and negative:
         image = score_histogram_chart(positive, negative)
         picture = as_markdown_image(image, "teacher logits of positives and negatives")
-        metadata |= {"score_histogram": dg.MetadataValue.md(picture), "sample": markdown_table(records[:6])}
+        metadata |= {
+            "score_histogram": dg.MetadataValue.md(picture),
+            "sample": markdown_table(rows.slice(0, 6).to_pylist()),
+        }
     verdicts = {"logits_vary": judge_logits(scored), "positives_above_negatives": judge_negatives_above(scored)}
     return Made(rows=rows, verdicts=verdicts, metadata=metadata)
 

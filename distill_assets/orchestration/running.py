@@ -31,8 +31,9 @@ _KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Assets that share a run, and one partition: materialised, up to date before (`seconds` 0), or refused (`refusal` says why).
+    """Assets that share a run, and one partition: materialised, or up to date before (`seconds` 0).
 
+    `refusal` says why an inbox batch was left out: it is quarantined (cannot be read) or rejected (a blocking check).
     `warnings` are sentences about its checks that did not pass and stop nothing.
     """
 
@@ -45,7 +46,7 @@ class Step:
 
     @property
     def was_materialised(self) -> bool:
-        """Whether the step did its work: neither up to date before, nor refused."""
+        """Whether the step did its work: neither up to date before, nor left out."""
         return not self.was_up_to_date and self.refusal is None
 
 
@@ -60,7 +61,7 @@ def run_line(
 ) -> Iterator[Step]:
     """Yield each step as it is done, up to and with the asset `until`.
 
-    A batch of an inbox that cannot be read is refused and the others go on; in any other collection it is an error.
+    A batch of an inbox that is quarantined or rejected holds up no other; in any other collection it is an error.
 
     Raises:
         CheckFailedError: a blocking check failed; nothing is made from its slice, and the next run makes it again.
@@ -154,7 +155,7 @@ def _explain_checks(
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         found = record.get_dagster_event().asset_check_evaluation_data
         asset = found.asset_key.to_user_string()
-        # `batches_readable` is no check of the line: it is of the whole inbox, and each refusal is told by itself.
+        # `batches_readable` is no check of the line: it is of the whole inbox, and each quarantined batch is told by itself.
         check = CHECKS.get((asset, found.check_name))
         if check is None or found.passed or found.severity is not severity:
             continue

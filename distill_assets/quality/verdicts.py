@@ -196,7 +196,7 @@ def judge_leakage(
     """Whether few queries of each of the batch's splits stand in another split as well, of this batch or another.
 
     Each split of the batch is counted by itself: 20 test queries that all stand in train are a wrong split, however many clean
-    queries there are beside them. A single query is refused only where its split is above the limit over all batches too: of five
+    queries there are beside them. A single query is allowed unless its split is above the limit over all batches too: of five
     test queries one is 20 %, and questions that people ask twice do that by chance.
 
     Args:
@@ -208,14 +208,14 @@ def judge_leakage(
     here, all_over = _count_twins(batch, twins), _count_twins(everything, twins)
     splits = sorted(reversed(SPLITS), key=lambda split: -_share(*here[split]))
     above = [split for split in splits if _share(*here[split]) > limit]
-    refused = [split for split in above if here[split][0] > 1 or _share(*all_over[split]) > limit]
-    worst = (refused or splits)[0]
+    rejected = [split for split in above if here[split][0] > 1 or _share(*all_over[split]) > limit]
+    worst = (rejected or splits)[0]
     own = [(query, twins[query.query_id]) for query in batch if query.query_id in twins]
     num_left_out = sum(gives_way(query, twin) for query, twin in own)
     pairs = {(query, twin) if gives_way(query, twin) else (twin, query) for query, twin in own}
     shares = {"share_of_batch": _share(*here[worst]), "share_of_all": _share(*all_over[worst])}
     return Verdict(
-        not refused,
+        not rejected,
         f"{here[worst][0]:,} of {here[worst][1]:,} {worst} queries stand in another split too, equal or nearly so "
         f"({shares['share_of_batch']:.1%}; over all batches {shares['share_of_all']:.1%}); allowed {limit:.1%} (setting "
         f"max_leaked_queries); {num_left_out:,} of the batch's {len(batch):,} queries are left out",
