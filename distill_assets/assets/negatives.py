@@ -1,9 +1,7 @@
 """Group `negatives`: what search finds for train and dev queries."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 
@@ -12,17 +10,12 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
-from distill_assets.handles.retrieval import Retrieval
 from distill_assets.quality.verdicts import FoundPositives, Verdict, judge_positives_found
 from distill_assets.records import Query, hash_text
-from distill_assets.retrieval.mining import Candidate, MiningRules, mine_hard_negatives, pool_candidates
-from distill_assets.retrieval.rankings import Run
+from distill_assets.retrieval.mining import MiningRules, mine_hard_negatives, pool_candidates
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite
 from distill_assets.training.lists import Labels, choose_queries, choose_train_queries
-
-# What decides which candidates are mined.
-MINING_SETTINGS = ("train_queries", "mining_depth", "negatives_per_query", "near_identical", "reads_unjudged_queries")
 
 _JUDGED_QUERIES = 512  # queries whose answers are looked at: chosen by hash, so always the same
 
@@ -33,15 +26,17 @@ def hard_negatives(inputs: Inputs) -> Made:
     Search: BM25 and the untouched student over all documents, fused. A dev query's candidates are those that the teacher would
     rerank, so nothing is left out of them and nothing is put in.
     """
-    settings, judged = inputs.settings, inputs.own_judgements
-    train = choose_train_queries(
-        inputs.own_queries, judged, settings.train_queries, reads_unjudged=settings.reads_unjudged_queries
-    )
+    settings, judged, texts = inputs.settings, inputs.own_judgements, inputs.documents.content_of
+    rules = MiningRules(num_negatives=settings.negatives_per_query, near_identical_jaccard=settings.near_identical)
+    train = choose_own_train_queries(inputs)
     dev = choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
-    found, rules = _search(inputs, train, settings.mining_depth), mining_rules(settings)
-    mined = list(mine_all(inputs.retrieval, train, found, judged, rules, inputs.own_rejections))
-    for query_id, lexical, similar in _rankings(dev, *_search(inputs, dev, settings.pool_depth + 1)):
-        mined += [(query_id, candidate) for candidate in pool_candidates(lexical, similar, settings.pool_depth)]
+    mined = []
+    for query_id, bm25, dense in _search(inputs, train, settings.mining_depth):
+        positives, rejected = set(judged.get(query_id, ())), inputs.own_rejections.get(query_id, ())
+        found = mine_hard_negatives(bm25, dense, positives=positives, rejected=rejected, texts=texts, rules=rules)
+        mined += [(query_id, candidate) for candidate in found]
+    for query_id, bm25, dense in _search(inputs, dev, settings.pool_depth + 1):
+        mined += [(query_id, candidate) for candidate in pool_candidates(bm25, dense, settings.pool_depth)]
     records = [{"query_id": query_id, **asdict(candidate)} for query_id, candidate in mined]
     rows = pa.Table.from_pylist(records, schema=schema_of("hard_negatives"))
     verdict = _judge_positives(inputs, train, rows)
@@ -61,7 +56,14 @@ HARD_NEGATIVES = Asset(
     # A new batch's documents make older batches' negatives aged, not stale: `run` mines them again, a retraining where it is told to.
     reads=Reads(
         inputs=("documents", "own_queries", "own_judgements", "own_rejections", "student", "tokeniser"),
-        settings=(*MINING_SETTINGS, "pool_depth"),
+        settings=(
+            "train_queries",
+            "reads_unjudged_queries",
+            "mining_depth",
+            "pool_depth",
+            "negatives_per_query",
+            "near_identical",
+        ),
         as_of_making=("documents",),
     ),
     body=hard_negatives,
@@ -84,37 +86,18 @@ HARD_NEGATIVES = Asset(
 )
 
 
-def mining_rules(settings: Any) -> MiningRules:
-    """The rules as the settings say."""
-    return MiningRules(num_negatives=settings.negatives_per_query, near_identical_jaccard=settings.near_identical)
+def choose_own_train_queries(inputs: Inputs) -> list[Query]:
+    """The batch's train queries that are mined and scored."""
+    limit, reads_unjudged = inputs.settings.train_queries, inputs.settings.reads_unjudged_queries
+    return choose_train_queries(inputs.own_queries, inputs.own_judgements, limit, reads_unjudged=reads_unjudged)
 
 
-def mine_all(
-    retrieval: Retrieval,
-    queries: Sequence[Query],
-    found: tuple[Run, Run],
-    judged: Mapping[str, Set[str] | Mapping[str, int]],
-    rules: MiningRules,
-    rejected: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> Iterator[tuple[str, Candidate]]:
-    """(query_id, hard negative or answer found) of every query, in order. `found`: the rankings of BM25 and dense search."""
-    texts = retrieval.corpus.content_of
-    for query_id, lexical, similar in _rankings(queries, *found):
-        positives = set(judged.get(query_id, ()))
-        mined = mine_hard_negatives(
-            lexical, similar, positives=positives, rejected=rejected.get(query_id, ()), texts=texts, rules=rules
-        )
-        yield from ((query_id, candidate) for candidate in mined)
-
-
-def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> tuple[Run, Run]:
-    return inputs.retrieval.bm25(queries, depth), inputs.retrieval.dense(inputs.student_path, queries, depth)
-
-
-def _rankings(queries: Sequence[Query], bm25: Run, dense: Run) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Each query's id with what BM25 and dense search found for it, best first."""
+def _search(inputs: Inputs, queries: Sequence[Query], depth: int) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each query's id with what BM25 and dense search find for it, best first."""
+    bm25 = inputs.retrieval.bm25(queries, depth)
+    dense = inputs.retrieval.dense(inputs.student_path, queries, depth)
     for query in queries:
-        rankings = (run.get(query.query_id, []) for run in (bm25, dense))
+        rankings = (found.get(query.query_id, []) for found in (bm25, dense))
         bm25_ids, dense_ids = ([doc_id for doc_id, _ in ranking] for ranking in rankings)
         yield query.query_id, bm25_ids, dense_ids
 

@@ -114,10 +114,9 @@ def _first_champion(untouched: Row, dev: PerQuery) -> Row:
 
 def _allowed(students: Mapping[str, Row], dev: Mapping[str, PerQuery], refused: set[str]) -> dict[str, PerQuery]:
     """Dev values of the students that may be champion: not refused by a person, and none that ended where it began."""
-    untouched = students[UNTOUCHED_STUDENT]["model_fingerprint"]
     models = {name: row["model_fingerprint"] for name, row in students.items()}
-    trained = {name for name, model in models.items() if model != untouched} | {UNTOUCHED_STUDENT}
-    return {name: values for name, values in dev.items() if name in trained and models[name] not in refused}
+    untrained = {name for name, model in models.items() if model == models[UNTOUCHED_STUDENT]} - {UNTOUCHED_STUDENT}
+    return {name: values for name, values in dev.items() if name not in untrained and models[name] not in refused}
 
 
 def _decide(

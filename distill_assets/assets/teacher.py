@@ -10,15 +10,16 @@ from distill_assets.assets.fitness import judge_new_teacher
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state
+from distill_assets.assets.negatives import choose_own_train_queries
 from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import build_teacher
 from distill_assets.quality.verdicts import ScoredPair, judge_fitness, judge_logits, judge_negatives_above
 from distill_assets.records import fingerprint
 from distill_assets.report.charts import as_markdown_image, score_histogram_chart
+from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.storage.collection import TEXT_HASH, VIEWS
 from distill_assets.storage.missing_pairs import WantedPairs
-from distill_assets.training.lists import choose_train_queries
 
 _LABELS = ("training_queries", "training_judgements", "candidates", "documents")
 
@@ -44,7 +45,7 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
             manifest = build_teacher(inputs, folder, store.work_folder("teacher", "teacher", key))
             manifest |= {"input_fingerprint": key, "inputs": inputs.versions}
             manifest |= {"sizes": chosen_sizes(inputs.project), **code_state()}
-            (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         store.clear_work("teacher", "teacher", key)
     path = store.path("teacher", "teacher", key)
     inputs.log.info(f"teacher checkpoint at {path}")
@@ -162,14 +163,8 @@ def wanted_of_batch(inputs: Inputs) -> WantedPairs:
 
     The label is the relevance of a positive and 0 of a negative.
     """
-    settings = inputs.settings
-    chosen = choose_train_queries(
-        inputs.own_queries,
-        inputs.own_judgements,
-        settings.train_queries,
-        reads_unjudged=settings.reads_unjudged_queries,
-    )
-    parameters = {"chosen": [query.query_id for query in chosen], "num_scored": settings.num_scored_negatives}
+    chosen = [query.query_id for query in choose_own_train_queries(inputs)]
+    parameters = {"chosen": chosen, "num_scored": inputs.settings.num_scored_negatives}
     return WantedPairs(_BATCH_PAIRS, inputs.view_parameters | parameters)
 
 
