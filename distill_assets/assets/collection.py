@@ -216,7 +216,7 @@ def _judge_leakage(inputs: Inputs, found: list[Query]) -> Verdict:
     counted here.
     """
     jaccard = inputs.settings.near_identical
-    verdict = judge_leakage(found, found, find_twins(found, jaccard=jaccard), limit=inputs.settings.max_leaked_queries)
+    verdict = judge_leakage(found, find_twins(found, jaccard=jaccard), limit=inputs.settings.max_leaked_queries)
     everything = {query.query_id: query for query in _other_queries(inputs)} | {q.query_id: q for q in found}
     own = {query.query_id for query in found}
     twins = find_twins(everything.values(), jaccard=jaccard)

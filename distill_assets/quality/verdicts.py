@@ -18,7 +18,7 @@ from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.evaluation.splits import gives_way
 from distill_assets.quality.identity import is_same_document
 from distill_assets.quality.reading import Reading
-from distill_assets.records import SPLITS, Query, Split
+from distill_assets.records import SPLITS, Query
 
 MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
@@ -190,36 +190,24 @@ def judge_missing_positives(positives: Sequence[tuple[str, str]], known: frozens
     )
 
 
-def judge_leakage(
-    batch: Sequence[Query], everything: Sequence[Query], twins: Mapping[str, Query], *, limit: float
-) -> Verdict:
-    """Whether few queries of each of the batch's splits stand in another split as well, of this batch or another.
+def judge_leakage(batch: Sequence[Query], twins: Mapping[str, Query], *, limit: float) -> Verdict:
+    """Whether few queries of each of a batch's splits stand in another of its splits as well.
 
-    Each split of the batch is counted by itself: 20 test queries that all stand in train are a wrong split, however many clean
-    queries there are beside them. A single query is allowed unless its split is above the limit over all batches too: of five
-    test queries one is 20 %, and questions that people ask twice do that by chance.
-
-    Args:
-        batch: the queries of the batch.
-        everything: those of all batches, this one included; each id once.
-        twins: what `find_twins` says of `everything`.
-        limit: share of a split, from 0 to 1.
+    Each split is counted by itself: 20 test queries that all stand in train are a wrong split, however many clean queries there
+    are beside them. `twins` is what `find_twins` says of the batch, `limit` a share of a split, from 0 to 1.
     """
-    here, all_over = _count_twins(batch, twins), _count_twins(everything, twins)
-    splits = sorted(reversed(SPLITS), key=lambda split: -_share(*here[split]))
-    above = [split for split in splits if _share(*here[split]) > limit]
-    rejected = [split for split in above if here[split][0] > 1 or _share(*all_over[split]) > limit]
-    worst = (rejected or splits)[0]
     own = [(query, twins[query.query_id]) for query in batch if query.query_id in twins]
+    total, with_twin = Counter(query.split for query in batch), Counter(query.split for query, _ in own)
+    shares = {split: _share(with_twin[split], total[split]) for split in reversed(SPLITS)}
+    worst = max(shares, key=lambda split: shares[split])
     num_left_out = sum(gives_way(query, twin) for query, twin in own)
     pairs = {(query, twin) if gives_way(query, twin) else (twin, query) for query, twin in own}
-    shares = {"share_of_batch": _share(*here[worst]), "share_of_all": _share(*all_over[worst])}
     return Verdict(
-        not rejected,
-        f"{here[worst][0]:,} of {here[worst][1]:,} {worst} queries stand in another split too, equal or nearly so "
-        f"({shares['share_of_batch']:.1%}; over all batches {shares['share_of_all']:.1%}); allowed {limit:.1%} (setting "
-        f"max_leaked_queries); {num_left_out:,} of the batch's {len(batch):,} queries are left out",
-        {"num_left_out": num_left_out, **shares},
+        shares[worst] <= limit,
+        f"{with_twin[worst]:,} of {total[worst]:,} {worst} queries stand in another split too, equal or nearly so "
+        f"({shares[worst]:.1%}); allowed {limit:.1%} (setting max_leaked_queries); "
+        f"{num_left_out:,} of the batch's {len(batch):,} queries are left out",
+        {"num_left_out": num_left_out, "share_of_batch": shares[worst]},
         _sample(
             {"left out": _told(left_out), "repeats": _told(stays)}
             for left_out, stays in sorted(pairs, key=lambda pair: (pair[0].query_id, pair[1].query_id))
@@ -360,13 +348,6 @@ def _sample(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
-
-
-def _count_twins(queries: Sequence[Query], twins: Mapping[str, Query]) -> dict[Split, tuple[int, int]]:
-    """Split -> how many of its queries have a twin, and how many there are."""
-    total = Counter(query.split for query in queries)
-    with_twin = Counter(query.split for query in queries if query.query_id in twins)
-    return {split: (with_twin[split], total[split]) for split in SPLITS}
 
 
 def _told(query: Query) -> str:

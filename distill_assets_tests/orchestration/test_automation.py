@@ -362,7 +362,7 @@ def test_judgements_of_an_older_batch_are_followed_by_that_batch_alone(
 def test_a_failed_run_is_asked_for_again_only_when_something_moves(
     inbox: Path, inbox_project: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A condition of what is due alone asks every five seconds for a run that fails, until somebody looks."""
+    """A condition of what is stale alone asks every five seconds for a run that fails, until somebody looks."""
     from distill_assets.handles.retrieval import Retrieval
 
     daemon = Daemon(inbox_project, instance)
