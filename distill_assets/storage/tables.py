@@ -358,6 +358,13 @@ def table_spec(table: str) -> TableSpec:
     return TABLES[table]
 
 
+def schema_of(table: str) -> pa.Schema:
+    """Columns and types of the rows that an asset gives: without what the warehouse fills in, the slice column and `sequence`."""
+    spec = table_spec(table)
+    given = {name: column for name, column in spec.columns.items() if name not in (spec.slice_column, "sequence")}
+    return pa.schema([(name, _ARROW_TYPES[column.sql_type]) for name, column in given.items()])
+
+
 def conform(table: str, rows: pa.Table) -> pa.Table:
     """Return `rows` with exactly the table's columns and types, whatever order they came in.
 
