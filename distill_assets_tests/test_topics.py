@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from distill_assets.assets.fitness import step_lists
+from distill_assets.assets.comparison import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.student import STUDENT_CHECKPOINT
 from distill_assets.definitions import build_definitions

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_assets.assets.fitness import step_lists
+from distill_assets.assets.comparison import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.manifests import package_versions
 from distill_assets.assets.reads import Reads

@@ -1,68 +1,34 @@
 """The documents of experiments as the tables of `docs/results.md`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from distill_assets.errors import SettingsError, ShapeError
-from distill_assets.evaluation.comparison import columns_of_queries, compare_with_baseline, gap_closed
-from distill_assets.evaluation.significance import bootstrap_interval
-from distill_assets.evaluation.tables import as_markdown, format_difference, format_p, format_score, format_share
+from distill_assets.evaluation.comparison import columns_of_queries, compare_with_baseline
+from distill_assets.evaluation.significance import ALPHA, bootstrap_interval, gap_closed
+from distill_assets.evaluation.tables import (
+    as_markdown,
+    format_difference,
+    format_interval,
+    format_p,
+    format_score,
+    format_share,
+)
 from distill_assets.records import BM25, HARD_LABELS, HYBRID, TEACHER, UNTOUCHED_STUDENT
 
 PerSeed = Mapping[int, Mapping[str, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResultRow:
-    """One line of the results table.
-
-    Attributes:
-        ndcg_at_10: mean over queries of the means over seeds; `low` and `high` are its 95 % bootstrap interval over queries.
-        seed_sd: sample standard deviation of the seeds' means; None with one seed.
-        difference: of the mean from the baseline's; None for the baseline, as are `p_value`, `p_holm`, `detectable`, which
-            are also None for systems outside the tested family.
-        gap_closed: see `gap_closed`; None for the references and where the teacher is not ahead.
-        gap_closed_low: lower end of its 95 % interval, `gap_closed_high` the upper; None where the teacher's lead is not
-            certain enough for the ratio to have bounds.
-    """
-
-    system: str
-    num_seeds: int
-    num_queries: int
-    ndcg_at_10: float
-    low: float
-    high: float
-    seed_sd: float | None = None
-    difference: float | None = None
-    p_value: float | None = None
-    p_holm: float | None = None
-    detectable: float | None = None
-    gap_closed: float | None = None
-    gap_closed_low: float | None = None
-    gap_closed_high: float | None = None
-
-
-def results_table(
-    per_system: Mapping[str, PerSeed],
-    *,
-    baseline: str,
-    untouched: str = UNTOUCHED_STUDENT,
-    teacher: str = TEACHER,
-    family: Sequence[str] | None = None,
-    seed: int = 2026,
-) -> list[ResultRow]:
-    """The results table, best mean first, equal means by name.
+def results_table(per_system: Mapping[str, PerSeed], baseline: str, family: Sequence[str] | None = None) -> str:
+    """The results as Markdown with a legend below, best mean first, equal means by name. A significant p is bold.
 
     Args:
-        per_system: {system: {seed: {query_id: nDCG@10}}}, all on the same queries.
+        per_system: {system: {seed: {query_id: nDCG@10}}}, all on the same queries. Gaps are reported where the untouched student and
+            the teacher are among them.
         baseline: what the others are tested against, often `hard_labels` or `untouched_student`.
-        untouched: start of the gap; without it in `per_system` no gap is reported. The same for `teacher`, its end.
-        teacher: end of the gap.
-        family: systems tested together; by default all but the baseline, BM25, `untouched` and `teacher`.
-        seed: of the bootstrap and the sampled sign patterns.
+        family: systems tested together; by default all but the baseline, BM25, the untouched student and the teacher.
 
     Raises:
         ShapeError: systems or seeds were evaluated on different queries, or there is no baseline.
@@ -70,65 +36,34 @@ def results_table(
     means = {system: mean_over_seeds(seeds) for system, seeds in per_system.items()}
     columns = columns_of_queries(means, [baseline, *means])
     if family is None:
-        family = [name for name in means if name not in (baseline, BM25, untouched, teacher)]
-    comparisons = compare_with_baseline(means, baseline, family, seed=seed)
-    has_gap = untouched in columns and teacher in columns
+        family = [name for name in means if name not in (baseline, BM25, UNTOUCHED_STUDENT, TEACHER)]
+    compared = compare_with_baseline(means, baseline, family)
     rows = []
-    for name, values in columns.items():
-        found = comparisons.get(name)
-        low, high = bootstrap_interval(values, seed=seed)
+    for name in sorted(columns, key=lambda name: (-columns[name].mean(), name)):
+        values, found, seeds = columns[name], compared.get(name), per_system[name].values()
         gap: tuple[float | None, float | None, float | None] = (None, None, None)
-        if has_gap and name not in (BM25, HYBRID, untouched, teacher):
-            gap = gap_closed(values, columns[untouched], columns[teacher], seed=seed)
-        rows.append(
-            ResultRow(
-                system=name,
-                num_seeds=len(per_system[name]),
-                num_queries=len(values),
-                ndcg_at_10=float(values.mean()),
-                low=low,
-                high=high,
-                seed_sd=_seed_sd(per_system[name]),
-                difference=None if name == baseline else float((values - columns[baseline]).mean()),
-                p_value=found.p_value if found else None,
-                p_holm=found.p_holm if found else None,
-                detectable=found.detectable if found else None,
-                gap_closed=gap[0],
-                gap_closed_low=gap[1],
-                gap_closed_high=gap[2],
-            )
-        )
-    return sorted(rows, key=lambda row: (-row.ndcg_at_10, row.system))
-
-
-def format_markdown(rows: Sequence[ResultRow], baseline: str, *, alpha: float = 0.05) -> str:
-    """The table as Markdown with a legend below; never prints NaN. A significant p is bold; no trailing newline."""
-    if not rows:
-        return "no system was evaluated"
+        if {UNTOUCHED_STUDENT, TEACHER} <= {*columns} and name not in (BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER):
+            gap = gap_closed(values, columns[UNTOUCHED_STUDENT], columns[TEACHER])
+        p_value = format_p(found.p_holm if found else None)
+        row = [
+            name,
+            str(len(seeds)),
+            format_score(float(values.mean())),
+            format_interval(*bootstrap_interval(values)),
+            format_score(float(np.std([np.mean(list(v.values())) for v in seeds], ddof=1)) if len(seeds) > 1 else None),
+            format_difference(None if name == baseline else float((values - columns[baseline]).mean())),
+            f"**{p_value}**" if found and found.p_holm <= ALPHA else p_value,
+            format_score(found.detectable if found else None),
+            format_share(*gap),
+        ]
+        rows.append(row)
     head = ["system", "seeds", "nDCG@10", "95 % interval", "sd of seeds", f"vs {baseline}", "p (Holm)", "detectable"]
-    head.append("gap closed")
-    num_tested = sum(row.p_holm is not None for row in rows)
     legend = (
-        f"{rows[0].num_queries:,} queries. Per-query values are means over seeds. p: two-sided paired randomisation test "
-        f"against `{baseline}`, Holm-corrected over {num_tested} systems, bold from {alpha:g} down. Detectable: true difference found "
-        "with 80 % probability; what is smaller may be there and not be seen."
+        f"{len(columns[baseline]):,} queries. Per-query values are means over seeds. p: two-sided paired randomisation test "
+        f"against `{baseline}`, Holm-corrected over {len(compared)} systems, bold from {ALPHA:g} down. Detectable: true difference "
+        "found with 80 % probability; what is smaller may be there and not be seen."
     )
-    return f"{as_markdown([head, *(_cells(row, alpha) for row in rows)])}\n\n{legend}"
-
-
-def _cells(row: ResultRow, alpha: float) -> list[str]:
-    p_value = format_p(row.p_holm)
-    return [
-        row.system,
-        str(row.num_seeds),
-        format_score(row.ndcg_at_10),
-        f"{format_score(row.low)} to {format_score(row.high)}",
-        format_score(row.seed_sd),
-        format_difference(row.difference),
-        f"**{p_value}**" if row.p_holm is not None and row.p_holm <= alpha else p_value,
-        format_score(row.detectable),
-        format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
-    ]
+    return f"{as_markdown([[*head, 'gap closed'], *rows])}\n\n{legend}"
 
 
 def mean_over_seeds(per_seed: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
@@ -152,12 +87,6 @@ def mean_over_seeds(per_seed: Mapping[int, Mapping[str, float]]) -> dict[str, fl
                 "evaluate every seed on the same queries"
             )
     return {query_id: float(np.mean([values[query_id] for values in per_seed.values()])) for query_id in first}
-
-
-def _seed_sd(per_seed: PerSeed) -> float | None:
-    if len(per_seed) < 2:
-        return None
-    return float(np.std([np.mean(list(values.values())) for values in per_seed.values()], ddof=1))
 
 
 def render(document: Mapping[str, Any], split: str, against: str | None = None) -> str:
@@ -213,7 +142,7 @@ def _table(systems: Mapping[str, PerSeed], against: str | None) -> str:
     baseline = against or (HARD_LABELS if HARD_LABELS in systems else UNTOUCHED_STUDENT)
     if baseline not in systems:
         raise SettingsError(f"no system {baseline!r} to test against in this document: it has {', '.join(systems)}")
-    return format_markdown(results_table(systems, baseline=baseline), baseline)
+    return results_table(systems, baseline)
 
 
 def _costs(trainings: Mapping[str, Any]) -> str:

@@ -1,48 +1,51 @@
-"""What the leaderboard's means are made of, per query: rankings, agreement with the teacher, and the teacher's own test on dev."""
+"""Systems on the same candidates: the teacher's pool and the students' agreement with it on test, and the teacher's own test on dev.
+
+The candidates are what BM25 and the untouched student find. What they do not find counts as missed for every system.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.fitness import ndcg_on_dev, step_lists
 from distill_assets.assets.inputs import Inputs
+from distill_assets.errors import TrainingError
 from distill_assets.evaluation.agreement import kendall_tau_b, overlap_at_k
-from distill_assets.evaluation.metrics import QueryMetrics
-from distill_assets.records import TEACHER, UNTOUCHED_STUDENT, Query
+from distill_assets.evaluation.comparison import TeacherComparison, compare_teacher
+from distill_assets.evaluation.metrics import DevList, QueryMetrics, rerank_metrics, values_of
+from distill_assets.handles.logits import Teacher
+from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Query
 from distill_assets.retrieval.mining import pool_candidates
 from distill_assets.retrieval.rankings import Run, rank
 from distill_assets.storage.collection import Qrels
-from distill_assets.training.lists import pairs_of
+from distill_assets.storage.tables import schema_of
+from distill_assets.training.lists import build_dev_lists, choose_queries, pairs_of, per_list
+
+_BM25_DEPTH = 1000  # a candidate further down counts as not found, which it would be in any search
 
 
 @dataclass(frozen=True)
 class ScoredPool:
-    """What the teacher reranks and what it says of it: per query the documents that BM25 and the untouched student find.
+    """What the teacher reranks and its raw logits: per query the documents that BM25 and the untouched student find.
 
     `logits` runs parallel to `pairs`, the (query, document) texts of all queries one after the other.
     """
 
-    queries: Sequence[Query]
     doc_ids: Mapping[str, Sequence[str]]
     pairs: Sequence[tuple[str, str]]
     logits: Sequence[float]
     num_scored: int
 
-    def per_query(self, scores: Sequence[float] | np.ndarray) -> list[np.ndarray]:
-        """Scores of `pairs` as one array per query, float64."""
-        bounds = np.cumsum([len(self.doc_ids[q.query_id]) for q in self.queries])[:-1]
-        return np.split(np.asarray(scores, dtype=np.float64), bounds)
+    def per_query(self, scores: Sequence[float] | np.ndarray) -> dict[str, np.ndarray]:
+        """Scores of `pairs` by query_id, float64."""
+        bounds = np.cumsum([len(ids) for ids in self.doc_ids.values()])[:-1]
+        return dict(zip(self.doc_ids, np.split(np.asarray(scores, dtype=np.float64), bounds), strict=True))
 
     def reranked(self, depth: int) -> Run:
         """The teacher's ranking."""
-        ids = [q.query_id for q in self.queries]
-        return {
-            i: rank(self.doc_ids[i], scores, depth) for i, scores in zip(ids, self.per_query(self.logits), strict=True)
-        }
+        return {q: rank(self.doc_ids[q], scores, depth) for q, scores in self.per_query(self.logits).items()}
 
     def recall(self, qrels: Qrels) -> float:
         """Mean share of a query's relevant documents that are in its pool: what reranking cannot exceed."""
@@ -62,7 +65,7 @@ def score_pool(inputs: Inputs, queries: Sequence[Query], bm25: Run, untouched: R
         doc_ids[query.query_id] = [found.doc_id for found in pool_candidates(lexical, similar, depth)]
     pairs = [(q.text, content_of[d]) for q in queries for d in doc_ids[q.query_id]]
     logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
-    return ScoredPool(queries, doc_ids, pairs, logits, num_scored)
+    return ScoredPool(doc_ids, pairs, logits, num_scored)
 
 
 def result_rows(
@@ -70,69 +73,93 @@ def result_rows(
     split: str,
     pool: ScoredPool,
     students: Mapping[str, Path],
-    per_query: Mapping[str, Mapping[str, QueryMetrics]],
+    per_system: Mapping[str, Mapping[str, QueryMetrics]],
 ) -> pa.Table:
     """Rows of `query_results`: nDCG@10, and for each student its agreement with the teacher on the pool.
 
     The students' vectors are in their store by now: nothing is encoded again.
     """
-    agreement = _agreement(inputs, pool, students)
+    logits = pool.per_query(pool.logits)
+    agreement: dict[tuple[str, str], dict[str, float | None]] = {}
+    for system, path in students.items():
+        for query_id, cosines in pool.per_query(inputs.project.vectors.cosines(path, pool.pairs)).items():
+            agreement[system, query_id] = {
+                "kendall_tau": kendall_tau_b(logits[query_id], cosines),
+                "overlap_at_10": overlap_at_k(pool.doc_ids[query_id], logits[query_id], cosines),
+            }
     rows = [
-        {
-            "split": split,
-            "system": system,
-            "query_id": query_id,
-            "ndcg_at_10": found.ndcg_at_10,
-            "kendall_tau": agreement.get((system, query_id), (None, None))[0],
-            "overlap_at_10": agreement.get((system, query_id), (None, None))[1],
-        }
-        for system, metrics in per_query.items()
+        {"split": split, "system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
+        | agreement.get((system, query_id), {})
+        for system, metrics in per_system.items()
         for query_id, found in metrics.items()
     ]
-    return pa.Table.from_pylist(rows, schema=_RESULT_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=schema_of("query_results"))
 
 
-def fitness_rows(inputs: Inputs) -> tuple[pa.Table, int]:
-    """Rows of `teacher_fitness`: nDCG@10 of the teacher, of the untouched student and of every other one; and forward passes.
+def dev_lists(inputs: Inputs) -> list[DevList]:
+    """At most `step_queries` judged dev queries with what search finds for them; none where no dev query has candidates."""
+    dev = [q for q in inputs.training("dev") if inputs.candidates.get(q.query_id)]
+    return build_dev_lists(choose_queries(dev, inputs.training_judgements, inputs.settings.step_queries), inputs.labels)
 
-    All rerank the same dev candidates, those of `assets/fitness.py`. The queries also choose the students' training steps, so the
-    students had an advantage on them. A teacher that still wins is really better.
+
+def step_lists(inputs: Inputs) -> list[DevList]:
+    """The dev queries that judge training steps, with their candidates. Raises `TrainingError` when there is none."""
+    lists = dev_lists(inputs)
+    if not lists:
+        raise TrainingError(
+            f"no dev query with candidates among {len(inputs.training('dev'))} judged dev queries: a step can only be chosen "
+            "on dev; add dev queries (qrels/dev.tsv) or more queries to split"
+        )
+    return lists
+
+
+def teacher_rows(inputs: Inputs, students: Mapping[str, Path]) -> tuple[pa.Table, int]:
+    """Rows of `teacher_fitness`: nDCG@10 of the teacher and of every student on the dev candidates; and forward passes.
+
+    The queries also choose the students' training steps, so the students had an advantage on them. A teacher that still wins is
+    really better.
     """
-    lists = step_lists(inputs)
-    pairs = pairs_of(lists)
-    logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
-    scores: dict[str, Any] = {TEACHER: logits}
-    students = {UNTOUCHED_STUDENT: inputs.student_path} | {n: inputs.checkpoint_path(n) for n in inputs.recipes}
-    scores |= {name: inputs.project.vectors.cosines(path, pairs) for name, path in students.items()}
+    ndcg, num_scored = _ndcg_on_dev(inputs, step_lists(inputs), inputs.teacher, students)
     rows = [
-        {"system": system, "query_id": query_id, "ndcg_at_10": found}
-        for system, values in ndcg_on_dev(lists, scores).items()
-        for query_id, found in values.items()
+        {"system": system, "query_id": query_id, "ndcg_at_10": value}
+        for system, values in ndcg.items()
+        for query_id, value in values.items()
     ]
-    return pa.Table.from_pylist(rows, schema=_FITNESS_SCHEMA), num_scored
+    return pa.Table.from_pylist(rows, schema=schema_of("teacher_fitness")), num_scored
 
 
-def _agreement(
-    inputs: Inputs, pool: ScoredPool, students: Mapping[str, Path]
-) -> dict[tuple[str, str], tuple[float | None, float]]:
-    """(system, query_id) -> (Kendall's tau-b, overlap@10) of each student with the teacher, on the query's whole pool."""
-    found = {}
-    for system, path in students.items():
-        cosines = pool.per_query(inputs.project.vectors.cosines(path, pool.pairs))
-        for query, teacher, student in zip(pool.queries, pool.per_query(pool.logits), cosines, strict=True):
-            overlap = overlap_at_k(pool.doc_ids[query.query_id], teacher, student)
-            found[system, query.query_id] = (kendall_tau_b(teacher, student), overlap)
-    return found
+def compare_new_teacher(inputs: Inputs, path: Path) -> TeacherComparison | None:
+    """A teacher against BM25 and the untouched student, before anything is trained; None where there is no dev query.
+
+    The pairs go through the store, so the leaderboard does not pay for them again.
+    """
+    lists = dev_lists(inputs)
+    if not lists:
+        return None
+    students = {UNTOUCHED_STUDENT: inputs.project.models.student_path}
+    ndcg, _ = _ndcg_on_dev(inputs, lists, inputs.logits_handle.teacher(path), students)
+    return compare_teacher(ndcg | {BM25: _rerank(lists, _bm25_scores(inputs, lists))})
 
 
-_RESULT_SCHEMA = pa.schema(
-    [
-        ("split", pa.string()),
-        ("system", pa.string()),
-        ("query_id", pa.string()),
-        ("ndcg_at_10", pa.float64()),
-        ("kendall_tau", pa.float64()),
-        ("overlap_at_10", pa.float64()),
-    ]
-)
-_FITNESS_SCHEMA = pa.schema([("system", pa.string()), ("query_id", pa.string()), ("ndcg_at_10", pa.float64())])
+def _ndcg_on_dev(
+    inputs: Inputs, lists: Sequence[DevList], teacher: Teacher, students: Mapping[str, Path]
+) -> tuple[dict[str, dict[str, float]], int]:
+    """System -> query_id -> nDCG@10 of ranking the candidates of `lists`; and the teacher's forward passes."""
+    pairs = pairs_of(lists)
+    logits, num_scored = inputs.logits_handle.score_texts(teacher, pairs, inputs.log.info)
+    ndcg = {name: _rerank(lists, inputs.project.vectors.cosines(path, pairs)) for name, path in students.items()}
+    return {TEACHER: _rerank(lists, logits)} | ndcg, num_scored
+
+
+def _rerank(lists: Sequence[DevList], scores: Sequence[float] | np.ndarray) -> dict[str, float]:
+    return values_of(rerank_metrics(lists, per_list(lists, scores)), "ndcg_at_10")
+
+
+def _bm25_scores(inputs: Inputs, lists: Sequence[DevList]) -> list[float]:
+    """One score for each pair of `pairs_of(lists)`."""
+    found = inputs.retrieval.bm25([Query(each.query_id, each.query, "dev") for each in lists], _BM25_DEPTH)
+    content_of, scores = inputs.documents.content_of, list[float]()
+    for each in lists:
+        score_of = {content_of[doc_id]: score for doc_id, score in found[each.query_id]}
+        scores += [score_of.get(text, 0.0) for text in each.documents]
+    return scores

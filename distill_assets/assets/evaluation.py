@@ -1,13 +1,12 @@
 """Group `evaluation`: per query and per system metrics, and all systems side by side."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
-from distill_assets.assets.comparison import fitness_rows, result_rows, score_pool
+from distill_assets.assets.comparison import result_rows, score_pool, teacher_rows
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.rankings import (
@@ -22,19 +21,16 @@ from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.assets.timing import measure_speeds
 from distill_assets.errors import EvaluationError
-from distill_assets.evaluation.comparison import comparison_columns
-from distill_assets.evaluation.leaderboard import LeaderboardRow
-from distill_assets.evaluation.metrics import METRIC_NAMES, QueryMetrics, evaluate_run
-from distill_assets.evaluation.significance import MIN_QUERIES, bootstrap_interval
+from distill_assets.evaluation.leaderboard import compare_systems
+from distill_assets.evaluation.metrics import METRIC_NAMES, evaluate_run, mean_of
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.records import BM25, HYBRID, RESERVED_SYSTEMS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.report.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.report.publishing import summarise, write_project_report
 from distill_assets.retrieval.rankings import Run, fuse_runs
 from distill_assets.storage.collection import EVALUATION
+from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite
-
-_SEED = 2026
 
 
 def eval_metrics(inputs: Inputs) -> Made:
@@ -43,21 +39,22 @@ def eval_metrics(inputs: Inputs) -> Made:
     systems = {BM25: None, UNTOUCHED_STUDENT: inputs.student_path, name: inputs.checkpoint_path(name)}
     rankings = {system: rankings_of(inputs, system, path) for system, path in systems.items()}
     rows: list[dict[str, Any]] = []
+    means: list[dict[str, Any]] = []
     for split in EVALUATION:
         _, qrels = judged_queries(inputs, split)
         for system in systems:
-            rows += _metric_rows(system, split, evaluate_run(rankings[system][split], qrels, inputs.min_relevance))
+            found = evaluate_run(rankings[system][split], qrels, inputs.min_relevance)
+            about = {"split": split, "system": system}
+            rows += [about | {"query_id": query_id, **asdict(metrics)} for query_id, metrics in sorted(found.items())]
+            means += [about | {metric: mean_of(found, metric) for metric in METRIC_NAMES}] if found else []
     if not rows:
         raise EvaluationError(
             "no dev or test query has a judgement of a document that exists: there is nothing to measure; "
             "add qrels/dev.tsv and qrels/test.tsv"
         )
-    means = _means(rows)
-    metadata: dict[str, Any] = {
-        f"{split}_ndcg_at_10": means[split, name]["ndcg_at_10"] for split in EVALUATION if (split, name) in means
-    }
-    metadata["means"] = markdown_table([{"split": s, "system": n, **v} for (s, n), v in means.items()])
-    return Made(rows=pa.Table.from_pylist(rows, schema=_METRIC_SCHEMA), metadata=metadata)
+    own = {f"{mean['split']}_ndcg_at_10": mean["ndcg_at_10"] for mean in means if mean["system"] == name}
+    table = pa.Table.from_pylist(rows, schema=schema_of("eval_metrics"))
+    return Made(rows=table, metadata=own | {"means": markdown_table(means)})
 
 
 EVAL_METRICS = Asset(
@@ -90,13 +87,13 @@ def leaderboard(inputs: Inputs) -> Made:
     runs[HYBRID] = fuse_runs(runs[BM25], runs[UNTOUCHED_STUDENT], DEPTH)
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
     runs[TEACHER] = pool.reranked(DEPTH)
-    per_query = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
-    fitness, num_scored = fitness_rows(inputs)
+    per_system = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
+    on_dev, num_scored = teacher_rows(inputs, students)
     speeds = measure_speeds(inputs, queries, runs[TEACHER], students)
-    rows = _leaderboard_rows(
-        split, per_query, speeds, {name: fingerprint_model(path) for name, path in students.items()}
-    )
-    table = pa.Table.from_pylist([_row_dict(row) for row in rows], schema=_LEADERBOARD_SCHEMA)
+    models = {name: fingerprint_model(path) for name, path in students.items()}
+    board = compare_systems(split, per_system, speeds, models)
+    rows = [asdict(row) for row in board]
+    table = pa.Table.from_pylist(rows, schema=schema_of("leaderboard"))
     made_from = {name: inputs.versions[name] for name in ("teacher", "metrics", "settings.pool_depth")}
     return Made(
         rows=table,
@@ -105,14 +102,14 @@ def leaderboard(inputs: Inputs) -> Made:
         beside=[
             *(write_of(system, {split: runs[system]}, made_from) for system in (TEACHER, HYBRID)),
             SliceWrite(
-                table="query_results", rows=result_rows(inputs, split, pool, students, per_query), is_empty_meant=True
+                table="query_results", rows=result_rows(inputs, split, pool, students, per_system), is_empty_meant=True
             ),
-            SliceWrite(table="teacher_fitness", rows=fitness, is_empty_meant=True),
+            SliceWrite(table="teacher_fitness", rows=on_dev, is_empty_meant=True),
         ],
         metadata={
-            "leaderboard": markdown_table([_row_dict(row) for row in rows]),
-            "ndcg_at_10": _picture(leaderboard_chart(rows), "nDCG@10 per system with 95 % intervals"),
-            "quality_and_latency": _picture(quality_latency_chart(rows), "nDCG@10 against query latency"),
+            "leaderboard": markdown_table(rows),
+            "ndcg_at_10": _picture(leaderboard_chart(board), "nDCG@10 per system with 95 % intervals"),
+            "quality_and_latency": _picture(quality_latency_chart(board), "nDCG@10 against query latency"),
             "num_teacher_forward_passes": pool.num_scored + num_scored,
             "pool_recall": pool.recall(qrels),
         },
@@ -150,96 +147,3 @@ LEADERBOARD = Asset(
 
 def _picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(as_markdown_image(image, alt))
-
-
-def _leaderboard_rows(
-    split: str,
-    per_query: Mapping[str, Mapping[str, QueryMetrics]],
-    speeds: Mapping[str, Mapping[str, float]],
-    models: Mapping[str, str],
-) -> list[LeaderboardRow]:
-    ndcg = {s: {q: m.ndcg_at_10 for q, m in metrics.items()} for s, metrics in per_query.items()}
-    recipes = [system for system in ndcg if system not in RESERVED_SYSTEMS]
-    is_enough = len(ndcg[UNTOUCHED_STUDENT]) >= MIN_QUERIES
-    compared = comparison_columns(ndcg, recipes, seed=_SEED) if is_enough else {}
-    rows = []
-    for system, metrics in per_query.items():
-        low, high = bootstrap_interval([m.ndcg_at_10 for _, m in sorted(metrics.items())], seed=_SEED)
-        columns: dict[str, Any] = {**speeds.get(system, {}), **compared.get(system, {})}
-        rows.append(
-            LeaderboardRow(
-                system=system,
-                split=split,
-                model_fingerprint=models.get(system),
-                **{name: float(np.mean([getattr(m, name) for m in metrics.values()])) for name in METRIC_NAMES},
-                ndcg_at_10_low=low,
-                ndcg_at_10_high=high,
-                num_queries=len(metrics),
-                **columns,
-            )
-        )
-    return rows
-
-
-def _row_dict(row: LeaderboardRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _LEADERBOARD_SCHEMA.names}
-
-
-def _metric_rows(system: str, split: str, per_query: Mapping[str, QueryMetrics]) -> list[dict[str, Any]]:
-    return [
-        {
-            "system": system,
-            "split": split,
-            "query_id": query_id,
-            **{name: getattr(found, name) for name in METRIC_NAMES},
-        }
-        for query_id, found in sorted(per_query.items())
-    ]
-
-
-def _means(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["split"], row["system"]), []).append(row)
-    return {k: {name: float(np.mean([r[name] for r in group])) for name in METRIC_NAMES} for k, group in groups.items()}
-
-
-_METRIC_SCHEMA = pa.schema(
-    [
-        ("system", pa.string()),
-        ("split", pa.string()),
-        ("query_id", pa.string()),
-        *((name, pa.float64()) for name in METRIC_NAMES),
-    ]
-)
-_LEADERBOARD_SCHEMA = pa.schema(
-    [
-        ("split", pa.string()),
-        ("system", pa.string()),
-        ("model_fingerprint", pa.string()),
-        *(
-            (name, pa.float64())
-            for name in (
-                "ndcg_at_10",
-                "ndcg_at_10_low",
-                "ndcg_at_10_high",
-                "mrr_at_10",
-                "recall_at_100",
-                "map",
-                "gap_closed",
-                "gap_closed_low",
-                "gap_closed_high",
-                "query_ms_p50",
-                "query_ms_p95",
-                "documents_per_s",
-                "model_mb",
-            )
-        ),
-        ("num_queries", pa.int32()),
-        *(
-            (f"{name}_vs_{baseline}", pa.float64())
-            for name in ("p", "detectable")
-            for baseline in ("hard_labels", "untouched")
-        ),
-    ]
-)

@@ -10,6 +10,7 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.records import Query
 from distill_assets.retrieval.rankings import Run
 from distill_assets.storage.collection import EVALUATION, Qrels
+from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite, Warehouse
 
 DEPTH = 100  # recall@100 is the deepest metric
@@ -26,7 +27,9 @@ def judged_queries(inputs: Inputs, split: str) -> tuple[list[Query], Qrels]:
 
 def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, Run]:
     """Rankings of the judged queries, by split: of a student, or of BM25 where none is given. Read again while they are current."""
-    encoder = _bm25_id(inputs) if student is None else inputs.project.models.encoder_id(student)
+    encoder = (
+        inputs.project.models.encoder_id(student) if student else f"bm25, tokeniser {inputs.versions['tokeniser']}"
+    )
     needed = (*RANKING_INPUTS, *(f"settings.{name}" for name in RANKING_SETTINGS))
     made_from = {"code": _CODE_VERSION, "encoder": encoder, **{name: inputs.versions[name] for name in needed}}
     queries: dict[str, Sequence[Query]] = {split: judged_queries(inputs, split)[0] for split in EVALUATION}
@@ -40,10 +43,6 @@ def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, 
     return runs
 
 
-def _bm25_id(inputs: Inputs) -> str:
-    return f"bm25, tokeniser {inputs.versions['tokeniser']}"
-
-
 def write_of(system: str, runs: Mapping[str, Run], made_from: Mapping[str, str]) -> SliceWrite:
     """The slice of a system's rankings, by split."""
     rows = [
@@ -52,8 +51,8 @@ def write_of(system: str, runs: Mapping[str, Run], made_from: Mapping[str, str])
         for query_id, ranking in run.items()
         for rank, (doc_id, score) in enumerate(ranking, start=1)
     ]
-    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _SCHEMA]
-    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
+    columns: list[Any] = list(zip(*rows, strict=True)) or [()] * 5
+    table = pa.table(columns, schema=schema_of("rankings"))
     return SliceWrite(table="rankings", rows=table, slice_key=system, inputs=made_from, is_empty_meant=True)
 
 
@@ -66,14 +65,3 @@ def read_rankings(warehouse: Warehouse, system: str, queries: Mapping[str, Seque
     for split, query_id, doc_id, score in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
         runs[split][query_id].append((doc_id, score))
     return runs
-
-
-_SCHEMA = pa.schema(
-    [
-        ("split", pa.string()),
-        ("query_id", pa.string()),
-        ("doc_id", pa.string()),
-        ("rank", pa.int32()),
-        ("score", pa.float64()),
-    ]
-)

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from distill_assets.assets.checks import Check
-from distill_assets.assets.fitness import step_lists
+from distill_assets.assets.comparison import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from distill_assets.assets.checks import Check
-from distill_assets.assets.fitness import judge_new_teacher
+from distill_assets.assets.comparison import compare_new_teacher
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state
@@ -14,7 +14,7 @@ from distill_assets.assets.negatives import choose_own_train_queries
 from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import build_teacher
-from distill_assets.quality.verdicts import ScoredPair, judge_fitness, judge_logits, judge_negatives_above
+from distill_assets.quality.verdicts import ScoredPair, judge_logits, judge_negatives_above, judge_teacher
 from distill_assets.records import fingerprint
 from distill_assets.report.charts import as_markdown_image, score_histogram_chart
 from distill_assets.storage.checkpoints import MANIFEST
@@ -49,12 +49,12 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
         store.clear_work("teacher", "teacher", key)
     path = store.path("teacher", "teacher", key)
     inputs.log.info(f"teacher checkpoint at {path}")
-    fitness = judge_new_teacher(inputs, path) if "candidates" in inputs.versions else None
+    compared = compare_new_teacher(inputs, path) if "candidates" in inputs.versions else None
     rows, fingerprint_of_model, metadata = checkpoint_row(inputs.project, "teacher", "teacher", path)
     return Made(
         rows=rows,
         data_version=fingerprint_of_model,
-        verdicts={"better_than_baselines": judge_fitness(fitness)},
+        verdicts={"better_than_baselines": judge_teacher(compared)},
         metadata=metadata,
     )
 

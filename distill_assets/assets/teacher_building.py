@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_assets.assets.fitness import step_lists
+from distill_assets.assets.comparison import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.errors import TrainingError
 from distill_assets.evaluation.metrics import DevList, rerank_ndcg

@@ -388,11 +388,10 @@ def _print_leaderboard(project: "Project") -> None:
 
 
 def _fitness(project: "Project") -> str | None:
-    from distill_assets.evaluation.fitness import fitness_sentence
-    from distill_assets.report.publishing import read_fitness
+    from distill_assets.report.publishing import read_teacher_comparison
 
-    fitness = read_fitness(project)
-    return None if fitness is None else fitness_sentence(fitness)
+    teacher = read_teacher_comparison(project)
+    return None if teacher is None else teacher.sentence
 
 
 def _print_json(document: dict[str, Any]) -> None:

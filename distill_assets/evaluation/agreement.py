@@ -42,7 +42,7 @@ def overlap_at_k(doc_ids: Sequence[str], a: _Scores, b: _Scores, k: int = 10) ->
         NonFiniteError: a score is NaN or infinite.
     """
     first, second = _checked(a, b)
-    if len(doc_ids) != len(first) or len(doc_ids) == 0:
+    if not len(doc_ids) == len(first) > 0:
         raise ShapeError(f"overlap needs one score per document, at least one: got {len(doc_ids)} and {len(first)}")
     tops = [{doc_id for doc_id, _ in rank(doc_ids, scores, k)} for scores in (first, second)]
     return len(tops[0] & tops[1]) / len(tops[0])
@@ -51,10 +51,7 @@ def overlap_at_k(doc_ids: Sequence[str], a: _Scores, b: _Scores, k: int = 10) ->
 def _checked(a: _Scores, b: _Scores) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
-        raise ShapeError(
-            f"two scorings of the same documents are needed: got {first.size} and {second.size} scores, "
-            f"shapes {first.shape} and {second.shape}"
-        )
+        raise ShapeError(f"two scorings of the same documents are needed: got shapes {first.shape} and {second.shape}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise NonFiniteError("a score is NaN or infinite: an order with it means nothing; score those documents again")
     return first, second

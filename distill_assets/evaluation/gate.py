@@ -43,27 +43,6 @@ class Decision:
     p_value: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """Candidate against one champion: the loss that would be tolerated, mean difference in nDCG@10, adjusted p-value."""
-
-    champion: str
-    margin: float
-    difference: float
-    p_value: float
-
-    def told(self, alpha: float) -> str:
-        """What is shown, or is not."""
-        is_shown = self.p_value <= alpha
-        if self.margin == 0:
-            claim = f"{'better' if is_shown else 'not shown to be better'} than {self.champion}"
-        else:
-            claim = (
-                f"a loss of {self.margin:g} or more is {'' if is_shown else 'not '}ruled out against {self.champion}"
-            )
-        return f"{claim} ({self.difference:+.4f}, p = {self.p_value:.4f})"
-
-
 def choose_candidate(dev_means: Mapping[str, float]) -> str:
     """The recipe with the highest mean dev nDCG@10; of equal ones, the first by name.
 
@@ -116,38 +95,40 @@ def decide_promotion(
         del champions[_UNTOUCHED]
     margins = {label: 0.0 if label == _UNTOUCHED else margin for label in champions}
     compared = [
-        _compare(candidates[candidate], values, label, margin=margins[label], num_candidates=len(candidates))
+        _compare(candidates[candidate], values, label, margin=margins[label], factor=len(candidates), alpha=alpha)
         for label, values in champions.items()
     ]
-    p_value = max(comparison.p_value for comparison in compared)
-    reason = _explain(candidate, compared, len(untouched), len(candidates), alpha)
+    p_value = max(p for p, _ in compared)
+    # What failed comes first.
+    claims = "; ".join(claim for _, claim in sorted(compared, key=lambda found: found[0] <= alpha))
+    reason = (
+        f"{candidate} is {'' if p_value <= alpha else 'not '}promoted: {claims}. Differences are in dev nDCG@10, p at most "
+        f"{alpha:g} is asked for. Dev queries: {len(untouched)}; students to choose from: {len(candidates)}."
+    )
+    # No result says more than every query going from 0 to 1: the most likely loser has (1 - margin) / 2 of those.
+    if len(candidates) * ((1 - min(margins.values())) / 2) ** len(untouched) > alpha:
+        reason += " No result on so few queries could pass."
     return Decision(candidate, p_value <= alpha, reason, p_value)
 
 
 def _compare(
-    candidate: Mapping[str, float], champion: Mapping[str, float], label: str, *, margin: float, num_candidates: int
-) -> _Comparison:
+    candidate: Mapping[str, float],
+    champion: Mapping[str, float],
+    label: str,
+    *,
+    margin: float,
+    factor: int,
+    alpha: float,
+) -> tuple[float, str]:
+    """The p-value against one champion, multiplied by `factor`, and what is shown, or is not."""
     query_ids = sorted(candidate)
     ours, theirs = ([values[query_id] for query_id in query_ids] for values in (candidate, champion))
+    p_value = min(1.0, factor * non_inferiority_test(ours, theirs, margin=margin))
+    claim = f"a loss of {margin:g} or more is {'' if p_value <= alpha else 'not '}ruled out against {label}"
+    if margin == 0:
+        claim = f"{'better' if p_value <= alpha else 'not shown to be better'} than {label}"
     difference = (math.fsum(ours) - math.fsum(theirs)) / len(query_ids)
-    p_value = min(1.0, num_candidates * non_inferiority_test(ours, theirs, margin=margin))
-    return _Comparison(label, margin, difference, p_value)
-
-
-def _explain(candidate: str, compared: list[_Comparison], num_queries: int, num_candidates: int, alpha: float) -> str:
-    """Two sentences; a refusal says first what was not shown, and the rest is still told."""
-    failed_first = sorted(compared, key=lambda comparison: comparison.p_value <= alpha)
-    is_promoted = all(comparison.p_value <= alpha for comparison in compared)
-    claims = "; ".join(comparison.told(alpha) for comparison in failed_first)
-    reason = (
-        f"{candidate} is {'' if is_promoted else 'not '}promoted: {claims}. Differences are in dev nDCG@10, p at most {alpha:g} is "
-        f"asked for. Dev queries: {num_queries}; students to choose from: {num_candidates}."
-    )
-    # No result says more than every query going from 0 to 1: the most likely loser has (1 - margin) / 2 of those.
-    smallest = min(comparison.margin for comparison in compared)
-    if num_candidates * ((1 - smallest) / 2) ** num_queries > alpha:
-        reason += " No result on so few queries could pass."
-    return reason
+    return p_value, f"{claim} ({difference:+.4f}, p = {p_value:.4f})"
 
 
 def _require_same_queries(students: Mapping[str, Mapping[str, float]]) -> None:

@@ -5,18 +5,20 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from distill_assets.evaluation.comparison import ALPHA, BASELINES
-from distill_assets.evaluation.significance import MIN_QUERIES
+from distill_assets.evaluation.comparison import BASELINES, comparison_columns
+from distill_assets.evaluation.metrics import METRIC_NAMES, QueryMetrics, mean_of, values_of
+from distill_assets.evaluation.significance import ALPHA, MIN_QUERIES, bootstrap_interval
 from distill_assets.evaluation.tables import (
     MISSING,
     Cells,
     as_text,
     format_difference,
+    format_interval,
     format_number,
     format_score,
     format_share,
 )
-from distill_assets.records import BM25, HYBRID, TEACHER
+from distill_assets.records import BM25, HYBRID, RESERVED_SYSTEMS, TEACHER
 
 CHAMPION_MARK = "*"
 SIGNIFICANT = "†"
@@ -28,15 +30,14 @@ _HEADER = (
 
 @dataclass(frozen=True, kw_only=True)
 class LeaderboardRow:
-    """One system on one split: means over the judged queries, and what a query costs.
+    """One system on one split, as the table `leaderboard` keeps it: means over the judged queries, and what a query costs.
 
     Attributes:
         split: ``test``, or ``dev`` where a collection has no test queries: there recipes were chosen on what they are shown on.
+        model_fingerprint: content of the student's folder; None for other systems, and in rows of older versions.
         ndcg_at_10_low: lower end of the 95 % bootstrap interval of the mean; `ndcg_at_10_high` is the upper end.
-        model_fingerprint: content of the student's folder; None for systems that are no recipe's student, and in rows of
-            older versions.
-        gap_closed: see `comparison.gap_closed`; None for systems that are no student, or when there is no gap to close.
-        gap_closed_low: lower end of its 95 % interval, `gap_closed_high` the upper; None where it has no bounds.
+        gap_closed: see `significance.gap_closed`, with its 95 % interval; None for systems that are no recipe's student, and where
+            the teacher is not significantly above the untouched student.
         query_ms_p50: median time of one query end to end; for the teacher, of reranking that query's pool.
         documents_per_s: documents encoded a second; None for systems that encode none.
         p_vs_hard_labels: paired randomisation test against that recipe, Holm-corrected over the recipes; None where
@@ -45,8 +46,9 @@ class LeaderboardRow:
             likewise.
     """
 
-    system: str
     split: str = "test"
+    system: str
+    model_fingerprint: str | None = None
     ndcg_at_10: float
     ndcg_at_10_low: float
     ndcg_at_10_high: float
@@ -61,22 +63,52 @@ class LeaderboardRow:
     documents_per_s: float | None = None
     model_mb: float | None = None
     num_queries: int
-    model_fingerprint: str | None = None
     p_vs_hard_labels: float | None = None
     p_vs_untouched: float | None = None
     detectable_vs_hard_labels: float | None = None
     detectable_vs_untouched: float | None = None
 
-    @classmethod
-    def from_mapping(cls, row: Mapping[str, Any]) -> "LeaderboardRow":
-        """Build from a row of the warehouse table; columns that are no field are left out."""
-        names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in row.items() if name in names})
-
     @property
     def is_student(self) -> bool:
         """Whether this is a bi-encoder: a recipe's student or the untouched one."""
         return self.system not in (BM25, HYBRID, TEACHER)
+
+
+def compare_systems(
+    split: str,
+    per_system: Mapping[str, Mapping[str, QueryMetrics]],
+    speeds: Mapping[str, Mapping[str, float]],
+    models: Mapping[str, str],
+) -> list[LeaderboardRow]:
+    """One row per system. Fewer than `MIN_QUERIES` queries are not tested.
+
+    Args:
+        split: of the queries.
+        per_system: system -> query_id -> metrics, on the same queries.
+        speeds: system -> columns of what a query costs.
+        models: student -> content of its folder.
+    """
+    ndcg = {system: values_of(found, "ndcg_at_10") for system, found in per_system.items()}
+    recipes = [system for system in ndcg if system not in RESERVED_SYSTEMS]
+    num_queries = len(next(iter(ndcg.values())))
+    compared = comparison_columns(ndcg, recipes) if num_queries >= MIN_QUERIES else {}
+    rows = []
+    for system, found in per_system.items():
+        low, high = bootstrap_interval([value for _, value in sorted(ndcg[system].items())])
+        columns: dict[str, Any] = {**speeds.get(system, {}), **compared.get(system, {})}
+        rows.append(
+            LeaderboardRow(
+                split=split,
+                system=system,
+                model_fingerprint=models.get(system),
+                **{name: mean_of(found, name) for name in METRIC_NAMES},
+                ndcg_at_10_low=low,
+                ndcg_at_10_high=high,
+                num_queries=len(found),
+                **columns,
+            )
+        )
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +167,12 @@ def champion_note(rows: Sequence[LeaderboardRow], champion: Champion | None) -> 
     )
 
 
-def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], baseline: str) -> str:
-    """Difference of a recipe from a baseline, marked where significant: `+0.071†`; `-` where nothing was tested."""
-    suffix = next(key for key, system in BASELINES.items() if system == baseline)
-    p_value, other = getattr(row, f"p_vs_{suffix}"), find_row(rows, baseline)
+def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], suffix: str) -> str:
+    """Difference of a recipe from a baseline, marked where significant: `+0.071†`; `-` where nothing was tested.
+
+    `suffix` names the baseline in columns, see `BASELINES`.
+    """
+    p_value, other = getattr(row, f"p_vs_{suffix}"), find_row(rows, BASELINES[suffix])
     if p_value is None or other is None:
         return MISSING
     return format_difference(row.ndcg_at_10 - other.ndcg_at_10) + (SIGNIFICANT if p_value <= ALPHA else _FIGURE_SPACE)
@@ -146,17 +180,18 @@ def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], baseline: str) -
 
 def legend_of_tests(rows: Sequence[LeaderboardRow]) -> list[str]:
     """What the marks mean and what the tests could see, as sentences; empty where nothing was tested."""
+    if not rows:
+        return []
+    num_queries = rows[0].num_queries
+    if num_queries < MIN_QUERIES:
+        return [f"{num_queries:,} queries are too few to compare systems: {MIN_QUERIES} are the least, 200 are usual."]
     sentences = []
-    if rows and rows[0].num_queries < MIN_QUERIES:
-        return [
-            f"{rows[0].num_queries:,} queries are too few to compare systems: {MIN_QUERIES} are the least, 200 are usual."
-        ]
     for suffix, baseline in BASELINES.items():
         # 0 where all values are equal: that says nothing about what could be seen.
         found = [value for row in rows if (value := getattr(row, f"detectable_vs_{suffix}"))]
         if found:
             sentences.append(
-                f"Against {baseline}, {rows[0].num_queries:,} queries find a true difference of {max(found):.3f} or more with 80 % "
+                f"Against {baseline}, {num_queries:,} queries find a true difference of {max(found):.3f} or more with 80 % "
                 "probability; smaller ones may be there and not be seen."
             )
     if not sentences:
@@ -177,7 +212,19 @@ def find_row(rows: Iterable[LeaderboardRow], system: str) -> LeaderboardRow | No
 
 def table_cells(rows: Sequence[LeaderboardRow]) -> Cells:
     """The header and one line per row, in the order of `rows`: for a terminal, Markdown and the report alike."""
-    return [_HEADER.split(","), *(_cells(row, rows) for row in rows)]
+    cells = [
+        [
+            row.system,
+            format_score(row.ndcg_at_10),
+            format_interval(row.ndcg_at_10_low, row.ndcg_at_10_high),
+            *(versus(row, rows, suffix) for suffix in BASELINES),
+            *map(format_score, (row.mrr_at_10, row.recall_at_100, row.map)),
+            format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
+            *map(format_number, (row.query_ms_p50, row.query_ms_p95, row.documents_per_s, row.model_mb)),
+        ]
+        for row in rows
+    ]
+    return [_HEADER.split(","), *cells]
 
 
 def format_table(rows: Sequence[LeaderboardRow], champion: Champion | None) -> str:
@@ -188,28 +235,13 @@ def format_table(rows: Sequence[LeaderboardRow], champion: Champion | None) -> s
     marked, note = find_champion_row(rows, champion), champion_note(rows, champion)
     marks = ["", *(CHAMPION_MARK if row is marked else "" for row in rows)]
     cells = [[mark, *line] for mark, line in zip(marks, table_cells(rows), strict=True)]
-    lines = [as_text(cells, num_left=2), *_on_dev(rows), *legend_of_tests(rows)]
+    lines = [as_text(cells, num_left=2)]
+    if rows[0].split != "test":
+        lines.append(
+            "There are no judged test queries: these are dev queries, on which steps and champion are chosen, so all students look "
+            "better than they are. Bring qrels/test.tsv."
+        )
+    lines += legend_of_tests(rows)
     if marked is not None:
         lines.append(f"{CHAMPION_MARK} champion: what search uses")
     return "\n".join([*lines, note] if note else lines)
-
-
-def _on_dev(rows: Sequence[LeaderboardRow]) -> list[str]:
-    if rows[0].split == "test":
-        return []
-    return [
-        "There are no judged test queries: these are dev queries, on which steps and champion are chosen, so all students look better "
-        "than they are. Bring qrels/test.tsv."
-    ]
-
-
-def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> list[str]:
-    return [
-        row.system,
-        format_score(row.ndcg_at_10),
-        f"{format_score(row.ndcg_at_10_low)} to {format_score(row.ndcg_at_10_high)}",
-        *(versus(row, rows, baseline) for baseline in BASELINES.values()),
-        *(format_score(value) for value in (row.mrr_at_10, row.recall_at_100, row.map)),
-        format_share(row.gap_closed, row.gap_closed_low, row.gap_closed_high),
-        *(format_number(value) for value in (row.query_ms_p50, row.query_ms_p95, row.documents_per_s, row.model_mb)),
-    ]

@@ -6,7 +6,6 @@ least `min_relevance`, trec_eval's `-l`. MAP and recall see only what a run hold
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import ir_measures
 import numpy as np
@@ -22,12 +21,12 @@ _SEARCH_DEPTH = 10  # nDCG@10 reads no more
 
 @dataclass(frozen=True, slots=True)
 class DevList:
-    """One dev query with its candidates as search finds them; what a training step and a teacher are judged on.
+    """One dev query with its candidates as search finds them. Training steps and teachers are compared on such lists.
 
     Attributes:
         relevances: grades of the candidates, 0 where no one judged one.
-        missed: relevances of the judged documents that search does not find. They count as missed for whoever ranks the candidates.
-        missed_documents: their texts, for whoever ranks all documents (`evaluation.metrics.search_ndcg`).
+        missed: relevances of the judged documents that search does not find. They count against every ranking of the candidates.
+        missed_documents: their texts, for rankings of all documents (`search_ndcg`).
     """
 
     query_id: str
@@ -78,80 +77,62 @@ def evaluate_run(
         return {}
     positions = {query_id: _positions(query_id, run[query_id]) for query_id in judged if run.get(query_id)}
     values = {query_id: dict.fromkeys(METRIC_NAMES, 0.0) for query_id in judged}
-    names = {measure: name for name, measure in _measures(min_relevance).items()}
-    for metric in ir_measures.iter_calc(list(names), judged, positions):
+    relevant = {"rel": min_relevance}
+    measures = (nDCG @ 10, RR(**relevant) @ 10, R(**relevant) @ 100, AP(**relevant))
+    names = dict(zip(measures, METRIC_NAMES, strict=True))
+    for metric in ir_measures.iter_calc(measures, judged, positions):
         values[metric.query_id][names[metric.measure]] = float(metric.value)
     return {query_id: QueryMetrics(**found) for query_id, found in values.items()}
 
 
-def _measures(min_relevance: int) -> dict[str, Any]:
-    """What judges each of `METRIC_NAMES`."""
-    relevant = {"rel": min_relevance}
-    return {
-        "ndcg_at_10": nDCG @ 10,
-        "mrr_at_10": RR(**relevant) @ 10,
-        "recall_at_100": R(**relevant) @ 100,
-        "map": AP(**relevant),
-    }
-
-
-def rerank_ndcg(groups: Sequence[DevList], scores: Sequence[Sequence[float]]) -> float:
+def rerank_ndcg(lists: Sequence[DevList], scores: Sequence[Sequence[float]]) -> float:
     """Mean nDCG@10 of `rerank_metrics`."""
-    return mean_of(rerank_metrics(groups, scores), "ndcg_at_10")
+    return mean_of(rerank_metrics(lists, scores), "ndcg_at_10")
 
 
-def rerank_metrics(groups: Sequence[DevList], scores: Sequence[Sequence[float]]) -> dict[str, QueryMetrics]:
-    """Per query, ranking each group's candidates by its scores: one list per group in the order of its documents.
-
-    A judged document that is no candidate counts as missed.
-    """
+def rerank_metrics(lists: Sequence[DevList], scores: Sequence[Sequence[float]]) -> dict[str, QueryMetrics]:
+    """Per query, ranking each list's candidates by its scores, in the order of its documents. Missed documents count as missed."""
     run, qrels = {}, {}
-    for group, values in zip(groups, scores, strict=True):
-        ids = [f"{i:06d}" for i in range(len(group.documents))]
-        run[group.query_id] = [(key, float(value)) for key, value in zip(ids, values, strict=True)]
-        found = {key: r for key, r in zip(ids, group.relevances, strict=True) if r > 0}
-        qrels[group.query_id] = found | {f"missed {i}": r for i, r in enumerate(group.missed)}
+    for each, values in zip(lists, scores, strict=True):
+        ids = [f"{i:06d}" for i in range(len(each.documents))]
+        run[each.query_id] = list(zip(ids, map(float, values), strict=True))
+        found = {key: r for key, r in zip(ids, each.relevances, strict=True) if r > 0}
+        qrels[each.query_id] = found | {f"missed {i}": r for i, r in enumerate(each.missed)}
     return evaluate_run(run, qrels)
 
 
-def search_ndcg(groups: Sequence[DevList], documents: Sequence[str], scores: npt.NDArray[np.floating]) -> float:
-    """Mean nDCG@10 where each group's query searches among all `documents`: whoever finds what others miss gains by it.
+def search_ndcg(lists: Sequence[DevList], documents: Sequence[str], scores: npt.NDArray[np.floating]) -> float:
+    """Mean nDCG@10 where each list's query searches among all `documents`: whoever finds what others miss gains by it.
 
     Args:
-        groups: queries with what is relevant to them, found or missed.
-        documents: distinct texts; those of every group and its missed ones are among them.
-        scores: (len(groups), len(documents)), of each query with each document.
+        lists: queries with what is relevant to them, found or missed.
+        documents: distinct texts; those of every list and its missed ones are among them.
+        scores: (len(lists), len(documents)), of each query with each document.
     """
     ids = [f"{i:06d}" for i in range(len(documents))]
     id_of = dict(zip(documents, ids, strict=True))
-    run = {group.query_id: rank(ids, row, _SEARCH_DEPTH) for group, row in zip(groups, scores, strict=True)}
+    run = {each.query_id: rank(ids, row, _SEARCH_DEPTH) for each, row in zip(lists, scores, strict=True)}
     qrels: Qrels = {}
-    for group in groups:
-        judged = zip((*group.documents, *group.missed_documents), (*group.relevances, *group.missed), strict=True)
-        grades: dict[str, int] = {}
-        for text, relevance in judged:
+    for each in lists:
+        grades = qrels[each.query_id] = {}
+        for text, relevance in zip(
+            (*each.documents, *each.missed_documents), (*each.relevances, *each.missed), strict=True
+        ):
             if relevance > 0:
                 grades[id_of[text]] = max(relevance, grades.get(id_of[text], 0))
-        qrels[group.query_id] = grades
     return mean_of(evaluate_run(run, qrels), "ndcg_at_10")
 
 
 def values_of(per_query: Mapping[str, QueryMetrics], name: str) -> dict[str, float]:
-    """One measure by its name (see `METRIC_NAMES`), per query, in the same order.
-
-    Raises:
-        ValueError: there is no such measure.
-    """
-    if name not in METRIC_NAMES:
-        raise ValueError(f"{name!r} is not a metric: expected one of {', '.join(METRIC_NAMES)}")
-    return {query_id: float(getattr(metrics, name)) for query_id, metrics in per_query.items()}
+    """One measure by its name (see `METRIC_NAMES`), per query, in the same order."""
+    return {query_id: getattr(metrics, name) for query_id, metrics in per_query.items()}
 
 
 def mean_of(per_query: Mapping[str, QueryMetrics], name: str) -> float:
     """Mean of one measure over the queries.
 
     Raises:
-        ValueError: there is no query, or no such measure.
+        ValueError: there is no query.
     """
     if not per_query:
         raise ValueError("no judged query to average over: check that the split has qrels with relevance above 0")

@@ -2,7 +2,7 @@
 
 Smucker, Allan & Carterette 2007, "A comparison of statistical significance tests for information retrieval
 evaluation": the paired randomisation test needs no normal distribution and is the one to prefer for per-query measures.
-The seed is an argument; the same seed and values give the same number.
+The same values and the same seed give the same number.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,42 +14,68 @@ import numpy.typing as npt
 from distill_assets.errors import NonFiniteError, ShapeError
 
 _Floats = npt.NDArray[np.float64]
+ALPHA = 0.05  # level of a family of tests
+SEED = 2026
+MIN_QUERIES = 20  # fewer say nothing about other queries: with 12 pairs a champion was promoted on one test query
+_POWER = 0.8
+_TAILS = ((1 - 0.95) / 2, (1 + 0.95) / 2)  # of a 95 % interval
+_RESAMPLES = 10_000
 _MAX_EXACT = 12  # 2 ** 12 = 4,096 sign patterns: fewer than the permutations drawn otherwise, and no sampling error
 _STEPS = 512  # of a difference of 1: rounding to 0.002 moves the mean of 200 differences by about 0.00004
 _SMALLEST_P = 1e-12  # a sum of chances that went through a Fourier transform is no better than this
 _DRAWS_PER_CHUNK = 1 << 20  # 8 MB of float64 at a time, whatever the number of queries
 
 
-MIN_QUERIES = 20  # fewer say nothing about other queries: with 12 pairs a champion was promoted on one test query
-
-
-def bootstrap_interval(
-    values: Sequence[float] | _Floats, *, seed: int, num_resamples: int = 10_000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) of the mean, queries drawn with replacement.
+def bootstrap_interval(values: Sequence[float] | _Floats, *, seed: int = SEED) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (low, high) of the mean, queries drawn with replacement.
 
     Raises:
         ShapeError: there is no value.
         NonFiniteError: a value is NaN or infinite.
-        ValueError: `level` is not between 0 and 1, or `num_resamples` below 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be above 0 and below 1, got {level}")
-    _require_draws("num_resamples", num_resamples)
-    sample = _as_floats(values)
-    rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            sample[rng.integers(0, len(sample), size=(rows, len(sample)))].mean(axis=1)
-            for rows in _chunk_rows(num_resamples, len(sample))
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return _interval(_resampled_means([_as_floats(values)], seed)[0])
+
+
+def gap_closed(
+    student: _Floats, untouched: _Floats, teacher: _Floats, *, seed: int = SEED
+) -> tuple[float | None, float | None, float | None]:
+    """Share of the way from the untouched student to the teacher, with its 95 % bootstrap interval: (share, low, high).
+
+    The arguments are nDCG@10 of the same queries, (n,) each. The share is mean(student - untouched) / mean(teacher - untouched).
+    Above 1 the student passed the teacher, below 0 training harmed it. It is None where the teacher is not ahead: there is no gap,
+    and the ratio would turn its sign. Queries are drawn with replacement, the same for all three systems. A draw in which the
+    teacher is not ahead is left out. The interval is None where more than 2.5 % of the draws are such: it would reach to infinity.
+
+    Raises:
+        ShapeError: the numbers of queries differ, or there is none.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    gains, gaps = _differences(student, untouched), _differences(teacher, untouched)
+    if gaps.mean() <= 0:
+        return None, None, None
+    share = float(gains.mean() / gaps.mean())
+    drawn_gains, drawn_gaps = _resampled_means([gains, gaps], seed)
+    has_gap = drawn_gaps > 0
+    if (~has_gap).mean() > _TAILS[0]:
+        return share, None, None
+    return share, *_interval(drawn_gains[has_gap] / drawn_gaps[has_gap])
+
+
+def _resampled_means(columns: Sequence[_Floats], seed: int) -> _Floats:
+    """Means over queries drawn with replacement, the same draws for every column: (number of columns, 10,000)."""
+    rng, num_queries = np.random.default_rng(seed), len(columns[0])
+    chunks = _chunk_rows(_RESAMPLES, num_queries)
+    draws = (rng.integers(0, num_queries, size=(rows, num_queries)) for rows in chunks)
+    return np.concatenate([[column[drawn].mean(axis=1) for column in columns] for drawn in draws], axis=1)
+
+
+def _interval(resampled: _Floats) -> tuple[float, float]:
+    low, high = np.quantile(resampled, _TAILS)
     return float(low), float(high)
 
 
 def paired_randomisation_test(
-    a: Sequence[float] | _Floats, b: Sequence[float] | _Floats, *, seed: int, num_permutations: int = 10_000
+    a: Sequence[float] | _Floats, b: Sequence[float] | _Floats, *, seed: int = SEED, num_permutations: int = 10_000
 ) -> float:
     """Two-sided p-value of "a and b have the same mean", values paired by query.
 
@@ -61,7 +87,6 @@ def paired_randomisation_test(
         ShapeError: different numbers of values, or none.
         NonFiniteError: a value is NaN or infinite.
     """
-    _require_draws("num_permutations", num_permutations)
     differences = _differences(a, b)
     differences = differences[differences != 0]  # a zero keeps its value under any sign
     if len(differences) == 0:
@@ -160,13 +185,7 @@ def holm_correction(p_values: Mapping[str, float]) -> dict[str, float]:
     Holm 1979, "A simple sequentially rejective multiple test procedure": the smallest of m p-values is multiplied by m, the
     next by m - 1, and so on; none may be below the one before it, none above 1. The chance of any false claim in the
     family stays at alpha, whatever the dependence between the tests (recipes share queries and a baseline).
-
-    Raises:
-        ValueError: a p-value is not within 0 and 1.
     """
-    wrong = {name: p for name, p in p_values.items() if not 0 <= p <= 1}  # NaN compares false, so it is refused too
-    if wrong:
-        raise ValueError(f"p-values lie between 0 and 1, got {wrong}")
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -175,34 +194,22 @@ def holm_correction(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def minimum_detectable_difference(
-    num_queries: int, sd_of_differences: float, *, alpha: float = 0.05, power: float = 0.8, num_tests: int = 1
-) -> float:
-    """The true mean difference that a two-sided paired test finds with probability `power`, in the unit of the values.
+def detectable_difference(differences: _Floats, num_tests: int = 1) -> float:
+    """The true mean difference that a two-sided paired test at `ALPHA` finds with 80 % probability.
 
-    (z(1 - alpha / (2 * num_tests)) + z(power)) * sd / sqrt(n), z being the standard normal quantile: Webber, Moffat & Zobel
+    (z(1 - alpha / (2 * num_tests)) + z(0.8)) * sd / sqrt(n), z being the standard normal quantile: Webber, Moffat & Zobel
     2008, "Statistical power in retrieval experimentation" (their n, solved for the difference). The randomisation test's
     power is that of the t-test in large samples. A measured difference below it is no evidence of "no difference".
 
     Args:
-        num_queries: at least 2.
-        sd_of_differences: sample standard deviation of the per-query differences, at least 0.
-        alpha: of the whole family.
-        power: probability of finding it.
+        differences: per query, (n,). With one query nothing bounds it, and the whole range of nDCG is returned: 1.
         num_tests: size of a Holm family; its strictest step is assumed, so the figure holds for every test in it.
-
-    Raises:
-        ValueError: an argument is out of its range.
     """
-    if num_queries < 2 or num_tests < 1:
-        raise ValueError(f"expected at least 2 queries and 1 test, got {num_queries} and {num_tests}")
-    if not 0 < alpha < 1 or not 0 < power < 1:
-        raise ValueError(f"alpha and power must be above 0 and below 1, got {alpha} and {power}")
-    if not 0 <= sd_of_differences < float("inf"):
-        raise ValueError(f"a standard deviation is 0 or more and finite, got {sd_of_differences}")
+    if len(differences) < 2:
+        return 1.0
     normal = NormalDist()
-    quantiles = normal.inv_cdf(1 - alpha / (2 * num_tests)) + normal.inv_cdf(power)
-    return quantiles * sd_of_differences / float(np.sqrt(num_queries))
+    quantiles = normal.inv_cdf(1 - ALPHA / (2 * num_tests)) + normal.inv_cdf(_POWER)
+    return quantiles * float(differences.std(ddof=1)) / float(np.sqrt(len(differences)))
 
 
 def _all_signs(num_pairs: int) -> Iterator[_Floats]:
@@ -239,8 +246,3 @@ def _as_floats(values: Sequence[float] | _Floats) -> _Floats:
         num_bad = int((~np.isfinite(array)).sum())
         raise NonFiniteError(f"{num_bad} of {len(array)} values are not finite: evaluate those queries again")
     return array
-
-
-def _require_draws(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")

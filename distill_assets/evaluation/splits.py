@@ -1,7 +1,7 @@
-"""Queries that stand in more than one split: which they are, and which of two is left out.
+"""Twins: queries that stand in more than one split, word by word or nearly so.
 
-The rule: of two twins in different splits the one in the less precious split is left out. Test is more precious than dev, and dev
-more than train: a model that has seen a test query, or was chosen by it, gets a number that is too good.
+Of two twins the one in the less precious split is left out. Test is more precious than dev, and dev more than train: a model that has
+seen a test query, or was chosen by it, gets a number that is too good.
 """
 
 import math
@@ -27,10 +27,9 @@ def leaked_queries(queries: Iterable[Query], *, jaccard: float) -> dict[str, str
         queries: all queries of the collection, over all batches; each id once.
         jaccard: similarity from which two queries are twins, in (0, 1]; see `find_twins`.
     """
-    everything = sorted(queries, key=_by_id)
-    twins = find_twins(everything, jaccard=jaccard)
-    pairs = ((query, twins[query.query_id]) for query in everything if query.query_id in twins)
-    return {query.query_id: twin.query_id for query, twin in pairs if gives_way(query, twin)}
+    everything = {query.query_id: query for query in queries}
+    twins = find_twins(everything.values(), jaccard=jaccard)
+    return {query_id: twin.query_id for query_id, twin in twins.items() if gives_way(everything[query_id], twin)}
 
 
 def gives_way(query: Query, twin: Query) -> bool:
@@ -101,9 +100,8 @@ class _Index:
     def __init__(self, jaccard: float) -> None:
         self._jaccard = jaccard
         self._first_of: dict[frozenset[int], Query] = {}
-        self._having: dict[
-            int, dict[int, list[frozenset[int]]]
-        ] = {}  # number of shingles -> shingle -> sets, by first id
+        # number of shingles -> shingle -> sets, by first id
+        self._having: dict[int, dict[int, list[frozenset[int]]]] = {}
 
     def add(self, query: Query, shingles: frozenset[int], rarest: Sequence[int]) -> None:
         """Queries are added in the order of their ids."""

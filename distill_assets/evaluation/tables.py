@@ -33,6 +33,11 @@ def format_score(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3f}"
 
 
+def format_interval(low: float, high: float) -> str:
+    """Both ends in three decimals: `0.412 to 0.498`."""
+    return f"{low:.3f} to {high:.3f}"
+
+
 def format_number(value: float | None) -> str:
     """Three significant digits or more, never an exponent: 0.12, 4.56, 78.9, 1,234; `-` for None."""
     if value is None:

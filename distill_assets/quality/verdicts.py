@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill_assets.evaluation.fitness import TeacherFitness, fitness_sentence
+from distill_assets.evaluation.comparison import TeacherComparison
 from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.evaluation.splits import gives_way
 from distill_assets.quality.identity import is_same_document
@@ -283,14 +283,14 @@ def judge_negatives_above(pairs: Sequence[ScoredPair]) -> Verdict:
     )
 
 
-def judge_fitness(fitness: TeacherFitness | None) -> Verdict:
+def judge_teacher(compared: TeacherComparison | None) -> Verdict:
     """Whether the teacher is significantly ahead of every system that ranks the same dev candidates."""
-    if fitness is None:
+    if compared is None:
         return Verdict(
             False, "not judged: no dev query has mined negatives, so nothing says what this teacher is worth"
         )
-    means = {f"dev_ndcg_at_10_{system}": value for system, value in fitness.mean.items()}
-    return Verdict(fitness.is_fit, fitness_sentence(fitness), {"num_dev_queries": fitness.num_queries, **means})
+    means = {f"dev_ndcg_at_10_{system}": value for system, value in compared.mean.items()}
+    return Verdict(compared.is_fit, compared.sentence, {"num_dev_queries": compared.num_queries, **means})
 
 
 def judge_losses(losses: Sequence[tuple[int, float]]) -> Verdict:

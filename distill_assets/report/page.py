@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distill_assets.errors import ShapeError
-from distill_assets.evaluation.fitness import TeacherFitness, fitness_sentence
+from distill_assets.evaluation.comparison import TeacherComparison
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
@@ -37,7 +37,7 @@ class Page:
         history: rows of `champion_history`, oldest first.
         steps: (asset, seconds) in data-flow order.
         facts: label to value: teacher, student, counts.
-        fitness: whether the teacher is fit to teach; None where no dev numbers exist.
+        teacher_comparison: whether the teacher is fit to teach; None where no dev numbers exist.
         ways: recipe to its column of "fine-tuning vs distillation", `title` and label to text; the leaderboard adds the numbers.
         contests: the champion against a `baseline`: `differences` in nDCG@10, one per query, and `examples`. An example has `query`,
             `difference`, nDCG@10 of `system` and `baseline`, texts of `relevant` documents, and `sides`: for both the `system`, the
@@ -54,7 +54,7 @@ class Page:
     history: Sequence[Mapping[str, Any]] = ()
     steps: Sequence[tuple[str, float]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
-    fitness: TeacherFitness | None = None
+    teacher_comparison: TeacherComparison | None = None
     ways: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     contests: Sequence[Mapping[str, Any]] = ()
     agreement: Sequence[Mapping[str, Any]] = ()
@@ -81,7 +81,7 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (format_number, format_p, format_score, format_seconds, format_share, fitness_sentence):
+    for function in (format_number, format_p, format_score, format_seconds, format_share):
         environment.filters[function.__name__] = function
     header, *lines = table_cells(rows)
     return environment.get_template("report.html.j2").render(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_assets.evaluation.fitness import TeacherFitness, fitness_sentence, judge_teacher
+from distill_assets.evaluation.comparison import TeacherComparison, compare_teacher
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
@@ -42,7 +42,7 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
         history=read_history(project),
         steps=_remember_steps(project.places.report / "steps.json", steps),
         facts=_facts(project),
-        fitness=read_fitness(project),
+        teacher_comparison=read_teacher_comparison(project),
         ways=_compare_ways(project, rows),
         contests=_contests(project, find_champion_row(rows, champion)),
         agreement=_agreement(project),
@@ -57,15 +57,13 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
 
 def summarise(project: Project) -> str:
     """The leaderboard and the judgement of the teacher as Markdown."""
-    table, fitness = format_table(read_rows(project), read_champion(project)), read_fitness(project)
-    return f"```\n{table}\n```\n\n{fitness_sentence(fitness) if fitness else ''}"
+    table, teacher = format_table(read_rows(project), read_champion(project)), read_teacher_comparison(project)
+    return f"```\n{table}\n```\n\n{teacher.sentence if teacher else ''}"
 
 
 def read_rows(project: Project) -> list[LeaderboardRow]:
     """The leaderboard, best first."""
-    return sort_rows(
-        LeaderboardRow.from_mapping(row) for row in project.places.warehouse.read("leaderboard").to_pylist()
-    )
+    return sort_rows(LeaderboardRow(**row) for row in project.places.warehouse.read("leaderboard").to_pylist())
 
 
 def read_history(project: Project) -> list[dict[str, Any]]:
@@ -97,12 +95,12 @@ def read_champion(project: Project) -> Champion | None:
     return None if row is None else Champion.from_mapping(row)
 
 
-def read_fitness(project: Project) -> TeacherFitness | None:
+def read_teacher_comparison(project: Project) -> TeacherComparison | None:
     """Whether the teacher is fit to teach, by the dev numbers of the last leaderboard; None where there are none."""
     dev: dict[str, dict[str, float]] = {}
     for row in project.places.warehouse.read("teacher_fitness").to_pylist():
         dev.setdefault(row["system"], {})[row["query_id"]] = row["ndcg_at_10"]
-    return judge_teacher(dev)
+    return compare_teacher(dev)
 
 
 def read_conclusion(project: Project) -> list[str]:
@@ -117,7 +115,7 @@ def read_conclusion(project: Project) -> list[str]:
         FROM answers_found WHERE batch IN (SELECT unnest($batches::VARCHAR[]))
     """
     data = TrainingData(num_train_queries=_count_labels(project)["queries"], **_query(project, sql)[0])
-    return conclude(rows, read_champion(project), history[-1]["reason"], data, read_fitness(project))
+    return conclude(rows, read_champion(project), history[-1]["reason"], data, read_teacher_comparison(project))
 
 
 def _query(project: Project, sql: str, **parameters: Any) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ def test_tau_by_hand() -> None:
     assert kendall_tau_b([4, 3, 2, 1], [4, 3, 1, 2]) == pytest.approx(4 / 6)
     assert kendall_tau_b([1, 2, 3], [10, 20, 30]) == pytest.approx(1.0)
     assert kendall_tau_b([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    assert kendall_tau_b([1, 1], [1, 2]) is None and kendall_tau_b([1], [1]) is None, "no order"
     # a ties one pair of 6, b none: 5 concordant / sqrt(5 * 6)
     assert kendall_tau_b([1, 1, 2, 3], [1, 2, 3, 4]) == pytest.approx(5 / math.sqrt(30))
 

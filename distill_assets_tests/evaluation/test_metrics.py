@@ -155,12 +155,10 @@ def test_bad_rankings_are_refused() -> None:
 
 
 def test_means_and_columns() -> None:
-    """Means are over queries, and a mistyped column is an error, not a 0."""
+    """Means are over queries; a mean over none would be NaN."""
     per_query = {"q1": QueryMetrics(1.0, 0.5, 0.25, 0.0), "q2": QueryMetrics(0.0, 0.5, 0.75, 1.0)}
     assert [mean_of(per_query, name) for name in METRIC_NAMES] == [0.5] * 4
     assert values_of(per_query, "recall_at_100") == {"q1": 0.25, "q2": 0.75}
-    with pytest.raises(ValueError, match="expected one of ndcg_at_10, mrr_at_10, recall_at_100, map"):
-        values_of(per_query, "ndcg")
     with pytest.raises(ValueError, match="no judged query"):
         mean_of({}, "map")
 

@@ -5,12 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from distill_assets.errors import ShapeError
-from distill_assets.evaluation.agreement import kendall_tau_b as kendall_tau
-from distill_assets.evaluation.fitness import fitness_sentence, judge_teacher
+from distill_assets.evaluation.comparison import compare_teacher
 from distill_assets.evaluation.splits import find_twins
 from distill_assets.quality.verdicts import (
     MAX_SAMPLES,
@@ -21,7 +17,6 @@ from distill_assets.quality.verdicts import (
     judge_duplicates,
     judge_empty_documents,
     judge_files,
-    judge_fitness,
     judge_gate,
     judge_identity,
     judge_leakage,
@@ -32,6 +27,7 @@ from distill_assets.quality.verdicts import (
     judge_positives_found,
     judge_splits,
     judge_spread,
+    judge_teacher,
     mean_pairwise_cosine,
 )
 from distill_assets.records import SPLITS, Query, Split
@@ -179,22 +175,22 @@ def test_negatives_above_the_best_positive_are_counted_and_shown() -> None:
 
 def test_a_teacher_that_was_not_measured_does_not_look_well() -> None:
     """Without dev queries nothing is known of it: a check that passes there lets any model teach."""
-    assert not judge_fitness(None).passed
+    assert not judge_teacher(None).passed
 
 
 def test_the_check_of_a_teacher_says_what_the_leaderboard_says() -> None:
     """Two notions of "fit to teach" contradict each other on one page."""
     dev = {"teacher": dict.fromkeys("abcdefgh", 0.6), "bm25": dict.fromkeys("abcdefgh", 0.4)}
-    fit, equal = judge_teacher(dev), judge_teacher(dev | {"bm25": dev["teacher"]})
+    fit, equal = compare_teacher(dev), compare_teacher(dev | {"bm25": dev["teacher"]})
     assert fit is not None and equal is not None
-    verdict = judge_fitness(fit)
-    assert verdict.passed and verdict.found == fitness_sentence(fit)
+    verdict = judge_teacher(fit)
+    assert verdict.passed and verdict.found == fit.sentence
     assert verdict.figures == {
         "num_dev_queries": 8,
         "dev_ndcg_at_10_teacher": pytest.approx(0.6),
         "dev_ndcg_at_10_bm25": pytest.approx(0.4),
     }
-    assert not judge_fitness(equal).passed
+    assert not judge_teacher(equal).passed
 
 
 def test_a_loss_curve_must_be_there_and_finite() -> None:
@@ -232,27 +228,6 @@ def test_a_collapse_is_told_from_documents_that_sound_alike() -> None:
     assert not judge_spread(spread(0.00001), spread(0.00001)).passed
     assert not judge_spread(np.full((2, 2), NAN), spread(0.18)).passed
     assert judge_spread(fan(1.0)[:1], fan(1.0)[:1]).passed
-
-
-def test_kendall_tau_by_hand() -> None:
-    """Order 1 2 3 against 1 3 2: two pairs agree, one does not: 1/3. With a tie on one side: 2 / sqrt(2 * 3)."""
-    assert kendall_tau([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)
-    assert kendall_tau([1, 1, 3], [1, 2, 3]) == pytest.approx(2 / math.sqrt(6))
-    assert kendall_tau([3, 2, 1], [10, 20, 30]) == -1.0
-    assert kendall_tau([1, 1], [1, 2]) is None and kendall_tau([1], [1]) is None
-    with pytest.raises(ShapeError, match="2 and 3"):
-        kendall_tau([1, 2], [1, 2, 3])
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
-def test_kendall_tau_is_scipys(scores: list[tuple[int, int]]) -> None:
-    """Ties are where definitions differ: tau-b divides by the pairs that are no ties."""
-    from scipy.stats import kendalltau
-
-    first, second = [a for a, _ in scores], [b for _, b in scores]
-    expected, ours = kendalltau(first, second).statistic, kendall_tau(first, second)
-    assert (ours is None and math.isnan(expected)) or ours == pytest.approx(expected)
 
 
 def test_judged_documents_that_search_does_not_find_are_seen_coming() -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from distill_assets.evaluation.fitness import judge_teacher
+from distill_assets.evaluation.comparison import compare_teacher
 from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow
 from distill_assets.report.conclusion import TrainingData, conclude
 
@@ -32,8 +32,8 @@ def told(champion: str, *rows: LeaderboardRow, data: TrainingData = DATA, dev: d
     """The sentences; `dev` are nDCG@10 of teacher and students, the same on each of 40 queries but for a little noise."""
     uses = Champion(recipe=champion, model_fingerprint=champion, dev_ndcg_at_10=0.5, decided_at=datetime(2026, 1, 1))
     values = {s: {f"q{i}": v + 0.001 * (i % 7) for i in range(40)} for s, v in (dev or {}).items()}
-    fitness = judge_teacher(values, seed=1)
-    return " ".join(conclude([row("untouched_student", 0.5), *rows], uses, "the gate's reason.", data, fitness))
+    teacher = compare_teacher(values)
+    return " ".join(conclude([row("untouched_student", 0.5), *rows], uses, "the gate's reason.", data, teacher))
 
 
 def test_a_champion_that_is_significantly_better_is_called_so() -> None:

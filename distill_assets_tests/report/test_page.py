@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distill_assets.errors import ShapeError
-from distill_assets.evaluation.fitness import TeacherFitness, judge_teacher
+from distill_assets.evaluation.comparison import TeacherComparison, compare_teacher
 from distill_assets.evaluation.leaderboard import Champion
 from distill_assets.report import charts
 from distill_assets.report.page import Page, describe_cost, describe_speed, format_seconds, render_page
@@ -40,10 +40,10 @@ def _draw_little(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(charts, name, lambda rows, marked: b"png")
 
 
-def judge(teacher: float, student: str = "margin_mse") -> TeacherFitness | None:
+def judge(teacher: float, student: str = "margin_mse") -> TeacherComparison | None:
     """A teacher on 20 dev queries, against a student that has 0.5 on each."""
     queries = [f"q{number}" for number in range(20)]
-    return judge_teacher({"teacher": dict.fromkeys(queries, teacher), student: dict.fromkeys(queries, 0.5)}, seed=1)
+    return compare_teacher({"teacher": dict.fromkeys(queries, teacher), student: dict.fromkeys(queries, 0.5)})
 
 
 def make_page(**changes: Any) -> Page:
@@ -76,7 +76,7 @@ def make_full_page(text: str = "some text", **changes: Any) -> Page:
     full = replace(
         base,
         rows=[*rows, replace(make_row("hard_labels", 0.54, 6.0), gap_closed=0.4, p_vs_untouched=0.2)],
-        fitness=judge(0.4, student=text),
+        teacher_comparison=judge(0.4, student=text),
         ways={
             "hard_labels": {"title": "Fine-tuning: hard_labels", "Training signal": text},
             "margin_mse": {"title": "Distillation: margin_mse", "Training signal": text},
@@ -142,7 +142,7 @@ def test_wins_show_what_was_found_and_what_was_judged() -> None:
 def test_an_unfit_teacher_is_a_finding_and_a_fit_one_a_note() -> None:
     """A warning that is always there is read by nobody."""
     assert "Finding: the teacher is not fit to teach" in render_page(make_full_page())
-    html = render_page(make_full_page(fitness=judge(0.6)))
+    html = render_page(make_full_page(teacher_comparison=judge(0.6)))
     assert 'class="card finding"' not in html
     assert "The teacher is fit to teach: on 20 dev queries" in html
 
