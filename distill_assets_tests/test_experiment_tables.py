@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from distill_assets.errors import ShapeError
 from distill_assets.evaluation.significance import paired_randomisation_test
-from experiments.tables import mean_over_seeds, results_table
+from experiments.tables import as_markdown, mean_over_seeds, results_table
 
 QUERIES = [f"q{i:03d}" for i in range(100)]
 
@@ -122,3 +122,12 @@ def test_counting_seeds_as_queries_would_invent_significance() -> None:
     per_seed = {s: {str(i): d for i, d in enumerate(differences.tolist())} for s in range(3)}
     averaged = list(mean_over_seeds(per_seed).values())
     assert paired_randomisation_test(averaged, np.zeros(14), seed=0) == pytest.approx(honest)
+
+
+def test_markdown_cells_cannot_break_out_of_their_column() -> None:
+    """A pipe in a name shifts every number under another heading; a line end cuts the table in two."""
+    assert as_markdown([["system", "ms"], ["a|b\nc", "1"]]).splitlines() == [
+        "| system | ms |",
+        "| --- | ---: |",
+        "| a\\|b c | 1 |",
+    ]

@@ -23,6 +23,8 @@ from distill_assets.storage.collection import Qrels
 from distill_assets.storage.tables import schema_of
 from distill_assets.training.lists import build_dev_lists, choose_queries, pairs_of, per_list
 
+# What dev lists are made from; an asset that reads them declares these.
+DEV_INPUTS = ("training_queries", "training_judgements", "candidates")
 _BM25_DEPTH = 1000  # a candidate further down counts as not found, which it would be in any search
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from distill_assets.assets.comparison import result_rows, score_pool, teacher_rows
+from distill_assets.assets.comparison import DEV_INPUTS, result_rows, score_pool, teacher_rows
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.rankings import (
@@ -123,17 +123,7 @@ def leaderboard(inputs: Inputs) -> Made:
 LEADERBOARD = Asset(
     name="leaderboard",
     reads=Reads(
-        inputs=(
-            "metrics",
-            "checkpoints",
-            "student",
-            "teacher",
-            "tokeniser",
-            *RANKING_INPUTS,
-            "training_queries",
-            "training_judgements",
-            "candidates",
-        ),
+        inputs=("metrics", "checkpoints", "student", "teacher", "tokeniser", *RANKING_INPUTS, *DEV_INPUTS),
         settings=(*RANKING_SETTINGS, "pool_depth", "step_queries", "teacher_max_length", "precision"),
     ),
     body=leaderboard,

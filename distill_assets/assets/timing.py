@@ -1,4 +1,4 @@
-"""What a query costs: latency of each system, encoding speed and size. Nothing that is timed here is kept."""
+"""What a query costs: latency of each system, encoding speed and size. What is computed while timing is not stored."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +32,6 @@ def measure_speeds(
 
 
 def _latency(queries: Sequence[Query], search: Callable[[Query], object], *, warm_up: bool = True) -> Speed:
-    if not queries:
-        return {}
     if warm_up:
         search(queries[0])  # the first call pays for set-up that later queries do not
     times = []

@@ -211,7 +211,7 @@ def find_row(rows: Iterable[LeaderboardRow], system: str) -> LeaderboardRow | No
 
 
 def table_cells(rows: Sequence[LeaderboardRow]) -> Cells:
-    """The header and one line per row, in the order of `rows`: for a terminal, Markdown and the report alike."""
+    """The header and one line per row, in the order of `rows`: for a terminal and the report alike."""
     cells = [
         [
             row.system,

@@ -1,4 +1,4 @@
-"""Numbers as text, and tables of text: cells are made once and laid out for a terminal, as Markdown or by the report."""
+"""Numbers as text, and tables of text: cells are made once and laid out for a terminal or by the report."""
 
 from collections.abc import Sequence
 
@@ -19,13 +19,6 @@ def as_text(cells: Cells, *, num_left: int = 1) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
-
-
-def as_markdown(cells: Cells) -> str:
-    """A Markdown table, the first column to the left. Pipes and line ends in a cell would begin another cell or line."""
-    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in cells]
-    lines.insert(1, ["---", *["---:"] * (len(cells[0]) - 1)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def format_score(value: float | None) -> str:

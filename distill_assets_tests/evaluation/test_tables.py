@@ -1,7 +1,6 @@
 """Numbers as text, and the layouts of tables."""
 
 from distill_assets.evaluation.tables import (
-    as_markdown,
     as_text,
     format_difference,
     format_number,
@@ -34,13 +33,4 @@ def test_text_has_names_to_the_left_and_numbers_to_the_right() -> None:
         "system     ms",
         "------  -----",
         "a       1,234",
-    ]
-
-
-def test_markdown_cells_cannot_break_out_of_their_column() -> None:
-    """A pipe in a name shifts every number under another heading; a line end cuts the table in two."""
-    assert as_markdown([["system", "ms"], ["a|b\nc", "1"]]).splitlines() == [
-        "| system | ms |",
-        "| --- | ---: |",
-        "| a\\|b c | 1 |",
     ]
