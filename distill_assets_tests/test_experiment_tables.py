@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from distill_assets.errors import ShapeError
 from distill_assets.evaluation.significance import paired_randomisation_test
-from experiments.tables import as_markdown, mean_over_seeds, results_table
+from distill_assets.evaluation.tables import as_markdown
+from experiments.tables import mean_over_seeds, results_table
 
 QUERIES = [f"q{i:03d}" for i in range(100)]
 

@@ -9,7 +9,7 @@ from distill_assets.errors import SettingsError, ShapeError
 from distill_assets.evaluation.comparison import columns_of_queries, compare_with_baseline
 from distill_assets.evaluation.significance import ALPHA, bootstrap_interval, gap_closed
 from distill_assets.evaluation.tables import (
-    Cells,
+    as_markdown,
     format_difference,
     format_interval,
     format_p,
@@ -64,13 +64,6 @@ def results_table(per_system: Mapping[str, PerSeed], baseline: str, family: Sequ
         "found with 80 % probability; what is smaller may be there and not be seen."
     )
     return f"{as_markdown([[*head, 'gap closed'], *rows])}\n\n{legend}"
-
-
-def as_markdown(cells: Cells) -> str:
-    """A Markdown table, the first column to the left. Pipes and line ends in a cell would begin another cell or line."""
-    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in cells]
-    lines.insert(1, ["---", *["---:"] * (len(cells[0]) - 1)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def mean_over_seeds(per_seed: Mapping[int, Mapping[str, float]]) -> dict[str, float]:

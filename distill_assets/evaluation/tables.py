@@ -21,6 +21,13 @@ def as_text(cells: Cells, *, num_left: int = 1) -> str:
     return "\n".join(lines)
 
 
+def as_markdown(cells: Cells) -> str:
+    """A Markdown table, the first column to the left. Pipes and line ends in a cell would begin another cell or line."""
+    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in cells]
+    lines.insert(1, ["---", *["---:"] * (len(cells[0]) - 1)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def format_score(value: float | None) -> str:
     """Three decimals; `-` for None."""
     return MISSING if value is None else f"{value:.3f}"
