@@ -7,7 +7,7 @@ is searched again with more. The result is therefore the same for every block si
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,13 @@ from distill_assets.errors import NonFiniteError, ShapeError
 from distill_assets.retrieval.rankings import Ranking
 from distill_assets.storage.embeddings import StoredVectors
 
+if TYPE_CHECKING:
+    import torch
+
 _Floats = npt.NDArray[np.float32]
 _Rows = npt.NDArray[np.int64]
 _EPSILON, _TINY = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
+_GROUP = 8  # columns of a group of products; 16,384 x 8: 2.8 s, 16: 3.1, 32: 4.3, all columns 5.2 (10k x 100k, AVX2)
 _RESCORED_PAIRS = 1024  # pairs rescored at once: 1,024 x 384 float64 is 3 MB, which stays in the cache
 
 
@@ -118,7 +122,7 @@ def _select(
         largest = max(largest, norm)
         for start in range(0, len(queries), num_queries):
             part = slice(start, start + num_queries)
-            values, columns = (vectors[part] @ block.T).topk(min(width, len(block)), sorted=False)
+            values, columns = _top(vectors[part] @ block.T, min(width, len(block)))
             values, columns = torch.cat([best[part], values], 1), torch.cat([rows[part], columns + first], 1)
             best[part], places = values.topk(width, sorted=False)
             rows[part] = columns.gather(1, places)
@@ -130,6 +134,21 @@ def _select(
     norms = np.linalg.norm(queries.astype(np.float64), axis=1)
     errors = ((dimension + 4) * _EPSILON + roundoff) * largest * norms + (dimension + 4) * _TINY
     return rows.cpu().numpy(), best.amin(1).cpu().numpy() + errors
+
+
+def _top(products: "torch.Tensor", width: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The `width` highest products of each row, unordered, and their columns.
+
+    They lie in the `width` groups of columns with the highest maxima: whatever lies elsewhere is at most the lowest of those maxima.
+    Taking maxima reads each product once, in half the time of `topk` over all of them.
+    """
+    num_groups, left = divmod(products.shape[1], _GROUP)
+    if left or width >= num_groups:
+        return products.topk(width, sorted=False)
+    groups = products.view(len(products), _GROUP, num_groups)  # column c is in the group c % num_groups
+    chosen = groups.amax(1).topk(width, sorted=False).indices.unsqueeze(1).expand(-1, _GROUP, -1)
+    values, places = groups.gather(2, chosen).flatten(1).topk(width, sorted=False)
+    return values, places // width * num_groups + chosen[:, 0].gather(1, places % width)
 
 
 def _rescore(

@@ -165,3 +165,15 @@ def test_search_keeps_to_its_memory() -> None:
         )
         assert search(queries, docs, ids, k=5, memory_mb=4) == whole
     assert max(4 * rows * columns for rows, columns in shapes) <= 2**20
+
+
+@pytest.mark.parametrize("num_columns", [640, 641])
+def test_groups_of_products_hold_the_highest_ones(num_columns: int) -> None:
+    """Otherwise a document that stands second in its group is never a candidate, and no bound speaks of it."""
+    products = torch.from_numpy(np.random.default_rng(1).integers(-9, 9, (50, num_columns)).astype(np.float32))
+    products[0] = torch.arange(num_columns)  # one row without ties, its highest neighbours in groups of their own
+    products[1, ::80] = 10.0  # 8 highest in one group of 640 columns
+    values, columns = dense._top(products, 24)
+    assert torch.equal(values.sort(descending=True).values, products.topk(24).values)
+    assert torch.equal(products.gather(1, columns), values)
+    assert all(len(set(row)) == 24 for row in columns.tolist())
