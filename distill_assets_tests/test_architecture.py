@@ -36,7 +36,7 @@ TORCH_MODULES = {
 LATE_TORCH = {"distill_assets.retrieval.dense"}  # a bf16 product, where the caller asks for one; light until then
 # Lowest first: a room imports of those below it, and never of one beside it.
 LADDER: list[list[str]] = [
-    ["records", "errors"],
+    ["records", "errors", "progress"],
     ["storage", "sources"],
     ["models"],
     ["retrieval"],

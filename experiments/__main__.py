@@ -89,7 +89,7 @@ def grow_teacher(
     from experiments.growing import grow_teacher as grow
 
     growth = Growth(folds=folds, rank=rank, num_queries=queries, epochs=epochs, learning_rate=learning_rate)
-    grow(Project(overrides={"data_folder": str(work)}, show_progress=True), out, growth, say=typer.echo)
+    grow(Project(overrides={"data_folder": str(work)}), out, growth, say=typer.echo)
 
 
 if __name__ == "__main__":

@@ -147,9 +147,7 @@ class _FoldGrower:
             return key
         shutil.rmtree(out, ignore_errors=True)
         work_folder = project.places.folder / "grow-teacher" / key
-        run = TrainingRun(
-            work_folder, project.models.device, num_evaluations=_NUM_EVALUATIONS, show_progress=project.show_progress
-        )
+        run = TrainingRun(work_folder, project.models.device, num_evaluations=_NUM_EVALUATIONS)
         adapted, model, report = train(run)
         out.mkdir(parents=True)
         save_adapter(adapted, model, out)

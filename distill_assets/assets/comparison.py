@@ -66,7 +66,7 @@ def score_pool(inputs: Inputs, queries: Sequence[Query], bm25: Run, untouched: R
         lexical, similar = ([doc_id for doc_id, _ in run[query.query_id]] for run in (bm25, untouched))
         doc_ids[query.query_id] = [found.doc_id for found in pool_candidates(lexical, similar, depth)]
     pairs = [(q.text, content_of[d]) for q in queries for d in doc_ids[q.query_id]]
-    logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs, inputs.log.info)
+    logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs)
     return ScoredPool(doc_ids, pairs, logits, num_scored)
 
 
@@ -148,7 +148,7 @@ def _ndcg_on_dev(
 ) -> tuple[dict[str, dict[str, float]], int]:
     """System -> query_id -> nDCG@10 of ranking the candidates of `lists`; and the teacher's forward passes."""
     pairs = pairs_of(lists)
-    logits, num_scored = inputs.logits_handle.score_texts(teacher, pairs, inputs.log.info)
+    logits, num_scored = inputs.logits_handle.score_texts(teacher, pairs)
     ndcg = {name: _rerank(lists, inputs.project.vectors.cosines(path, pairs)) for name, path in students.items()}
     return {TEACHER: _rerank(lists, logits)} | ndcg, num_scored
 

@@ -14,6 +14,7 @@ from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import OWNERS, content_version, derive_lineage, shown, table_schema
 from distill_assets.errors import DistillError, InputsMovedError, WarehouseBusyError
 from distill_assets.handles.project import Project
+from distill_assets.progress import told_to
 from distill_assets.quality.verdicts import Verdict
 from distill_assets.storage.tables import table_spec
 from distill_assets.storage.warehouse import SliceWrite
@@ -111,7 +112,8 @@ class Asset:
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
                 inputs = Inputs(project, self.name, self.reads, partition, log)
-                made = self.body(inputs)
+                with told_to(log.info):
+                    made = self.body(inputs)
                 results = check_results(self.checks, made.verdicts)
                 version = self._store(project, inputs, made, results)
                 break

@@ -111,7 +111,6 @@ def _train(inputs: Inputs, key: str) -> None:
         store.work_folder("student", name, key),
         project.models.device,
         num_evaluations=_NUM_EVALUATIONS,
-        show_progress=project.show_progress,
     )
     training = train_student(model, epochs, step_lists(inputs), recipe, run)
     inputs.log.info(f"{name}: dev nDCG@10 {training.best_dev_ndcg_at_10:.4f}")

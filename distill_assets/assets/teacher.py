@@ -101,7 +101,7 @@ TEACHER_CHECKPOINT = Asset(
 
 def teacher_scores(inputs: Inputs) -> Made:
     """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
-    rows, num_scored = inputs.logits_handle.score(inputs.teacher, wanted_of_batch(inputs), inputs.log.info)
+    rows, num_scored = inputs.logits_handle.score(inputs.teacher, wanted_of_batch(inputs))
     text_of = {query.query_id: query.text for query in inputs.own_queries}
     columns = (rows[name].to_pylist() for name in ("query_id", "doc_id", "label", "teacher_logit"))
     scored = [

@@ -120,7 +120,7 @@ def _fine_tune(inputs: Inputs, model: Any, work_folder: Path, fold: int) -> dict
     recipe = inputs.settings.teacher_recipe
     recipe = replace(recipe, seed=recipe.seed + fold)
     epochs = build_teacher_epochs(_labelled(inputs, fold), inputs.labels, recipe)
-    run = TrainingRun(work_folder, inputs.project.models.device, show_progress=inputs.project.show_progress)
+    run = TrainingRun(work_folder, inputs.project.models.device)
     report = train_teacher(model, epochs, step_lists(inputs), recipe, run)
     return {"recipe": asdict(recipe), **asdict(report)}
 
@@ -160,7 +160,7 @@ def _join_with_cosine(
     def measure(scores: np.ndarray) -> float:
         return rerank_ndcg(lists, per_list(lists, scores))
 
-    models, logits = inputs.project.models, inputs.logits_handle.score_alone(folder, pairs, inputs.log.info)
+    models, logits = inputs.project.models, inputs.logits_handle.score_alone(folder, pairs)
     if not models.is_teacher_joined:
         return logits, {"dev_ndcg_at_10": measure(logits)}
     cosines = inputs.project.vectors.cosines(models.teacher_bi_encoder(folder), pairs)

@@ -8,6 +8,7 @@ import numpy as np
 
 from distill_assets.assets.inputs import Inputs
 from distill_assets.models.catalog import weights_mb
+from distill_assets.progress import Progress
 from distill_assets.records import BM25, TEACHER, Query
 from distill_assets.retrieval.rankings import Run
 
@@ -34,11 +35,12 @@ def measure_speeds(
 def _latency(queries: Sequence[Query], search: Callable[[Query], object], *, warm_up: bool = True) -> Speed:
     if warm_up:
         search(queries[0])  # the first call pays for set-up that later queries do not
-    times = []
+    times, progress = [], Progress("timing", len(queries), "queries")
     for query in queries:
         started = time.perf_counter()
         search(query)
         times.append(1000 * (time.perf_counter() - started))
+        progress.advance()
     return {"query_ms_p50": float(np.percentile(times, 50)), "query_ms_p95": float(np.percentile(times, 95))}
 
 

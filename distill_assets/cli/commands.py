@@ -53,7 +53,7 @@ def run(
 
     if quick and full:
         raise typer.BadParameter("choose one of --quick and --full")
-    project = _open_project(QUICK if quick else FULL if full else {}, show_progress=sys.stderr.isatty())
+    project = _open_project(QUICK if quick else FULL if full else {})
     sizes = chosen_sizes(project)
     typer.echo("; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in sizes.items()), err=True)
     steps = _run_steps(project, until)
@@ -80,7 +80,7 @@ def retrain(
     from distill_assets.orchestration.automation import reason_not_to_retrain
     from distill_assets.orchestration.stages import is_stale_for_retraining, status_of
 
-    project = _open_project(show_progress=sys.stderr.isatty())
+    project = _open_project()
 
     def is_stale(project: "Project", asset: str, partition: str) -> bool:
         is_asked_for = teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
@@ -289,11 +289,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def _open_project(overrides: dict[str, Any] | None = None, *, show_progress: bool = False) -> "Project":
+def _open_project(overrides: dict[str, Any] | None = None) -> "Project":
     from distill_assets.handles.project import Project
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    return Project(overrides=overrides or {}, show_progress=show_progress)
+    return Project(overrides=overrides or {})
 
 
 def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any]:

@@ -5,7 +5,6 @@ a cross-fitted one     fold-0/, fold-1/, ... of these, each with trained_on.txt;
 """
 
 import fcntl
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
@@ -25,7 +23,8 @@ from distill_assets.handles.vectors import Vectors
 from distill_assets.models.catalog import BI_ENCODER_FOLDER, fingerprint_model, fold_folders, read_trained_on
 from distill_assets.models.cross_fitting import shares_of
 from distill_assets.models.folders import read_json
-from distill_assets.models.scoring import PairScorer, ScoringProgress, score_in_chunks, window_of
+from distill_assets.models.scoring import PairScorer, score_in_chunks, window_of
+from distill_assets.progress import Progress, tell
 from distill_assets.records import fingerprint, hash_text
 from distill_assets.settings.values import Settings
 from distill_assets.storage.folders import read_json_object
@@ -40,8 +39,6 @@ ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which 
 FOLDS_FILE = "folds.json"  # in a cross-fitted teacher's folder: what each fold's scores are multiplied by
 # What lies in a teacher's folder beside the cross-encoder and is no part of what the cross-encoder says of a pair.
 _NOT_THE_CROSS_ENCODER = frozenset({BI_ENCODER_FOLDER, ENSEMBLE_FILE, FOLDS_FILE, "trained_on.txt"})
-logger = logging.getLogger(__name__)
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,6 @@ class Logits:
     places: Places
     models: Models
     vectors: Vectors
-    show_progress: bool = False
     payer: tuple[str, str] = ("other", "")  # asset and partition that the cost of scoring is written down for
 
     def teacher(self, path: Path) -> Teacher:
@@ -104,7 +100,7 @@ class Logits:
         ]
         return Teacher(content, tuple(members), tuple(read_trained_on(folder) for folder in folders))
 
-    def score(self, teacher: Teacher, wanted: WantedPairs, say: Say = logger.info) -> tuple[pa.Table, int]:
+    def score(self, teacher: Teacher, wanted: WantedPairs) -> tuple[pa.Table, int]:
         """The rows of `wanted` with `teacher_logit`, and how many forward passes of a cross-encoder that took.
 
         The texts of pairs are read from the tables `queries` and `corpus` by hash. A kill costs at most one chunk. Another run that
@@ -114,32 +110,30 @@ class Logits:
         rule, num_scored = teacher.rule(text_of), 0
         for member in teacher.members:
             with (
-                _alone(self.places.folder / f".scoring-{member.scorer_id}.lock", say),
+                _alone(self.places.folder / f".scoring-{member.scorer_id}.lock"),
                 find_missing(
                     self.places.warehouse, member.scorer_id, teacher.wanted_of(member, wanted, rule)
                 ) as missing,
             ):
                 if missing.num_pairs:
-                    self._score_missing(teacher, member, missing, say)
+                    self._score_missing(teacher, member, missing)
                     num_scored += missing.num_pairs if member.is_cross_encoder else 0
         return self.places.pair_scores.join(rule, wanted), num_scored
 
-    def score_texts(
-        self, teacher: Teacher, texts: Sequence[tuple[str, str]], say: Say = logger.info
-    ) -> tuple[list[float], int]:
+    def score_texts(self, teacher: Teacher, texts: Sequence[tuple[str, str]]) -> tuple[list[float], int]:
         """Teacher logits of (query, document) texts of the collection, in order, and how many forward passes that took."""
         pairs = {
             "position": pa.array(range(len(texts)), pa.int64()),
             "query_hash": pa.array([hash_text(query) for query, _ in texts], pa.string()),
             "doc_hash": pa.array([hash_text(document) for _, document in texts], pa.string()),
         }
-        rows, num_scored = self.score(teacher, WantedPairs.of_table(pa.table(pairs)), say)
+        rows, num_scored = self.score(teacher, WantedPairs.of_table(pa.table(pairs)))
         return rows["teacher_logit"].to_pylist(), num_scored
 
-    def score_alone(self, path: Path, texts: Sequence[tuple[str, str]], say: Say = logger.info) -> np.ndarray:
+    def score_alone(self, path: Path, texts: Sequence[tuple[str, str]]) -> np.ndarray:
         """Logits of the cross-encoder at `path` alone, float32 (len(texts),), kept in the store like any other's."""
         member = next(self._members(path, 0, 1.0))
-        logits, _ = self.score_texts(Teacher(fingerprint_model(path), (member,)), texts, say)
+        logits, _ = self.score_texts(Teacher(fingerprint_model(path), (member,)), texts)
         return np.asarray(logits, dtype=np.float32)
 
     def open(self, path: Path) -> PairScorer:
@@ -210,32 +204,29 @@ class Logits:
             return "fp32"
         return used_precision(self.way(path), self.models.scoring_precision)
 
-    def _score_missing(self, teacher: Teacher, member: Member, missing: MissingPairs, say: Say) -> None:
+    def _score_missing(self, teacher: Teacher, member: Member, missing: MissingPairs) -> None:
         settings, started, scorer = self.settings, time.perf_counter(), member.open()
         windows = missing.windows(min(settings.chunk_size, window_of(scorer)))
-        with tqdm(total=missing.num_pairs, desc="teacher", unit="pair", disable=not self.show_progress) as bar:
-            chunks = score_in_chunks(
-                windows,
-                scorer,
-                chunk_size=settings.chunk_size,
-                chunk_seconds=settings.chunk_seconds,
-                texts_of=lambda w: w.texts,
-            )
-            num_done = 0
-            try:
-                for part, logits in chunks:
-                    hashes = {
-                        "query_hash": [h for window in part for h in window.query_hashes],
-                        "doc_hash": [h for window in part for h in window.doc_hashes],
-                    }
-                    rows = pa.table({**hashes, "teacher_logit": pa.array(logits, pa.float32())})
-                    self.places.pair_scores.commit(member.scorer_id, rows)
-                    num_done += len(logits)
-                    bar.update(len(logits))
-                    say(str(ScoringProgress(num_done, missing.num_pairs, num_done / (time.perf_counter() - started))))
-            finally:  # what was committed before a kill has been paid for
-                if member.is_cross_encoder and num_done:
-                    self._record_cost(teacher, num_done, time.perf_counter() - started)
+        progress = Progress("teacher scores", missing.num_pairs, "pairs")
+        chunks = score_in_chunks(
+            windows,
+            scorer,
+            chunk_size=settings.chunk_size,
+            chunk_seconds=settings.chunk_seconds,
+            texts_of=lambda w: w.texts,
+        )
+        try:
+            for part, logits in chunks:
+                hashes = {
+                    "query_hash": [h for window in part for h in window.query_hashes],
+                    "doc_hash": [h for window in part for h in window.doc_hashes],
+                }
+                rows = pa.table({**hashes, "teacher_logit": pa.array(logits, pa.float32())})
+                self.places.pair_scores.commit(member.scorer_id, rows)
+                progress.advance(len(logits))
+        finally:  # what was committed before a kill has been paid for
+            if member.is_cross_encoder and progress.num_done:
+                self._record_cost(teacher, progress.num_done, time.perf_counter() - started)
 
     def _record_cost(self, teacher: Teacher, num_pairs: int, seconds: float) -> None:
         asset, partition = self.payer
@@ -254,12 +245,12 @@ _ways: dict[tuple[Path, str], str] = {}  # opening a teacher to ask takes second
 
 
 @contextmanager
-def _alone(path: Path, say: Say) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[None]:
     """Hold `path` as a lock that ends with this process, so that two runs never pay for the same pairs at the same time."""
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another run is scoring with this teacher: waiting for it, to use what it scores")
+            tell("another run is scoring with this teacher: waiting for it, to use what it scores")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -22,7 +22,6 @@ class Project(dg.ConfigurableResource):
 
     settings_file: str | None = None
     overrides: dict[str, Any] = {}
-    show_progress: bool = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -50,8 +49,8 @@ class Project(dg.ConfigurableResource):
     @cached_property
     def vectors(self) -> Vectors:
         """Texts to vectors."""
-        return Vectors(self.settings, self.models, self.places.embeddings, self.show_progress)
+        return Vectors(self.settings, self.models, self.places.embeddings)
 
     def logits(self, payer: tuple[str, str] = ("other", "")) -> Logits:
         """Pairs to logits; `payer` is the asset and partition that scoring is written down for."""
-        return Logits(self.settings, self.places, self.models, self.vectors, self.show_progress, payer)
+        return Logits(self.settings, self.places, self.models, self.vectors, payer)

@@ -28,7 +28,6 @@ class Vectors:
     settings: Settings
     models: Models
     store: EmbeddingStore
-    show_progress: bool = False
 
     def embed(
         self,
@@ -104,7 +103,7 @@ class Vectors:
     def _encode(self, model: "SentenceTransformer", texts: list[str], role: "Role") -> np.ndarray:
         from distill_assets.models.encoders import encode_texts
 
-        return encode_texts(model, texts, role, batch_size=self.settings.batch_size, show_progress=self.show_progress)
+        return encode_texts(model, texts, role, batch_size=self.settings.batch_size)
 
 
 def _is_router(path: Path) -> bool:

@@ -10,11 +10,11 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.util import batch_to_device, truncate_embeddings
-from tqdm import trange
 
 from distill_assets.errors import ModelError, NonFiniteError
 from distill_assets.models.folders import is_cross_encoder, read_json, require_model_folder, unreadable
 from distill_assets.models.interaction import JointInteraction
+from distill_assets.progress import Progress
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Role = Literal["query", "document"]
@@ -200,9 +200,7 @@ def _modules_with_own_head(path: Path) -> list[Module] | None:
     return [transformer, JointInteraction.load(str(path), subfolder=entries[1]["path"], local_files_only=True)]
 
 
-def encode_texts(
-    model: SentenceTransformer, texts: Sequence[str], role: Role, *, batch_size: int = 32, show_progress: bool = False
-) -> np.ndarray:
+def encode_texts(model: SentenceTransformer, texts: Sequence[str], role: Role, *, batch_size: int = 32) -> np.ndarray:
     """Embed texts as unit vectors, float32 (len(texts), dimension), in the order given.
 
     `role` picks the model's own prompt for queries or documents (E5, BGE, ...); models without prompts ignore it. Batches
@@ -215,9 +213,11 @@ def encode_texts(
     num_tokens = max(_TOKENS_PER_TEXT * batch_size, _CUDA_BATCH_TOKENS if model.device.type == "cuda" else 0)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), np.float32)
-    for start in trange(0, len(texts), _SLAB_TEXTS, desc="texts encoded", disable=not show_progress):
+    progress = Progress("texts encoded", len(texts), "texts")
+    for start in range(0, len(texts), _SLAB_TEXTS):
         slab = order[start : start + _SLAB_TEXTS]
         vectors[slab] = _encode_slab(model, [texts[i] for i in slab], role, num_tokens)
+        progress.advance(len(slab))
     num_bad = int((~np.isfinite(vectors).all(axis=1)).sum())
     if num_bad:
         raise NonFiniteError(

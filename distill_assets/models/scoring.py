@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,26 +18,6 @@ class PairScorer(Protocol):
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Score the pairs, in the order given."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ScoringProgress:
-    """How far scoring is: pairs done of all, and pairs per second since the start."""
-
-    num_done: int
-    num_pairs: int
-    pairs_per_s: float
-
-    @property
-    def seconds_left(self) -> float:
-        """Time left at the speed so far, in seconds."""
-        return (self.num_pairs - self.num_done) / self.pairs_per_s if self.pairs_per_s > 0 else float("inf")
-
-    def __str__(self) -> str:
-        return (
-            f"teacher scored {self.num_done:,} of {self.num_pairs:,} pairs, {self.pairs_per_s:,.0f} pairs/s, "
-            f"{self.seconds_left:,.0f} s left"
-        )
 
 
 def window_of(scorer: PairScorer) -> int:

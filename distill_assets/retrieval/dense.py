@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_assets.errors import NonFiniteError, ShapeError
+from distill_assets.progress import Progress
 from distill_assets.retrieval.rankings import Ranking
 from distill_assets.storage.embeddings import StoredVectors
 
@@ -80,10 +81,10 @@ def search_dense(
         width = min(width, num_docs)
         # A quarter of the memory for a block's vectors, a quarter for its products, half for what is selected.
         step = max(1, budget // 2 // (64 * width + 16 * queries.shape[1]))
-        unsure = []
+        unsure, progress = [], Progress("dense search", len(left) * num_docs, "inner products")
         for start in range(0, len(left), step):
             at = left[start : start + step]
-            selected, limits = _select(queries[at], doc_vectors, width, budget // 4, device)
+            selected, limits = _select(queries[at], doc_vectors, width, budget // 4, device, progress)
             rows, scores = _rescore(queries[at], selected, doc_vectors, doc_ids)
             is_sure = (scores[:, wanted - 1] > limits) | (width == num_docs)
             found.rows[at[is_sure], :wanted] = rows[is_sure, :wanted]
@@ -94,7 +95,12 @@ def search_dense(
 
 
 def _select(
-    queries: _Floats, doc_vectors: _Floats | StoredVectors, width: int, part_bytes: int, device: str
+    queries: _Floats,
+    doc_vectors: _Floats | StoredVectors,
+    width: int,
+    part_bytes: int,
+    device: str,
+    progress: Progress,
 ) -> tuple[_Rows, npt.NDArray[np.float64]]:
     """The `width` best documents of each query by matrix product, unordered, and a bound on the exact scores of all others.
 
@@ -126,6 +132,7 @@ def _select(
             values, columns = torch.cat([best[part], values], 1), torch.cat([rows[part], columns + first], 1)
             best[part], places = values.topk(width, sorted=False)
             rows[part] = columns.gather(1, places)
+        progress.advance(len(queries) * len(block))
     _require_finite(best.cpu().numpy(), "inner products")
     # Squares of small numbers underflow, so that `largest` is too low by at most the last term.
     largest = largest * (1 + dimension * _EPSILON) + math.sqrt(dimension * _TINY)

@@ -15,7 +15,6 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.utils.data import SequentialSampler
 from transformers import (
     PrinterCallback,
-    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainerState,
@@ -27,6 +26,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from distill_assets.errors import TrainingError
 from distill_assets.evaluation.metrics import DevList, rerank_ndcg, search_ndcg
 from distill_assets.models.encoders import CrossEncoderScorer, encode_texts, has_fast_bf16
+from distill_assets.progress import Progress
 from distill_assets.records import fingerprint
 from distill_assets.training.batches import Step, StudentSteps, num_buckets_on, plan_steps
 from distill_assets.training.lists import Epochs, TrainList, pairs_of, per_list
@@ -54,13 +54,11 @@ class TrainingRun:
         work_folder: holds resumable state; the same call after a kill goes on from its last whole save. Saves of a call with
             another recipe, data, start weights or device are removed.
         num_evaluations: dev evaluations and saves over the whole run, beside that of step 0; 0 leaves the last weights, unsaved.
-        show_progress: a progress bar on stderr.
     """
 
     work_folder: Path
     device: str
     num_evaluations: int = 2
-    show_progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,7 +266,7 @@ class StepTrainer(Trainer):
             train_dataset=data,
             eval_dataset=dev_lists,
             data_collator=_the_step,
-            callbacks=[_Watch(), *([_ProgressBar()] if run.show_progress else [])],
+            callbacks=[_Watch(), _Told(len(steps))],
         )
         self.remove_callback(PrinterCallback)  # it writes to stdout, where --json has its document
         self.steps, self.dev_lists, self.recipe, self.run = steps, list(dev_lists), recipe, run
@@ -399,10 +397,16 @@ class _Watch(TrainerCallback):
         control.should_training_stop = control.should_training_stop or _has_stopped(state.log_history)
 
 
-class _ProgressBar(ProgressCallback):
-    """Steps done, time left and the last loss, on stderr; the stock one writes losses to stdout, where --json has its document."""
+class _Told(TrainerCallback):
+    """Steps done and time left, dev evaluations included."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Show the loss beside the bar."""
-        if logs and "loss" in logs and self.training_bar is not None:
-            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The clock starts with the first step of this process, which a resumed training does not count from 0."""
+        self.progress = Progress("training", self.num_steps - state.global_step, "steps")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the step."""
+        self.progress.advance()

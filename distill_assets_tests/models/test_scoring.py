@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distill_assets.errors import NonFiniteError, ShapeError
-from distill_assets.models.scoring import PairScorer, ScoringProgress, score_in_chunks
+from distill_assets.models.scoring import PairScorer, score_in_chunks
 
 PAIRS = [(f"query {i}", "x" * i) for i in range(10)]
 
@@ -96,14 +96,3 @@ def test_a_scorer_with_another_number_of_logits_is_refused(shape: tuple[int, ...
     """Three logits for four pairs would be committed to the first three, whichever they belong to."""
     with pytest.raises(ShapeError, match="expected"):
         list(chunks_of(lambda pairs: np.ones(shape), window=4))
-
-
-def test_time_left() -> None:
-    """30 of 100 pairs at 2 a second leave 35 s; no speed yet must not divide by zero."""
-    assert ScoringProgress(30, 100, 2.0).seconds_left == 35.0
-    assert ScoringProgress(0, 100, 0.0).seconds_left == float("inf")
-
-
-def test_progress_in_words() -> None:
-    """A log without speed and time left cannot say whether to wait or to kill."""
-    assert str(ScoringProgress(1500, 10_000, 250.0)) == "teacher scored 1,500 of 10,000 pairs, 250 pairs/s, 34 s left"
