@@ -22,7 +22,7 @@ from distill_assets.report.charts import as_markdown_image, score_scatter_chart,
 from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.training.lists import build_student_epochs
 
-_NUM_EVALUATIONS = 3
+_MOST_EVALUATIONS = 3
 # Chosen by hash of their id, so always the same.
 _DOCUMENTS, _QUERIES = 256, 128
 
@@ -76,7 +76,7 @@ STUDENT_CHECKPOINT = Asset(
     group="student",
     pool="trainer",
     kinds=frozenset({"pytorch", "huggingface"}),
-    code_version="3",
+    code_version="4",
     checks=(
         Check(
             "loss_finite",
@@ -98,7 +98,7 @@ STUDENT_CHECKPOINT = Asset(
 def _train(inputs: Inputs, key: str) -> None:
     """Train by the recipe and write the checkpoint. After a kill the same call goes on from the last save."""
     from distill_assets.models.query_tower import split_towers
-    from distill_assets.training.trainer import TrainingRun, train_student
+    from distill_assets.training.trainer import TrainingRun, affordable_evaluations, train_student
 
     project, recipe, name = inputs.project, inputs.recipe, inputs.partition
     store, started = project.places.checkpoints, time.perf_counter()
@@ -107,12 +107,13 @@ def _train(inputs: Inputs, key: str) -> None:
         model = split_towers(model)
     logits = inputs.logits if recipe.uses_teacher else None
     epochs = build_student_epochs(_queries(inputs), inputs.labels, recipe, logits)
+    lists = step_lists(inputs)
     run = TrainingRun(
         store.work_folder("student", name, key),
         project.models.device,
-        num_evaluations=_NUM_EVALUATIONS,
+        num_evaluations=affordable_evaluations(epochs, lists, _MOST_EVALUATIONS),
     )
-    training = train_student(model, epochs, step_lists(inputs), recipe, run)
+    training = train_student(model, epochs, lists, recipe, run)
     inputs.log.info(f"{name}: dev nDCG@10 {training.best_dev_ndcg_at_10:.4f}")
     manifest = {
         "recipe": asdict(recipe),

@@ -280,7 +280,11 @@ class StudentLoss(nn.Module):
         """Sentence embeddings (num_texts, hidden) of all buckets."""
         if self.recipe.mini_batch_size is None or not torch.is_grad_enabled():
             return torch.cat([self._encode(bucket) for bucket in buckets])
-        return torch.cat([checkpoint(self._encode, bucket, use_reentrant=False) for bucket in buckets])
+        # The gradient is taken from the last bucket backwards: its activations would be made again at once.
+        *others, last = buckets
+        return torch.cat(
+            [*(checkpoint(self._encode, each, use_reentrant=False) for each in others), self._encode(last)]
+        )
 
     def _encode(self, features: dict[str, Any]) -> Tensor:
         return self.model(dict(features))[

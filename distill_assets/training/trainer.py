@@ -43,6 +43,9 @@ from distill_assets.training.saves import keep_saves_of, mark_whole, newest_save
 
 _DEV_METRIC = "eval_dev_ndcg_at_10"  # transformers asks for the prefix
 _SAVES_KEPT = 2  # the newest and the best
+# What decides the dev value of step 0. Students of all recipes start from one model: a process measures it once.
+_START = frozenset({"device", "dev_lists", "max_length", "prompts", "start_weights"})
+_dev_of_start: dict[str, float] = {}
 _PATIENCE = 2  # dev evaluations in a row that are not better than the best so far: then training stops
 
 
@@ -120,6 +123,15 @@ def make_student_trainer(
     data = StudentSteps(model, steps, recipe, num_buckets=num_buckets_on(run.device))
     objective = StudentLoss(model, recipe, statistics)
     return StepTrainer(objective, data, steps, dev_lists, recipe, run)
+
+
+def affordable_evaluations(epochs: Sequence[Sequence[TrainList]], dev_lists: Sequence[DevList], at_most: int) -> int:
+    """How many searches of dev take about a third of a student's training, from 1 to `at_most`.
+
+    With its gradient a text costs three times as much as without. On two cores three searches took 42 % of `make run`'s training.
+    """
+    num_trained = sum(1 + len(found.documents) for lists in epochs for found in lists)
+    return min(at_most, max(1, num_trained // max(1, len(dev_texts(dev_lists)) + len(dev_lists))))
 
 
 def train_teacher(
@@ -231,10 +243,15 @@ def search_dev(model: SentenceTransformer, lists: Sequence[DevList]) -> float:
     A search among all documents of the collection would encode them anew at each evaluation. On a collection of topics this one
     puts two students in the same order and 0.006 apart from it (docs/results.md).
     """
-    texts = sorted({text for dev_list in lists for text in (*dev_list.documents, *dev_list.missed_documents)})
+    texts = dev_texts(lists)
     documents = encode_texts(model, texts, "document")
     queries = encode_texts(model, [dev_list.query for dev_list in lists], "query")
     return search_ndcg(lists, texts, queries @ documents.T)
+
+
+def dev_texts(lists: Sequence[DevList]) -> list[str]:
+    """Candidates and judged documents of all dev queries, each once, sorted."""
+    return sorted({text for dev_list in lists for text in (*dev_list.documents, *dev_list.missed_documents)})
 
 
 def rerank_dev(model: CrossEncoder, lists: Sequence[DevList]) -> float:
@@ -319,7 +336,10 @@ class StepTrainer(Trainer):
 
     def save_start(self) -> Path:
         """Measure the model as it is and save it as step 0, from which training then goes on."""
-        folder, value = Path(self.args.output_dir) / "checkpoint-0", self.measure_dev()
+        key = fingerprint(*(f"{name} {value}" for name, value in self.describe().items() if name in _START))
+        if key not in _dev_of_start:
+            _dev_of_start[key] = self.measure_dev()
+        folder, value = Path(self.args.output_dir) / "checkpoint-0", _dev_of_start[key]
         state = self.state  # as it is born: it holds the states of the callbacks
         state.log_history = [{"epoch": 0.0, "step": 0, _DEV_METRIC: value}]
         state.epoch, state.best_metric, state.best_global_step = 0.0, value, 0

@@ -69,6 +69,12 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_measured_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that put dev values in place of the measured ones start from one model."""
+    monkeypatch.setattr(trainer, "_dev_of_start", {})
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> TrainingRun:
     """A work folder of its own."""
@@ -579,3 +585,28 @@ def test_dev_evaluation_of_a_student_searches_all_candidates_and_what_was_missed
     assert trainer.search_dev(model, lists) == pytest.approx(1.0)
     hidden = [replace(lists[0], query="sum"), lists[1]]  # its own text comes before the one that is relevant
     assert 0.5 < trainer.search_dev(model, hidden) < 0.9
+
+
+def test_the_model_that_all_recipes_start_from_is_measured_once(
+    tiny_encoder: Path, run: TrainingRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its search of dev took as long as a recipe's other one; another start must not be taken for it."""
+    measured = []
+    measure = trainer.search_dev
+    monkeypatch.setattr(trainer, "search_dev", lambda *args: measured.append(measure(*args)) or measured[-1])
+    _, first = student(tiny_encoder, LISTS[:16], replace(run, num_evaluations=1))
+    others = replace(RECIPE, learning_rate=1e-3), TrainingRun(tmp_path / "other", "cpu", num_evaluations=1)
+    _, second = student(tiny_encoder, LISTS[:16], others[1], others[0])
+    assert len(measured) == 3
+    assert first.dev_curve[0] == second.dev_curve[0] == (0, measured[0])
+    model = load_student(tiny_encoder, device="cpu", max_length=8)
+    train_student(model, Epochs([LISTS[:16]] * 2), DEV_LISTS, RECIPE, TrainingRun(tmp_path / "short", "cpu"))
+    assert len(measured) == 6  # its start, and two steps
+
+
+def test_dev_is_not_searched_for_longer_than_training_is_worth() -> None:
+    """48 lists of 4 texts in 2 epochs train 384 texts. A search of 30 queries with 2 documents each encodes 90: 4 are affordable."""
+    lists = [DevList(f"q{i}", f"query {i}", (f"a {i}", f"b {i}"), (1, 0)) for i in range(30)]
+    assert trainer.affordable_evaluations([LISTS] * 2, lists, 9) == 4
+    assert trainer.affordable_evaluations([LISTS] * 2, lists, 3) == 3
+    assert trainer.affordable_evaluations([LISTS[:1]], lists, 3) == 1  # without any, training could only make worse
