@@ -208,7 +208,7 @@ GRAPH: dict[str, Row] = {
         _RECIPES,
         "student",
         ["huggingface", "pytorch"],
-        "3",
+        "4",
     ),
     "eval_metrics": (["student_checkpoint"], _RECIPES, "evaluation", ["duckdb", "python"], "3"),
     "leaderboard": (

@@ -299,17 +299,22 @@ def _open_project(overrides: dict[str, Any] | None = None) -> "Project":
 def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any]:
     from distill_assets.definitions import build_definitions
     from distill_assets.orchestration import stages
+    from distill_assets.orchestration.estimate import estimate
     from distill_assets.orchestration.running import run_line
 
+    told: list[str] = []
+    found_stale = is_stale or stages.is_stale
+
     def announce(assets: tuple[str, ...], partition: str) -> None:
+        if not told and assets[0] not in stages.INGEST.assets:
+            told.append(estimate(project, found_stale, until))
+            typer.echo(told[0], err=True)
         typer.echo(f"...         {_label(assets, partition)}", err=True)
 
     steps = []
     with _instance(project) as instance:
         definitions = build_definitions(project)
-        for step in run_line(
-            definitions, project, instance, until=until, is_stale=is_stale or stages.is_stale, on_start=announce
-        ):
+        for step in run_line(definitions, project, instance, until=until, is_stale=found_stale, on_start=announce):
             took = "up to date" if step.was_up_to_date else f"{step.seconds:8.1f} s"
             typer.echo(f"{took}  {_label(step.assets, step.partition)}")
             if step.refusal:

@@ -1,0 +1,48 @@
+"""The time that a run is said to take: what is counted, by hand."""
+
+import pytest
+
+from distill_assets.orchestration.estimate import Sizes, Work, _assets_until, work_of
+from distill_assets.settings.values import load_settings
+
+SIZES = Sizes(documents=1000, train=200, dev=40, test=50)
+
+
+@pytest.mark.parametrize(
+    ("asset", "partition", "expected"),
+    [
+        ("hard_negatives", "", Work(texts=1240)),
+        ("teacher_checkpoint", "", Work(pairs=40 * 17 * 2, trained_pairs=2 * 2 * 100 * 5)),
+        ("teacher_scores", "", Work(pairs=200 * 11)),
+        ("student_checkpoint", "hard_labels", Work(texts=680, trained_texts=2 * 200 * 3)),
+        ("student_checkpoint", "kl", Work(texts=680, trained_texts=2 * 200 * 7)),
+        ("eval_metrics", "kl", Work(texts=1090)),
+        ("leaderboard", "", Work(texts=4 * 256, pairs=50 * 17 * 2 + 600)),
+        ("champion", "", Work()),
+    ],
+)
+def test_the_work_of_each_asset_by_hand(asset: str, partition: str, expected: Work) -> None:
+    """An asset that is left out makes an hour look like ten minutes."""
+    settings = load_settings(collection="beir:x", pool_depth=10, teacher_queries=100, teacher_epochs=2)
+    found = work_of(asset, partition, SIZES, settings, num_folds=2, trains_teacher=True)
+    assert vars_of(found) == pytest.approx(vars_of(expected))
+
+
+def vars_of(work: Work) -> tuple[float, ...]:
+    """The four counts."""
+    return work.texts, work.pairs, work.trained_texts, work.trained_pairs
+
+
+def test_a_pass_with_its_gradient_takes_three() -> None:
+    """Training would be told as a third of what it takes."""
+    assert Work(10, 20, 30, 40).seconds(text_s=1.0, pair_s=0.5) == 10 + 90 + 0.5 * (20 + 120)
+
+
+def test_a_run_that_ends_early_is_not_told_what_follows() -> None:
+    """`--until teacher_scores` would be told the time of all students."""
+    assert [asset for _, asset in _assets_until("teacher_scores")] == [
+        "hard_negatives",
+        "teacher_checkpoint",
+        "teacher_scores",
+    ]
+    assert _assets_until("corpus") == []
