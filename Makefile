@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install run quick ui test test-deployment check bench clean
+.PHONY: help install wheel run quick ui test test-deployment check bench clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 $(DEV_STAMP): $(STAMP)
 	$(PIP_INSTALL) --editable '.[dev]'
 	touch $@
+
+wheel: install ## the package as one file in dist/, for a machine without this checkout
+	$(BIN)/pip wheel -qq --no-deps --wheel-dir dist .
 
 run: install ## the whole line on the embedded collection: corpus to champion, then the leaderboard
 	$(BIN)/distill-assets run
