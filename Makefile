@@ -1,19 +1,21 @@
 # Two commands on a fresh machine: `make run` and `make test`. `make help` lists the rest.
-PYTHON ?= python3.11
+# The first that starts: version managers leave commands on the path that do not.
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3.14 python3; do $$each -c "" 2>/dev/null && echo $$each && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install run quick ui test test-deployment check bench clean
+.PHONY: help install wheel run quick ui test test-deployment check bench clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(STAMP) ## install the project into .venv, versions as pinned in constraints.txt
 
 # --no-compile: bytecode is written when a module is first imported, not for 20,000 files that no run imports.
-PIP_INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+# -qq: errors only; what pip says of its own sources and versions is nothing that a user of this project can act on.
+PIP_INSTALL := $(BIN)/pip install -qq --no-compile --constraint constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 $(DEV_STAMP): $(STAMP)
 	$(PIP_INSTALL) --editable '.[dev]'
 	touch $@
+
+wheel: install ## the package as one file in dist/, for a machine without this checkout
+	$(BIN)/pip wheel -qq --no-deps --wheel-dir dist .
 
 run: install ## the whole line on the embedded collection: corpus to champion, then the leaderboard
 	$(BIN)/distill-assets run

@@ -226,7 +226,8 @@ def roll_back(project: Project) -> Row:
     """
     history, present = read_history(project), current_champion(project)
     if present is None:
-        raise PromotionError("there is no champion to roll back: run distill-assets run first")
+        name = project.settings.collection
+        raise PromotionError(f"there is no champion of {name!r} to roll back: run distill-assets run first")
     stack: list[Row] = []
     for row in history:
         if row["verdict"] == "promoted":

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill_assets.errors import DistillError, SourceError
-from distill_assets.settings.values import FULL, QUICK
+from distill_assets.orchestration import INSTANCE_FILE
+from distill_assets.settings.values import EXAMPLE_FILE, FULL, QUICK, TABLES, load_settings, read_settings
 
 if TYPE_CHECKING:
     from distill_assets.evaluation.leaderboard import LeaderboardRow
@@ -27,11 +28,69 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "Distil a slow cross-encoder (teacher) into a fast bi-encoder (student) for your own documents.\n\n"
-        "Settings come from `distill.toml` in this folder and from `DISTILL_*` variables, which win. "
-        "`DISTILL_COLLECTION=beir:PATH distill-assets run` trains on a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv)."
+        "`distill-assets run --collection beir:PATH` trains on a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv). "
+        "Settings come from `distill.toml` in this folder (`distill-assets init` writes one). `DISTILL_*` variables win over it, "
+        "and flags over both; a flag holds for its command alone."
     ),
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+_PANEL = "Settings, for this command alone"
+Collection = Annotated[
+    str | None, typer.Option(help="python_api, beir:PATH or inbox.", show_default="as set", rich_help_panel=_PANEL)
+]
+Teacher = Annotated[
+    str | None, typer.Option(help="A cross-encoder: hub name or folder.", show_default="as set", rich_help_panel=_PANEL)
+]
+Student = Annotated[
+    str | None, typer.Option(help="A bi-encoder: hub name or folder.", show_default="as set", rich_help_panel=_PANEL)
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", help="Only this recipe; may be repeated.", show_default="all", rich_help_panel=_PANEL),
+]
+
+
+@app.command()
+def init() -> None:
+    """Write a commented `distill.toml` with the defaults into this folder. A file that is there already stays as it is."""
+    path = Path("distill.toml").absolute()
+    try:
+        with path.open("xb") as file:
+            file.write(EXAMPLE_FILE.read_bytes())
+    except FileExistsError as error:
+        raise DistillError(f"{path} exists already and is left as it is: edit it, or move it away first") from error
+    except OSError as error:
+        raise DistillError(f"cannot write {path}: {error.strerror}; go to a folder that you may write to") from error
+    typer.echo(f"written: {path}")
+
+
+@app.command()
+def settings(
+    collection: Collection = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    recipe: Recipes = None,
+    as_json: Json = False,
+) -> None:
+    """Print each setting, its value, and where that is from: default, file, demo, environment or flag.
+
+    `demo` is the table `[python_api]` of the file, which holds for that collection alone.
+    """
+    found = read_settings(**_given(recipe, collection=collection, teacher=teacher, student=student))
+    values = found.settings.model_dump(mode="json")
+    if as_json:
+        rows = [{"name": name, "value": values[name], "source": source} for name, source in found.sources.items()]
+        _print_json({"file": found.file and str(found.file.absolute()), "settings": rows})
+        return
+    typer.echo(f"file: {found.file or 'none in this folder (distill-assets init writes one)'}")
+    for table, names in {
+        **{table: of.model_fields for table, of in TABLES.items()},
+        "recipes.NAME": ["recipes"],
+    }.items():
+        typer.echo(f"\n[{table}]")
+        for name in names:
+            value = "none" if values[name] is None else json.dumps(values[name], ensure_ascii=False)
+            typer.echo(f"{name:26}{found.sources[name]:13}{value}")
 
 
 @app.command()
@@ -43,6 +102,10 @@ def run(
         bool, typer.Option("--full", help="Four packages, all train queries, full recipes: for a fast machine.")
     ] = False,
     until: Annotated[str, typer.Option(help="Stop after this asset.")] = "champion",
+    collection: Collection = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    recipe: Recipes = None,
 ) -> None:
     """Materialise what is missing or stale, in order, and print the leaderboard.
 
@@ -53,7 +116,8 @@ def run(
 
     if quick and full:
         raise typer.BadParameter("choose one of --quick and --full")
-    project = _open_project(QUICK if quick else FULL if full else {})
+    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    project = _open_project((QUICK if quick else FULL if full else {}) | given)
     sizes = chosen_sizes(project)
     typer.echo("; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in sizes.items()), err=True)
     steps = _run_steps(project, until)
@@ -71,6 +135,7 @@ def retrain(
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Make the teacher anew first; every pair is then scored by it.")
     ] = False,
+    collection: Collection = None,
 ) -> None:
     """Retrain every recipe on all scores to date, compare, and let the gate decide on the champion.
 
@@ -80,7 +145,7 @@ def retrain(
     from distill_assets.orchestration.automation import reason_not_to_retrain
     from distill_assets.orchestration.stages import is_stale_for_retraining, status_of
 
-    project = _open_project()
+    project = _open_project(_given(collection=collection))
 
     def is_stale(project: "Project", asset: str, partition: str) -> bool:
         is_asked_for = teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
@@ -97,6 +162,7 @@ def retrain(
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many documents.")] = 10,
+    collection: Collection = None,
     as_json: Json = False,
 ) -> None:
     """Search all documents with the champion student."""
@@ -104,7 +170,9 @@ def search(
 
     if not text.strip():
         raise typer.BadParameter("the query is empty")
-    found = search_champion(_open_project(), text, k)
+    project = _open_project(_given(collection=collection))
+    found = search_champion(project, text, k)
+    typer.echo(f"searched: {project.collection.source.name}, with {found.champion}", err=True)
     if found.missing_batches:
         typer.echo(f"not searched, because not materialised yet: {', '.join(found.missing_batches)}", err=True)
     if as_json:
@@ -115,11 +183,11 @@ def search(
 
 
 @app.command()
-def leaderboard(as_json: Json = False) -> None:
+def leaderboard(collection: Collection = None, as_json: Json = False) -> None:
     """All systems on the test split, best first."""
     from distill_assets.report.publishing import current_champion, read_conclusion
 
-    project = _open_project()
+    project = _open_project(_given(collection=collection))
     if not as_json:
         _print_leaderboard(project)
         return
@@ -146,11 +214,12 @@ def leaderboard(as_json: Json = False) -> None:
 @app.command()
 def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    collection: Collection = None,
 ) -> None:
     """Write the report (HTML, self-contained) again from what is stored; no model is opened."""
     from distill_assets.report.publishing import write_project_report
 
-    project = _open_project()
+    project = _open_project(_given(collection=collection))
     _leaderboard_rows(project)  # says what to run where there is nothing to report
     path = write_project_report(project).resolve()
     typer.echo(f"report: {path}")
@@ -180,9 +249,9 @@ def inspect(
 
 
 @app.command()
-def batches(as_json: Json = False) -> None:
+def batches(collection: Collection = None, as_json: Json = False) -> None:
     """The batches of the collection and what each brought."""
-    project = _open_project()
+    project = _open_project(_given(collection=collection))
     warehouse = project.places.warehouse
     stored = warehouse.all_slices() if warehouse.exists() else {}
     tables = ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")
@@ -205,12 +274,12 @@ def batches(as_json: Json = False) -> None:
 
 
 @app.command()
-def rollback() -> None:
+def rollback(collection: Collection = None) -> None:
     """Make the champion before the present one champion again."""
     from distill_assets.assets.release import roll_back, roll_back_event
     from distill_assets.report.publishing import write_project_report
 
-    project = _open_project()
+    project = _open_project(_given(collection=collection))
     row = roll_back(project)
     with _instance(project) as instance:
         instance.report_runless_asset_event(roll_back_event(project, row))
@@ -219,8 +288,10 @@ def rollback() -> None:
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000, collection: Collection = None) -> None:
     """Open the Dagster UI on 127.0.0.1 over the same instance that `run` records in (ends with Ctrl-C)."""
+    if collection is not None:
+        os.environ["DISTILL_COLLECTION"] = collection  # the processes of Dagster read the settings themselves
     with _instance(_open_project()):  # makes its databases: several processes that do so at once fail
         pass
     dagster = Path(sys.executable).with_name("dagster")
@@ -231,10 +302,14 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
 @app.command()
 def why(
     asset: Annotated[str | None, typer.Argument(help="An asset, or asset[partition]; all by default.")] = None,
+    collection: Collection = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    recipe: Recipes = None,
     as_json: Json = False,
 ) -> None:
     """Say of each asset's partition whether it is up to date, and which inputs have changed since it was made."""
-    project = _open_project()
+    project = _open_project(_given(recipe, collection=collection, teacher=teacher, student=student))
     found = _find_statuses(project, asset)
     if as_json:
         _print_json({"assets": found})
@@ -270,11 +345,12 @@ def _name(asset: str, partition: str) -> str:
 def export_ranking(
     system: Annotated[str, typer.Argument(help="bm25, hybrid, untouched_student, teacher or a recipe.")],
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
+    collection: Collection = None,
 ) -> None:
     """Print a system's ranking as a TREC run: query, Q0, document, rank, score, system."""
     from distill_assets.notebook import Line
 
-    for row in Line(_open_project()).rankings(system, split).itertuples():
+    for row in Line(_open_project(_given(collection=collection))).rankings(system, split).itertuples():
         typer.echo(f"{row.query_id} Q0 {row.doc_id} {row.rank} {row.score!r} {system}")
 
 
@@ -287,6 +363,12 @@ def main() -> None:
     except DistillError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def _given(recipe: list[str] | None = None, **flags: str | None) -> dict[str, Any]:
+    """The settings that flags give; they win over environment and file."""
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    return given | ({"skip_recipes": load_settings(**given).all_but(recipe)} if recipe else {})
 
 
 def _open_project(overrides: dict[str, Any] | None = None) -> "Project":
@@ -360,9 +442,8 @@ def _instance(project: "Project") -> Iterator[Any]:
     with ExitStack() as stack:
         with (home / ".creation.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the system takes it back from a process that dies
-            shipped = Path(__file__).parents[2] / "dagster.yaml"
-            if not (home / "dagster.yaml").exists() and shipped.exists():
-                shutil.copyfile(shipped, home / "dagster.yaml")
+            if not (home / "dagster.yaml").exists():
+                shutil.copyfile(INSTANCE_FILE, home / "dagster.yaml")
             os.environ["DAGSTER_HOME"] = str(home)
             instance = stack.enter_context(dg.DagsterInstance.get())
             instance.all_instigator_state()
@@ -376,7 +457,10 @@ def _leaderboard_rows(project: "Project") -> "list[LeaderboardRow]":
 
     rows = read_rows(project) if project.places.warehouse.exists() else []
     if not rows:
-        raise DistillError("there is no leaderboard yet: run distill-assets run first")
+        name = project.settings.collection
+        raise DistillError(
+            f"there is no leaderboard of {name!r} yet: run distill-assets run first, or name another --collection"
+        )
     return rows
 
 

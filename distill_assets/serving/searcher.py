@@ -40,7 +40,10 @@ def search(project: Project, text: str, k: int) -> Found:
     """
     row = current_champion(project) if project.places.warehouse.exists() else None
     if row is None:
-        raise PromotionError("there is no champion to search with: run distill-assets run first")
+        name = project.settings.collection
+        raise PromotionError(
+            f"there is no champion of {name!r}: run distill-assets run first, or name another --collection"
+        )
     # Search serves what is there: a batch that has only just landed, or that a check refused, must not take the others down.
     # Queries that a check refused say nothing about the batch's documents.
     wanted = project.collection.source.batches()

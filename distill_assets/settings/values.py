@@ -1,15 +1,16 @@
 """Every setting, typed, with its default and meaning: one class per table of `distill.toml`.
 
 A setting has one name everywhere: a key of its table, the environment variable `DISTILL_<NAME>`, an attribute of `Settings`.
-The file is `distill.toml` in the working folder, or the one that DISTILL_SETTINGS names. Variables win over the file:
-`DISTILL_COLLECTION=beir:PATH`, `DISTILL_PACKAGES='["numpy"]'`. Unknown names and bad values are refused.
+The file is `distill.toml` in the working folder, or the one that DISTILL_SETTINGS names; where there is none, the `distill.toml`
+beside this module. Variables win over the file: `DISTILL_COLLECTION=beir:PATH`, `DISTILL_PACKAGES='["numpy"]'`. Unknown names and
+bad values are refused.
 """
 
 import json
 import os
 import sys
 import tomllib
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from distill_assets.errors import SettingsError
+from distill_assets.errors import SettingsError, UnknownRecipeError
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
 PACKAGED = "packaged"
@@ -40,6 +41,8 @@ FULL: dict[str, Any] = {
     "dev_queries": 500,
     "student_epochs": None,
 }
+# What a folder without a file reads, and what `distill-assets init` writes: defaults, and the sizes of the demo.
+EXAMPLE_FILE = Path(__file__).with_name("distill.toml")
 _VARIABLE = "DISTILL_"
 _FILE_VARIABLE = "DISTILL_SETTINGS"
 
@@ -183,7 +186,8 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     @classmethod
     def _check_collection(cls, value: str) -> str:
         if value not in (PYTHON_API, INBOX) and not (value.startswith("beir:") and value.removeprefix("beir:")):
-            raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH' or 'inbox'")
+            near = f"; did you mean beir:{value}?" if Path(value).is_dir() else ""
+            raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH' or 'inbox'{near}")
         return value
 
     @field_validator("recipes")
@@ -249,6 +253,13 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
         """The recipe of that name. Raises `UnknownRecipeError`."""
         return find_recipe(self.all_recipes, name)
 
+    def all_but(self, wanted: list[str]) -> tuple[str, ...]:
+        """The `skip_recipes` that leaves these recipes alone, skipped ones too. Raises `UnknownRecipeError`."""
+        known = {*BUILT_IN_RECIPES, *self.recipes}
+        if unknown := sorted(set(wanted) - known):
+            raise UnknownRecipeError(f"no recipe {', '.join(unknown)}: there are {', '.join(sorted(known))}")
+        return tuple(sorted(known - set(wanted)))
+
     @property
     def teacher_recipe(self) -> TeacherRecipe:
         """How the teacher is fine-tuned where it is."""
@@ -273,7 +284,26 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
         return any(recipe.positives == "teacher" for recipe in self.all_recipes.values())
 
 
+@dataclass(frozen=True)
+class ReadSettings:
+    """Settings and where they are from.
+
+    Attributes:
+        sources: by name: default, file, demo (the file's table for python_api), environment or flag.
+        file: the user's file that was read; None where there is none.
+    """
+
+    settings: Settings
+    sources: dict[str, str]
+    file: Path | None
+
+
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+    """The settings of `read_settings`."""
+    return read_settings(path, **overrides).settings
+
+
+def read_settings(path: Path | None = None, **overrides: Any) -> ReadSettings:
     """Read the settings file, then environment variables, then `overrides`, each winning over the one before.
 
     The file's table `[python_api]` holds values for that collection alone: sizes that suit the demo would leave most of other
@@ -282,32 +312,35 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     Raises:
         SettingsError: the file is missing or not TOML, a name is unknown, or a value is refused; all of them are listed.
     """
-    chosen = path or Path(os.environ.get(_FILE_VARIABLE, "distill.toml"))
-    tables = _read_file(chosen, is_required=path is not None or _FILE_VARIABLE in os.environ)
+    named = path or os.environ.get(_FILE_VARIABLE)
+    own = Path(named or "distill.toml")
+    is_own = bool(named) or own.is_file()
+    chosen = own if is_own else EXAMPLE_FILE
+    tables = _read_file(chosen)
     demo = tables.pop(PYTHON_API) if isinstance(tables.get(PYTHON_API), dict) else {}
     of_file, mistakes = _flatten(tables, chosen)
     of_environment, of_variables = _read_environment()
     mistakes += of_variables
-    values = of_file | of_environment | overrides
-    if values.get("collection", PYTHON_API) == PYTHON_API:
-        values = of_file | demo | of_environment | overrides
+    if (of_file | of_environment | overrides).get("collection", PYTHON_API) != PYTHON_API:
+        demo = {}
+    layers = {"file" if is_own else "default": of_file, "demo": demo, "environment": of_environment, "flag": overrides}
+    values = {name: value for layer in layers.values() for name, value in layer.items()}
+    sources = {name: source for source, layer in layers.items() for name in layer}
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        mistakes += [_explain(entry) for entry in error.errors()]
+        mistakes += [_explain(entry, sources) for entry in error.errors()]
     if mistakes:
-        raise SettingsError(f"settings ({chosen} and DISTILL_* variables): {'; '.join(mistakes)}")
+        raise SettingsError(f"settings{f' ({chosen})' if is_own else ''}: {'; '.join(mistakes)}")
     _ = settings.all_recipes  # a bad recipe is refused when settings load, not hours later when it is trained
-    return settings
+    return ReadSettings(settings, dict.fromkeys(Settings.model_fields, "default") | sources, own if is_own else None)
 
 
-def _read_file(path: Path, *, is_required: bool) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        if is_required:
-            raise SettingsError(
-                f"no settings file at {path}: create it (see distill.toml in the repository) or unset {_FILE_VARIABLE}"
-            )
-        return {}
+        raise SettingsError(
+            f"no settings file at {path}: create it (distill-assets init writes distill.toml) or unset {_FILE_VARIABLE}"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # TOMLDecodeError, or UnicodeDecodeError for what is not text
@@ -370,6 +403,9 @@ def _nearest(name: str, known: dict[str, str]) -> str:
     return f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(sorted(known.values()))}"
 
 
-def _explain(error: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    return _unknown(key) if error["type"] == "extra_forbidden" else f"{key} = {error['input']!r}: {error['msg']}"
+def _explain(error: ErrorDetails, sources: dict[str, str]) -> str:
+    if error["type"] == "extra_forbidden":
+        return _unknown(".".join(str(part) for part in error["loc"]))
+    key, *rest = (str(part) for part in error["loc"])
+    source = sources.get(key, "default")
+    return f"{'.'.join([key, *rest])} = {error['input']!r} ({source}): {error['msg']}"

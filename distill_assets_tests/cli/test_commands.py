@@ -57,6 +57,7 @@ for turn in range(3):
     with _instance(SimpleNamespace(places=Places(root / str(turn)))) as instance:
         assert instance.get_runs() == [] and instance.all_instigator_state() == []
         assert instance.event_log_storage.get_concurrency_keys() == set()
+        assert instance.get_settings("concurrency")["pools"]["default_limit"] == 1, "dagster.yaml was not read"
 """
 
 
@@ -166,6 +167,74 @@ def test_commands_before_the_first_run_say_what_to_do(
         assert captured.out == ""
         assert "run distill-assets run first" in captured.err
     assert not (tiny_environment.parent / "data").exists()
+
+
+def test_init_writes_what_a_folder_without_a_file_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that changes what `run` does by being written, or that replaces the settings of months."""
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "settings", "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    assert before["file"] is None
+    assert call(monkeypatch, "init") == 0
+    capsys.readouterr()
+    assert call(monkeypatch, "settings", "--json") == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after["file"] == str(tmp_path / "distill.toml")
+    values = [[(row["name"], row["value"]) for row in found["settings"]] for found in (before, after)]
+    assert values[0] == values[1] and len(values[0]) > 40
+
+    (tmp_path / "distill.toml").write_text("mining.train_queries = 7\n", encoding="utf-8")
+    assert call(monkeypatch, "init") == 1
+    assert "exists already and is left as it is: edit it, or move it away first" in capsys.readouterr().err
+    assert (tmp_path / "distill.toml").read_text(encoding="utf-8") == "mining.train_queries = 7\n"
+
+
+def test_flags_win_and_are_told(
+    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag that an old variable of the shell undoes trains for hours on the wrong documents."""
+    monkeypatch.setenv("DISTILL_SKIP_RECIPES", '["kl", "hard_labels"]')
+    flags = ["--collection", "beir:x", "--teacher", "t", "--student", "s", "--recipe", "hard_labels"]
+    assert call(monkeypatch, "settings", "--json", *flags) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["settings"]}
+    assert {name: row["value"] for name, row in rows.items() if row["source"] == "flag"} == {
+        "collection": "beir:x",
+        "teacher": "t",
+        "student": "s",
+        "skip_recipes": ["kl", "margin_mse"],
+    }
+    assert call(monkeypatch, "settings", *flags) == 0
+    assert 'skip_recipes              flag         ["kl", "margin_mse"]' in capsys.readouterr().out
+    assert call(monkeypatch, "run", "--recipe", "kll") == 1
+    assert "no recipe kll: there are hard_labels, kl, margin_mse" in capsys.readouterr().err
+    assert call(monkeypatch, "run", "--teacher", "/nowhere/teacher", "--until", "teacher_checkpoint") == 1
+    assert "no model at '/nowhere/teacher'" in capsys.readouterr().err
+
+
+def test_every_reading_command_takes_the_collection(
+    tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """After `run --collection X` a command that cannot be told of X shows the numbers of other documents."""
+    other = f"beir:{write_beir(tmp_path / 'other', topics=('array', 'matrix'))}"
+    assert call(monkeypatch, "run", "--collection", other, "--until", "qrels") == 0
+    capsys.readouterr()
+    assert call(monkeypatch, "batches", "--json", "--collection", other) == 0
+    assert json.loads(capsys.readouterr().out)["batches"][0]["corpus"] == 24
+    assert call(monkeypatch, "batches", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["batches"][0]["corpus"] is None
+    assert call(monkeypatch, "why", "corpus", "--collection", other) == 0
+    assert capsys.readouterr().out.startswith("up to date  corpus[other]")
+    for arguments in (["leaderboard"], ["report"], ["search", "sum"], ["rollback"]):
+        assert call(monkeypatch, *arguments, "--collection", other) == 1
+        assert other in capsys.readouterr().err, arguments
+    assert call(monkeypatch, "retrain", "--collection", other) == 0
+    assert "hard_negatives [other]" in capsys.readouterr().out
+    assert call(monkeypatch, "search", "sum", "--collection", other) == 0
+    assert "searched: beir:other, with" in capsys.readouterr().err
+    assert call(monkeypatch, "export-ranking", "bm25", "--collection", other) == 0
+    assert call(monkeypatch, "export-ranking", "bm25") == 1
 
 
 def test_two_first_runs_at_once_make_the_databases_once(tmp_path: Path) -> None:
@@ -280,5 +349,16 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     shown = capsys.readouterr().out
     assert all(
         command in shown
-        for command in ("run", "search", "leaderboard", "batches", "rollback", "ui", "why", "export-ranking")
+        for command in (
+            "run",
+            "search",
+            "leaderboard",
+            "batches",
+            "rollback",
+            "ui",
+            "why",
+            "export-ranking",
+            "init",
+            "settings",
+        )
     )

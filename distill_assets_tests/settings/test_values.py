@@ -1,5 +1,7 @@
 """Settings: which source wins, and that every mistake is refused with the words that repair it."""
 
+import re
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
-from distill_assets.settings.values import FULL, QUICK, TABLES, Settings, load_settings
+from distill_assets.settings.values import EXAMPLE_FILE, FULL, QUICK, TABLES, Settings, load_settings, read_settings
 from distill_assets.training.recipes import BUILT_IN_RECIPES
 
 
@@ -26,11 +28,11 @@ def load(text: str, folder: Path, **overrides: Any) -> Settings:
     return load_settings(path, **overrides)
 
 
-def test_defaults_without_any_file(elsewhere: Path) -> None:
-    """An installed package has no distill.toml beside it: it must still start."""
-    settings = load_settings()
-    assert settings.collection == "python_api" and settings.packages == ("numpy", "pandas")
-    assert settings.all_recipes == BUILT_IN_RECIPES
+def test_the_demos_sizes_without_any_file(elsewhere: Path) -> None:
+    """An installed package has no distill.toml beside it: `run` must start there, and not take hours where a checkout takes minutes."""
+    assert load_settings() == load_settings(EXAMPLE_FILE) and load_settings().student_epochs == 1
+    own = load_settings(collection="beir:somewhere")
+    assert own == Settings(collection="beir:somewhere") and own.all_recipes == BUILT_IN_RECIPES
 
 
 def test_the_file_of_the_working_folder_is_read(elsewhere: Path) -> None:
@@ -355,12 +357,46 @@ def test_the_teacher_recipe_is_the_settings_one() -> None:
     )
 
 
-def test_the_example_file_of_the_repository_is_valid() -> None:
-    """The first file that a user edits must load as it is."""
-    path = Path(__file__).parents[2] / "distill.toml"
-    if not path.is_file():
-        pytest.skip("installed without the repository")
-    assert load_settings(path).collection == "python_api"
+def test_the_example_file_says_the_defaults(elsewhere: Path) -> None:
+    """It is read where there is no file: a line that differs from the code's default would hold for everybody, unseen."""
+    tables = tomllib.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
+    assert set(tables.pop("python_api")) >= {"train_queries", "student_epochs"}
+    (elsewhere / "plain.toml").write_text("", encoding="utf-8")
+    plain = load_settings(elsewhere / "plain.toml").model_dump(mode="json")
+    written = [(name, value) for table in tables.values() for name, value in table.items()]
+    assert len(written) > 4 and all(plain[name] == value for name, value in written)
+
+
+def test_commented_lines_of_the_example_file_can_be_used(elsewhere: Path) -> None:
+    """Who takes away the # of a line must not be told that it is wrong."""
+    lines = EXAMPLE_FILE.read_text(encoding="utf-8").splitlines()
+    used = [re.sub(r"^# (?=\[|[a-z_]+ = )", "", line) for line in lines]
+    assert sum(line != new for line, new in zip(lines, used, strict=True)) > 10
+    settings = load("\n".join(used), elsewhere, collection="beir:somewhere", scored_negatives=9)
+    assert settings.recipe("kl_wide").mask_above == 0.6 and settings.remine_before_retraining
+
+
+def test_sources_are_told(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is said to come from elsewhere is changed in the wrong place, and nothing happens."""
+    assert set(read_settings().sources.values()) == {"default", "demo"} and read_settings().file is None
+    text = "[mining]\ntrain_queries = 1\nmining_depth = 11\n[evaluation]\ndev_queries = 2\n[python_api]\ntest_queries = 3\n"
+    (elsewhere / "distill.toml").write_text(f"{text}dev_queries = 4\n", encoding="utf-8")
+    monkeypatch.setenv("DISTILL_TRAIN_QUERIES", "5")
+    monkeypatch.setenv("DISTILL_TEST_QUERIES", "6")
+    found = read_settings(test_queries=7)
+    names = ("pool_depth", "mining_depth", "dev_queries", "train_queries", "test_queries")
+    assert [(found.sources[name], getattr(found.settings, name)) for name in names] == [
+        ("default", 30),
+        ("file", 11),
+        ("demo", 4),
+        ("environment", 5),
+        ("flag", 7),
+    ]
+    assert list(found.sources) == list(Settings.model_fields) and found.file == Path("distill.toml")
+    assert read_settings(collection="beir:x").sources["dev_queries"] == "file"
+    monkeypatch.setenv("DISTILL_TRAIN_QUERIES", "0")
+    with pytest.raises(SettingsError, match=r"train_queries = '0' \(environment\): "):
+        read_settings()
 
 
 def test_the_demos_values_are_the_demos(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +417,6 @@ def test_the_demos_values_are_the_demos(elsewhere: Path, monkeypatch: pytest.Mon
 
 def test_no_limit_that_nobody_asked_for() -> None:
     """A collection of one's own is read as far as the models can, trained on as a whole and measured on every query."""
-    settings = load_settings(Path(__file__).parents[2] / "distill.toml", collection="beir:somewhere")
+    settings = load_settings(EXAMPLE_FILE, collection="beir:somewhere")
     names = ("student_max_length", "train_queries", "dev_queries", "test_queries", "teacher_queries", "student_epochs")
     assert {name: getattr(settings, name) for name in names} == dict.fromkeys(names)
