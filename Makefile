@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install wheel run quick ui test test-deployment check bench clean
+.PHONY: help install wheel run quick ui test test-processor test-deployment check bench clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -41,6 +41,9 @@ ui: install ## the Dagster UI on 127.0.0.1:3000, over what `make run` recorded
 
 test: $(DEV_STAMP) ## all tests but those of a whole deployment
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+test-processor: $(DEV_STAMP) ## tests of what depends on the processor: models, retrieval, training
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(addprefix distill_assets_tests/,models retrieval training)
 
 test-deployment: $(DEV_STAMP) ## the UI in a browser and the daemon, started for real: some minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m deployment distill_assets_tests/deployment

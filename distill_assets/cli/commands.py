@@ -375,6 +375,8 @@ def _open_project(overrides: dict[str, Any] | None = None) -> "Project":
     from distill_assets.handles.project import Project
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not sys.stderr.isatty():  # a bar in a file is a line for every step of it
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return Project(overrides=overrides or {})
 
 

@@ -49,9 +49,16 @@ def has_fast_bf16(device: str) -> bool:
     """Whether bf16 matrix products run in hardware. Emulated bf16 is 45 times slower than fp32 (measured on AVX2)."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device != "cpu":
+    if device != "cpu" or not _may_use_bf16(os.environ.get("ONEDNN_MAX_CPU_ISA", "")):
         return False
     return cpu_has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+def _may_use_bf16(limit: str) -> bool:
+    """Whether oneDNN may use bf16 instructions where ONEDNN_MAX_CPU_ISA holds this (its names: CPU Dispatcher Control)."""
+    return limit.upper() in ("", "ALL", "DEFAULT") or any(
+        isa in limit.upper() for isa in ("BF16", "FP16", "AMX", "AVX10")
+    )
 
 
 def resolve_precision(precision: Literal["auto"] | Precision, device: str) -> Precision:

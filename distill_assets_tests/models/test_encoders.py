@@ -402,8 +402,22 @@ def test_pick_device_keeps_what_was_asked_for() -> None:
     assert pick_device("auto") in ("cpu", "cuda", "mps")
 
 
+@pytest.mark.parametrize(
+    ("limit", "is_fast"),
+    [("", True), ("AVX512_CORE_AMX", True), ("avx512_core_bf16", True), ("AVX512_CORE_VNNI", False), ("AVX2", False)],
+)
+def test_bf16_is_not_chosen_where_its_instructions_are_switched_off(
+    limit: str, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor has them, oneDNN may not use them: emulated bf16 is 45 times slower than fp32."""
+    monkeypatch.setattr(encoders, "cpu_has", lambda *probes: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert has_fast_bf16("cpu") is is_fast
+
+
 def test_bf16_needs_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     """Emulated bf16 is 45 times slower: with no such instruction, and on MPS, the answer is no."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
     assert not has_fast_bf16("cpu")
