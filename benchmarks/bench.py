@@ -9,12 +9,11 @@ import argparse
 import importlib
 import json
 import os
-import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import Options, Row
+from benchmarks.measuring import Options, Row, processor_name
 
 ENGINES = ("scoring", "scoring_store", "mining", "training")
 _HERE = Path(__file__).parent
@@ -53,7 +52,9 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 def _entry(engine: str, row: Row, options: Options) -> dict[str, Any]:
     values = asdict(row)
     del values["name"]
+    is_held = not (row.ratio is None or row.target is None or options.quick)
     return values | {
+        "met": (row.ratio or 0) >= (row.target or 0) if is_held else None,
         "engine": engine,
         "device": options.device,
         "machine": _machine(options),
@@ -67,7 +68,7 @@ def _machine(options: Options) -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} cores, {platform.machine()}"
+    return f"{os.cpu_count()} cores, {processor_name()}"
 
 
 def _write(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
@@ -87,8 +88,7 @@ def _write(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
 
 def _line(name: str, row: dict[str, Any]) -> str:
     ratio, target = row["ratio"], row["target"]
-    is_held = ratio is not None and target is not None and not row["quick"]
-    met = ("yes" if ratio >= target else "**no**") if is_held else ""
+    met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
     title = name + (" (quick)" if row["quick"] else "")
     cells = [title, row["data"], _figure(row["ours"]), _figure(row["peer"]), row["unit"]]
     return "| " + " | ".join([*cells, _figure(ratio), _figure(target), met, row["agreement"]]) + " |"

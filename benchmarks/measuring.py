@@ -3,6 +3,7 @@
 A module is `benchmarks/NAME.py` with `rows(options) -> list[Row]`; `bench.py` finds it by its name in `ENGINES`.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -95,6 +96,18 @@ def mean_kendall(groups: Sequence[int], ours: np.ndarray, peer: np.ndarray) -> f
     pairs = zip(np.split(ours, bounds), np.split(peer, bounds), strict=True)
     taus = [tau for first, second in pairs if (tau := kendall_tau_b(first, second)) is not None]
     return float(np.mean(taus)) if taus else float("nan")
+
+
+def processor_name() -> str:
+    """Name of the processor, and which instructions for matrix products it has and oneDNN may use."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    name = next(
+        (line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), "unknown"
+    )
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f"{name}, {' '.join(f for f in known if f in flags)}{f', oneDNN up to {limit}' if limit else ''}"
 
 
 def peak_rss_mb() -> float:

@@ -28,7 +28,7 @@ _TARGET = 1.5
 
 def rows(options: Options) -> list[Row]:
     """Queries per second of one epoch, and how far apart the two students end on the same queries."""
-    from distill_assets.models.encoders import load_student
+    from distill_assets.models.encoders import has_fast_bf16, load_student
 
     model = load_student(packaged_encoder(), device=options.device, max_length=_MAX_LENGTH)
     recipe = Recipe(name="benchmark", loss="hard_labels", num_negatives=_NUM_NEGATIVES, batch_size=32)
@@ -43,21 +43,29 @@ def rows(options: Options) -> list[Row]:
         trained["peer"], seconds = _train_peer(copy.deepcopy(model), lists, recipe, options.device)
         return seconds
 
-    timed = alternate({"ours": ours, "peer": peer}, 1 if options.quick else options.repeats)
+    def peer_in_bf16() -> float:
+        trained["bf16"], seconds = _train_peer(copy.deepcopy(model), lists, recipe, options.device, is_bf16=True)
+        return seconds
+
+    has_bf16 = has_fast_bf16(options.device)
+    sides = {"ours": ours, "peer": peer} | ({"bf16": peer_in_bf16} if has_bf16 else {})
+    timed = alternate(sides, 1 if options.quick else options.repeats)
     seen = len(lists) // recipe.batch_size * recipe.batch_size
-    quality = {name: _measure(trained[name], judged) for name in ("ours", "peer")}
-    agreement = f"nDCG@10 of reranking {len(judged)} held-out queries: {quality['ours']:.3f} and {quality['peer']:.3f}"
+    quality = {name: _measure(trained[name], judged) for name in sides}
+    names = {"peer": "train one epoch, same data, same loss", "bf16": "train one epoch, the peer in bf16, too"}
     return [
         Row(
-            name="train one epoch, same data, same loss",
+            name=names[side],
             ours=seen / timed.median("ours"),
-            peer=seen / timed.median("peer"),
-            ratio=timed.ratio("ours", "peer"),
-            target=_TARGET,
+            peer=seen / timed.median(side),
+            ratio=timed.ratio("ours", side),
+            target=_TARGET if side == "peer" else None,
             unit="queries/s",
-            agreement=agreement,
-            detail=_detail(model, lists, recipe, options),
+            agreement=f"nDCG@10 of {len(judged)} held-out queries: {quality['ours']:.3f} and {quality[side]:.3f}",
+            detail=_detail(model, lists, recipe, options) if side == "peer" else "",
         )
+        for side in sides
+        if side != "ours"
     ]
 
 
@@ -95,7 +103,9 @@ def _train_ours(model: Any, lists: Sequence[TrainList], recipe: Recipe, device: 
         return model, time.perf_counter() - started
 
 
-def _train_peer(model: Any, lists: Sequence[TrainList], recipe: Recipe, device: str) -> tuple[Any, float]:
+def _train_peer(
+    model: Any, lists: Sequence[TrainList], recipe: Recipe, device: str, *, is_bf16: bool = False
+) -> tuple[Any, float]:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import BatchSamplers
@@ -118,6 +128,7 @@ def _train_peer(model: Any, lists: Sequence[TrainList], recipe: Recipe, device: 
                 batch_sampler=BatchSamplers.NO_DUPLICATES,
                 dataloader_drop_last=True,
                 use_cpu=device == "cpu",
+                bf16=is_bf16,
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,

@@ -1,6 +1,7 @@
 """The shape of the package: who imports whom, what the code server loads, and the graph as it stands."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -313,3 +314,16 @@ def test_every_asset_says_what_it_is(graph: Any) -> None:
         node = graph.get(key)
         assert node.description and node.owners, key
         assert "dagster/column_schema" in node.metadata, key
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ids=["by default", "as set", "as the policy says"],
+)
+def test_threads_sleep_soon_unless_somebody_says_how_they_wait(given: dict[str, str], expected: str) -> None:
+    """Set after torch is loaded, or not at all, training beside another process takes twice as long, and nothing says why."""
+    code = "import sys, os, distill_assets; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=kept | given)
+    assert done.stdout.split() == [expected, "False"]

@@ -356,7 +356,8 @@ def export_ranking(
 
 def main() -> None:
     """Entry point: errors that a user can cause are one line on stderr and exit code 1."""
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for category in (DeprecationWarning, FutureWarning):  # of libraries about libraries
+        warnings.filterwarnings("ignore", category=category)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:
         app()

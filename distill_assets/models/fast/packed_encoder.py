@@ -1,10 +1,12 @@
 """The forward pass of BERT-like encoders over pairs that lie one after the other, without padding.
 
-Linear layers do not care where a pair ends: they read all tokens of a batch as one matrix. Attention does, and is computed
-per run of pairs of equal length, so that neither padding nor masks are needed. The weights are the model's own; queries,
+Linear layers do not care where a pair ends: they read all tokens of a batch as one matrix. Attention does. On a CPU it is computed per
+run of pairs of equal length, so that neither padding nor masks are needed. On CUDA in half precision one kernel reads all pairs with
+their bounds (`torch.nn.attention.varlen`), where the loop would start thousands of tiny ones. The weights are the model's own; queries,
 keys and values come from one matrix product instead of three.
 """
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,39 +61,74 @@ class PackedEncoder:
             _read_layer(layer, encoder.config.num_attention_heads, self.dtype) for layer in encoder.encoder.layer
         ]
 
-    def __call__(self, ids: Tensor, types: Tensor, runs: Runs, *, first_only: bool = False) -> Tensor:
+    def __call__(self, ids: Tensor, types: Tensor, lengths: Sequence[int], *, first_only: bool = False) -> Tensor:
         """Last hidden states (num_tokens, hidden), or (num_pairs, hidden) of first tokens alone.
 
         Args:
             ids: int64 (num_tokens,), pairs one after the other.
             types: token types, the same shape.
-            runs: (number of pairs, tokens of each) of neighbouring pairs of equal length; covers all tokens.
+            lengths: tokens of each pair.
             first_only: the last layer computes what a head on the first token reads, and nothing else.
         """
-        hidden = self._embed(ids, types, runs)
+        bounds = Bounds.of(lengths, ids.device)
+        attend = _attend_varlen if has_varlen(ids.device, self.dtype) else _attend_by_runs
+        hidden = self._embed(ids, types, bounds)
         for layer in self._layers[: -1 if first_only else None]:
-            attended = _attend(layer.qkv(hidden), runs, layer.heads)
+            attended = attend(layer.qkv(hidden), bounds, layer.heads, first_only=False)
             hidden = _finish(layer, hidden, attended)
         if not first_only:
             return hidden
-        layer, firsts = self._layers[-1], _first_rows(runs, hidden.device)
-        attended = _attend_first(layer.qkv(hidden), runs, layer.heads)
-        return _finish(layer, hidden[firsts], attended)
+        layer = self._layers[-1]
+        attended = attend(layer.qkv(hidden), bounds, layer.heads, first_only=True)
+        return _finish(layer, hidden[bounds.firsts], attended)
 
-    def _embed(self, ids: Tensor, types: Tensor, runs: Runs) -> Tensor:
-        own = self._embeddings
-        positions = torch.cat(
-            [self._positions(part, *run) for part, run in zip(split_runs(ids, runs), runs, strict=True)]
-        )
+    def _embed(self, ids: Tensor, types: Tensor, bounds: "Bounds") -> Tensor:
+        own, positions = self._embeddings, self._positions(ids, bounds)
         summed = own.word_embeddings(ids) + own.token_type_embeddings(types) + own.position_embeddings(positions)
         return own.LayerNorm(summed).to(self.dtype)
 
-    def _positions(self, ids: Tensor, count: int, length: int) -> Tensor:
+    def _positions(self, ids: Tensor, bounds: "Bounds") -> Tensor:
         if self._padding_id is None:
-            return torch.arange(length, device=ids.device).repeat(count)
+            return torch.arange(len(ids), device=ids.device) - bounds.spread(bounds.firsts)
         # RoBERTa counts from the padding id on and skips padding tokens, should a text hold their literal form.
-        is_token = (ids != self._padding_id).view(count, length).long()
-        return (is_token.cumsum(dim=1) * is_token + self._padding_id).flatten()
+        is_token = (ids != self._padding_id).long()
+        counted = is_token.cumsum(dim=0)
+        before = (counted - is_token)[bounds.firsts]
+        return (counted - bounds.spread(before)) * is_token + self._padding_id
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where the pairs of a batch lie among its tokens.
+
+    Attributes:
+        runs: (number of pairs, tokens of each) of neighbouring pairs of equal length.
+        lengths: int64 (num_pairs,), tokens of each pair.
+        firsts: int64 (num_pairs,), place of each pair's first token.
+        longest: tokens of the longest pair.
+        num_tokens: of all pairs.
+    """
+
+    runs: Runs
+    lengths: Tensor
+    firsts: Tensor
+    longest: int
+    num_tokens: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> "Bounds":
+        """The bounds of pairs of these lengths, one after the other."""
+        on_device = torch.tensor(lengths, dtype=torch.int64, device=device)
+        firsts = on_device.cumsum(dim=0) - on_device
+        return cls(runs_of(lengths), on_device, firsts, max(lengths), sum(lengths))
+
+    def spread(self, per_pair: Tensor) -> Tensor:
+        """One value per pair as one per token."""
+        return per_pair.repeat_interleave(self.lengths, output_size=self.num_tokens)
+
+    def cumulative(self) -> Tensor:
+        """int32 (num_pairs + 1,): the bounds as the varlen kernel reads them."""
+        return functional.pad(self.lengths.cumsum(dim=0), (1, 0)).to(torch.int32)
 
 
 def runs_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
@@ -142,33 +179,35 @@ def _normalise(norm: nn.LayerNorm, values: Tensor) -> Tensor:
     return functional.layer_norm(values, norm.normalized_shape, weight, bias, norm.eps)
 
 
-def _attend(qkv: Tensor, runs: Runs, heads: int) -> Tensor:
+def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether attention over pairs of any lengths is one kernel: on CUDA, in half precision, where this torch has it."""
+    has_kernel = importlib.util.find_spec("torch.nn.attention.varlen") is not None
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and has_kernel
+
+
+def _attend_varlen(qkv: Tensor, bounds: Bounds, heads: int, *, first_only: bool) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key, value = qkv.view(len(qkv), 3, heads, -1).unbind(1)
+    all_bounds = bounds.cumulative()
+    asked, longest = all_bounds, bounds.longest
+    if first_only:
+        query, longest = query[bounds.firsts], 1
+        asked = torch.arange(len(bounds.lengths) + 1, dtype=torch.int32, device=qkv.device)
+    attended = varlen_attn(query, key, value, asked, all_bounds, longest, bounds.longest)
+    return attended.reshape(len(query), -1)  # type: ignore[union-attr]
+
+
+def _attend_by_runs(qkv: Tensor, bounds: Bounds, heads: int, *, first_only: bool) -> Tensor:
     parts = []
-    for rows, (count, length) in zip(split_runs(qkv, runs), runs, strict=True):
+    for rows, (count, length) in zip(split_runs(qkv, bounds.runs), bounds.runs, strict=True):
         query, key, value = rows.view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        parts.append(attended.transpose(1, 2).reshape(count * length, -1))
+        asked = query[:, :, :1] if first_only else query
+        attended = functional.scaled_dot_product_attention(asked, key, value)
+        parts.append(attended.transpose(1, 2).reshape(count * asked.shape[2], -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _attend_first(qkv: Tensor, runs: Runs, heads: int) -> Tensor:
-    parts = []
-    for rows, (count, length) in zip(split_runs(qkv, runs), runs, strict=True):
-        query, key, value = rows.view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(query[:, :, :1], key, value)
-        parts.append(attended.reshape(count, -1))
-    return torch.cat(parts)
 
 
 def split_runs(values: Tensor, runs: Runs) -> Sequence[Tensor]:
     """`values` (num_tokens, ...) cut at the ends of the runs."""
     return torch.split(values, [count * length for count, length in runs])  # type: ignore[no-untyped-call]
-
-
-def _first_rows(runs: Runs, device: torch.device) -> Tensor:
-    rows: list[int] = []
-    start = 0
-    for count, length in runs:
-        rows += range(start, start + count * length, length)
-        start += count * length
-    return torch.tensor(rows, device=device)

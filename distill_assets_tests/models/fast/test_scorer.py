@@ -1,6 +1,7 @@
 """The fast way through a cross-encoder gives the logits of the slow one."""
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
+from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill_assets.errors import ModelError
 from distill_assets.models.encoders import CrossEncoderScorer, grow_cross_encoder, has_fast_bf16, resolve_precision
+from distill_assets.models.fast import packed_encoder
+from distill_assets.models.fast.packed_encoder import has_varlen
 from distill_assets.models.fast.scorer import (
     FastScorer,
     cut_by_tokens,
@@ -97,6 +101,50 @@ def test_logits_are_those_of_predict(model: tuple[CrossEncoder, str], batch_toke
     assert scorer.way == way
     assert np.std(expected) > 0.01  # equal logits would agree with anything
     assert scorer(PAIRS) == pytest.approx(expected, abs=1e-4)
+
+
+def _varlen_attn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+) -> torch.Tensor:
+    """What `torch.nn.attention.varlen.varlen_attn` computes on CUDA, pair by pair."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert (max_q, max_k) == (int(cu_seq_q.diff().max()), int(cu_seq_k.diff().max()))
+    assert (int(cu_seq_q[-1]), int(cu_seq_k[-1])) == (len(query), len(key))
+    parts = []
+    for (q_start, q_end), (k_start, k_end) in zip(
+        pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True
+    ):
+        q, k, v = (x.transpose(0, 1) for x in (query[q_start:q_end], key[k_start:k_end], value[k_start:k_end]))
+        parts.append(torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("model", ["bert", "xlm-roberta", "joint"], indirect=True)
+def test_the_way_of_a_gpu_gives_the_same_logits(
+    model: tuple[CrossEncoder, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong bound lets one pair read its neighbour's tokens; on a card only the order of the scores would show it."""
+    expected = CrossEncoderScorer(model[0])(PAIRS)
+    calls = []
+    monkeypatch.setattr(packed_encoder, "has_varlen", lambda device, dtype: True)
+    monkeypatch.setattr(varlen, "varlen_attn", lambda *args: calls.append(args[0].shape) or _varlen_attn(*args))
+    scorer = FastScorer(model[0], "fp32", batch_tokens=200)
+    calls.clear()
+    np.testing.assert_allclose(scorer(PAIRS), expected, atol=2e-5)
+    assert calls
+
+
+def test_one_kernel_for_all_lengths_is_for_cuda_in_half_precision() -> None:
+    """It has no CPU kernel, and none for fp32: scoring would end with an error of the library."""
+    cpu, card = torch.device("cpu"), torch.device("cuda")
+    assert has_varlen(card, torch.bfloat16)
+    assert not any(has_varlen(*found) for found in ((cpu, torch.bfloat16), (card, torch.float32)))
 
 
 def test_windows_and_workers_change_no_bit_of_a_repeated_run(
