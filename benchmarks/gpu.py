@@ -54,11 +54,7 @@ def rows(options: Options, *, is_small: bool) -> Iterator[Row]:
 
 def classifier(size: tuple[int, int, int, int], device: str) -> CrossEncoder:
     """A BERT with a scoring head of this size, seeded, with the packaged tokenizer."""
-    import tempfile
-
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    from distill_assets.models.catalog import packaged_encoder
+    from transformers import BertConfig, BertForSequenceClassification
 
     hidden, layers, heads, intermediate = size
     torch.manual_seed(0)
@@ -70,12 +66,7 @@ def classifier(size: tuple[int, int, int, int], device: str) -> CrossEncoder:
         num_labels=1,
         initializer_range=0.05,  # at 0.02 all logits of random weights are equal
     )
-    with tempfile.TemporaryDirectory() as folder:
-        BertForSequenceClassification(config).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(str(packaged_encoder())).save_pretrained(folder)
-        model = CrossEncoder(folder, device=device, activation_fn=torch.nn.Identity())
-    model.max_seq_length = scoring.MAX_LENGTH
-    return model
+    return scoring.as_cross_encoder(BertForSequenceClassification(config), device)
 
 
 def _long_pairs(options: Options, name: str, model: CrossEncoder, num_pairs: int) -> Iterator[Row]:

@@ -48,18 +48,27 @@ def open_model(options: Options) -> CrossEncoder:
 
 def classifier_of(options: Options) -> CrossEncoder:
     """A MiniLM classifier as on the hub (first token, pooler, one output): packaged encoder, seeded head, for speed alone."""
-    import tempfile
-
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     from distill_assets.models.catalog import packaged_encoder
 
     torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_pretrained(str(packaged_encoder()), num_labels=1)
+    return as_cross_encoder(network, options.device)
+
+
+def as_cross_encoder(network: Any, device: str) -> CrossEncoder:
+    """A classification network with the packaged tokenizer, saved and loaded as from the hub."""
+    import tempfile
+
+    from transformers import AutoTokenizer
+
+    from distill_assets.models.catalog import packaged_encoder
+
     with tempfile.TemporaryDirectory() as folder:
-        network = AutoModelForSequenceClassification.from_pretrained(str(packaged_encoder()), num_labels=1)
         network.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(packaged_encoder())).save_pretrained(folder)
-        model = CrossEncoder(folder, device=options.device, activation_fn=torch.nn.Identity())
+        model = CrossEncoder(folder, device=device, activation_fn=torch.nn.Identity())
     model.max_seq_length = MAX_LENGTH
     return model
 
