@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import BUNDLED_TEACHER, weights_mb
+from distill_assets.models.folders import own_max_tokens
 from distill_assets.orchestration.stages import INGEST, STAGES, IsStale, Stage, partitions_of
 from distill_assets.progress import as_duration
 from distill_assets.records import SPLITS
@@ -121,23 +122,22 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
             for batch in collection.batches if split == "train" else ("",):
                 num_judged = len(collection.judgements((split,), batch))
                 counts[split] += num_judged if limit is None else min(limit, num_judged)
-        documents = collection.documents()[1]
+        num_documents, sample = collection.sample(_SAMPLE)
         queries = collection.queries(SPLITS)
-    sample = documents[:: max(1, len(documents) // _SAMPLE)][:_SAMPLE]
     asked = [queries[i % len(queries)].text if queries else "" for i in range(len(sample))]
     pairs = [f"{query} {document}" for query, document in zip(asked, sample, strict=True)]
-    return Sizes(documents=len(documents), **counts), sample, pairs
+    return Sizes(documents=num_documents, **counts), sample, pairs
 
 
 def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[float, float]:
     """Seconds of a text of the student, and of a pair of the teacher: an encoder of the student's size, scaled to the teacher's."""
     from distill_assets.models.encoders import encode_texts
 
-    models = project.models
-    found = []
-    for sample, max_length in ((texts, None), (pairs, project.settings.teacher_max_length)):
-        model = models.load_student(models.student_path, models.student_precision)
-        model.max_seq_length = max_length or model.max_seq_length
+    models, found = project.models, []
+    model = models.load_student(models.student_path, models.student_precision)
+    limits = (project.settings.teacher_max_length, own_max_tokens(models.student_path))
+    for sample, max_length in ((texts, model.max_seq_length), (pairs, min(n for n in limits if n is not None))):
+        model.max_seq_length = max_length
         times: list[float] = []
         ends_at = time.perf_counter() + _MEASURED_S
         while len(times) < 2 or time.perf_counter() < ends_at:

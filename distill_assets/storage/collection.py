@@ -151,6 +151,12 @@ class Collection:
         rows = self._select("SELECT doc_id, content FROM documents ORDER BY doc_id")
         return rows["doc_id"].to_pylist(), rows["content"].to_pylist()
 
+    def sample(self, count: int) -> tuple[int, list[str]]:
+        """How many documents there are, and the contents of `count` of them, chosen by the hash of their ids."""
+        chosen = self._select(f"SELECT content FROM documents ORDER BY sha256(doc_id) LIMIT {int(count)}")
+        total = self._select("SELECT count(*) AS num_documents FROM documents")
+        return total["num_documents"][0].as_py(), chosen["content"].to_pylist()
+
     def contents(self, doc_ids: Sequence[str]) -> dict[str, str]:
         """What encoders read of these documents; those that are not in the collection are left out."""
         sql = (

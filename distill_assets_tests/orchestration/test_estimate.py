@@ -1,8 +1,11 @@
 """The time that a run is said to take: what is counted, by hand."""
 
+from pathlib import Path
+
 import pytest
 
-from distill_assets.orchestration.estimate import Sizes, Work, _assets_until, work_of
+from distill_assets.handles.project import Project
+from distill_assets.orchestration.estimate import Sizes, Work, _assets_until, _time_passes, work_of
 from distill_assets.settings.values import load_settings
 
 SIZES = Sizes(documents=1000, train=200, dev=40, test=50)
@@ -46,3 +49,13 @@ def test_a_run_that_ends_early_is_not_told_what_follows() -> None:
         "teacher_scores",
     ]
     assert _assets_until("corpus") == []
+
+
+def test_pairs_are_timed_at_a_length_that_the_students_encoder_has(
+    tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path
+) -> None:
+    """A teacher that reads more tokens than the student has positions would end `run` before its first step."""
+    overrides = {"student": str(tiny_encoder), "teacher": str(tiny_cross_encoder), "data_folder": str(tmp_path)}
+    project = Project(overrides={**overrides, "collection": "beir:x", "teacher_max_length": 512, "device": "cpu"})
+    text_s, pair_s = _time_passes(project, ["sort"] * 4, ["sort the frame " * 100] * 4)
+    assert 0 < text_s < pair_s

@@ -1,5 +1,6 @@
 """The collection of several batches: whose row counts, and when a view has another version."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -299,6 +300,8 @@ def test_every_read_follows_the_rules(connection: duckdb.DuckDBPyConnection, wor
     kept, documents = world.kept(), world.last("documents")
     contents = {d: document(d, text).content for d, (_, text) in sorted(documents.items())}
     assert found.documents() == (list(contents), list(contents.values()))
+    by_hash = sorted(contents, key=lambda doc_id: hashlib.sha256(doc_id.encode()).hexdigest())
+    assert found.sample(2) == (len(contents), [contents[doc_id] for doc_id in by_hash[:2]])
     assert {(q, d): r for q, own in found.judgements(SPLITS).items() for d, r in own.items()} == world.judged()
     rejected = sorted(pair for pair, r in world.shared().items() if r == 0)
     assert [(q, d) for q, own in found.rejections(SPLITS).items() for d in own] == rejected
