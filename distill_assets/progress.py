@@ -10,11 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Say = Callable[[str], None]
-_FIRST_S, _SHARE, _LONGEST_S = (
-    10.0,
-    0.1,
-    60.0,
-)  # a line after 10 s, then each tenth of the time so far, at least one a minute
+# A line after 10 s, then each tenth of the time so far, at least one a minute.
+_FIRST_S, _SHARE, _LONGEST_S = 10.0, 0.1, 60.0
 
 
 def _to_stderr(line: str) -> None:

@@ -6,6 +6,7 @@ The model as it is before training is step 0. Where no later step is better on d
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def _arguments(run: TrainingRun, recipe: Recipe | TeacherRecipe, num_steps: int)
 
 def _train(trainer: "StepTrainer", epochs: Epochs) -> TrainingReport:
     """Train from the newest save that is there, else from the start; report what came of it."""
-    keep_saves_of(trainer.run.work_folder, trainer.describe())
+    keep_saves_of(trainer.run.work_folder, trainer.description)
     last = newest_save(trainer.run.work_folder) or trainer.save_start()
     trainer.go_on_from(last)
     state = trainer.state
@@ -288,8 +289,9 @@ class StepTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # it writes to stdout, where --json has its document
         self.steps, self.dev_lists, self.recipe, self.run = steps, list(dev_lists), recipe, run
 
-    def describe(self) -> dict[str, object]:
-        """What decides the result of a training, to the last bit; texts, logits and weights as fingerprints."""
+    @cached_property
+    def description(self) -> dict[str, object]:
+        """What decides the result of a training, to the last bit; texts, logits and weights, before any step, as fingerprints."""
         model: Any = self.model.model
         return {
             "recipe": asdict(self.recipe),
@@ -336,7 +338,7 @@ class StepTrainer(Trainer):
 
     def save_start(self) -> Path:
         """Measure the model as it is and save it as step 0, from which training then goes on."""
-        key = fingerprint(*(f"{name} {value}" for name, value in self.describe().items() if name in _START))
+        key = fingerprint(*(f"{name} {value}" for name, value in self.description.items() if name in _START))
         if key not in _dev_of_start:
             _dev_of_start[key] = self.measure_dev()
         folder, value = Path(self.args.output_dir) / "checkpoint-0", _dev_of_start[key]

@@ -9,6 +9,7 @@ keys and values come from one matrix product instead of three.
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,30 +57,30 @@ class PackedEncoder:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.hidden_size = encoder.config.hidden_size
         self._embeddings = encoder.embeddings
+        device = encoder.embeddings.word_embeddings.weight.device
+        self._attend = _attend_varlen if has_varlen(device, self.dtype) else _attend_by_runs
         self._padding_id = None if kind == "bert" else encoder.config.pad_token_id
         self._layers = [
             _read_layer(layer, encoder.config.num_attention_heads, self.dtype) for layer in encoder.encoder.layer
         ]
 
-    def __call__(self, ids: Tensor, types: Tensor, lengths: Sequence[int], *, first_only: bool = False) -> Tensor:
+    def __call__(self, ids: Tensor, types: Tensor, bounds: "Bounds", *, first_only: bool = False) -> Tensor:
         """Last hidden states (num_tokens, hidden), or (num_pairs, hidden) of first tokens alone.
 
         Args:
             ids: int64 (num_tokens,), pairs one after the other.
             types: token types, the same shape.
-            lengths: tokens of each pair.
+            bounds: of the pairs.
             first_only: the last layer computes what a head on the first token reads, and nothing else.
         """
-        bounds = Bounds.of(lengths, ids.device)
-        attend = _attend_varlen if has_varlen(ids.device, self.dtype) else _attend_by_runs
         hidden = self._embed(ids, types, bounds)
         for layer in self._layers[: -1 if first_only else None]:
-            attended = attend(layer.qkv(hidden), bounds, layer.heads, first_only=False)
+            attended = self._attend(layer.qkv(hidden), bounds, layer.heads, first_only=False)
             hidden = _finish(layer, hidden, attended)
         if not first_only:
             return hidden
         layer = self._layers[-1]
-        attended = attend(layer.qkv(hidden), bounds, layer.heads, first_only=True)
+        attended = self._attend(layer.qkv(hidden), bounds, layer.heads, first_only=True)
         return _finish(layer, hidden[bounds.firsts], attended)
 
     def _embed(self, ids: Tensor, types: Tensor, bounds: "Bounds") -> Tensor:
@@ -99,36 +100,39 @@ class PackedEncoder:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where the pairs of a batch lie among its tokens.
+    """Where the pairs of a batch lie among its tokens; each view of it is made once, where it is asked for.
 
     Attributes:
-        runs: (number of pairs, tokens of each) of neighbouring pairs of equal length.
-        lengths: int64 (num_pairs,), tokens of each pair.
-        firsts: int64 (num_pairs,), place of each pair's first token.
-        longest: tokens of the longest pair.
-        num_tokens: of all pairs.
+        per_pair: tokens of each pair.
+        device: where the tokens are.
     """
 
-    runs: Runs
-    lengths: Tensor
-    firsts: Tensor
-    longest: int
-    num_tokens: int
+    per_pair: Sequence[int]
+    device: torch.device
 
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> "Bounds":
-        """The bounds of pairs of these lengths, one after the other."""
-        on_device = torch.tensor(lengths, dtype=torch.int64, device=device)
-        firsts = on_device.cumsum(dim=0) - on_device
-        return cls(runs_of(lengths), on_device, firsts, max(lengths), sum(lengths))
+    @cached_property
+    def runs(self) -> Runs:
+        """(number of pairs, tokens of each) of neighbouring pairs of equal length."""
+        return runs_of(self.per_pair)
 
-    def spread(self, per_pair: Tensor) -> Tensor:
-        """One value per pair as one per token."""
-        return per_pair.repeat_interleave(self.lengths, output_size=self.num_tokens)
+    @cached_property
+    def lengths(self) -> Tensor:
+        """int64 (num_pairs,), tokens of each pair."""
+        return torch.tensor(self.per_pair, dtype=torch.int64, device=self.device)
 
+    @cached_property
+    def firsts(self) -> Tensor:
+        """int64 (num_pairs,), place of each pair's first token."""
+        return self.lengths.cumsum(dim=0) - self.lengths
+
+    @cached_property
     def cumulative(self) -> Tensor:
         """int32 (num_pairs + 1,): the bounds as the varlen kernel reads them."""
         return functional.pad(self.lengths.cumsum(dim=0), (1, 0)).to(torch.int32)
+
+    def spread(self, per_pair: Tensor) -> Tensor:
+        """One value per pair as one per token."""
+        return per_pair.repeat_interleave(self.lengths, output_size=sum(self.per_pair))
 
 
 def runs_of(lengths: Sequence[int]) -> list[tuple[int, int]]:
@@ -189,12 +193,12 @@ def _attend_varlen(qkv: Tensor, bounds: Bounds, heads: int, *, first_only: bool)
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = qkv.view(len(qkv), 3, heads, -1).unbind(1)
-    all_bounds = bounds.cumulative()
-    asked, longest = all_bounds, bounds.longest
+    longest = max(bounds.per_pair)
+    asked, longest_asked = bounds.cumulative, longest
     if first_only:
-        query, longest = query[bounds.firsts], 1
-        asked = torch.arange(len(bounds.lengths) + 1, dtype=torch.int32, device=qkv.device)
-    attended = varlen_attn(query, key, value, asked, all_bounds, longest, bounds.longest)
+        query, longest_asked = query[bounds.firsts], 1
+        asked = torch.arange(len(bounds.per_pair) + 1, dtype=torch.int32, device=qkv.device)
+    attended = varlen_attn(query, key, value, asked, bounds.cumulative, longest_asked, longest)
     return attended.reshape(len(query), -1)  # type: ignore[union-attr]
 
 

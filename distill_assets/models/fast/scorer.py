@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from distill_assets.errors import ModelError
 from distill_assets.models.encoders import CrossEncoderScorer, Precision
-from distill_assets.models.fast.packed_encoder import PackedEncoder, runs_of, split_runs
+from distill_assets.models.fast.packed_encoder import Bounds, PackedEncoder, split_runs
 from distill_assets.models.fast.pair_tokens import PackedPairs, PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ def _classify(network: Any, encoder: PackedEncoder, device: torch.device) -> For
 
     def forward(batch: PackedPairs) -> Tensor:
         ids, types = _to_device(batch, device)
-        first = encoder(ids, types, batch.lengths.tolist(), first_only=True).float().unsqueeze(1)
+        first = encoder(ids, types, Bounds(batch.lengths.tolist(), device), first_only=True).float().unsqueeze(1)
         scores: Tensor = network.classifier(first if pooler is None else pooler(first))
         return scores.squeeze(-1)
 
@@ -221,8 +221,8 @@ def _classify(network: Any, encoder: PackedEncoder, device: torch.device) -> For
 def _with_modules(modules: Sequence[Any], encoder: PackedEncoder, device: torch.device) -> Forward:
     def forward(batch: PackedPairs) -> Tensor:
         ids, types = _to_device(batch, device)
-        runs = runs_of(batch.lengths.tolist())
-        hidden = encoder(ids, types, batch.lengths.tolist()).float()
+        bounds = Bounds(batch.lengths.tolist(), device)
+        hidden, runs = encoder(ids, types, bounds).float(), bounds.runs
         scores = []
         for run, part, tokens in zip(runs, split_runs(ids, runs), split_runs(hidden, runs), strict=True):
             features: dict[str, Any] = {
