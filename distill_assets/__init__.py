@@ -29,3 +29,17 @@ def open_line(data_folder: "str | Path | None" = None, **settings: Any) -> "Line
     from distill_assets.notebook import Line  # late: importing the package must stay light
 
     return Line.open(data_folder, **settings)
+
+
+def __getattr__(name: str) -> Any:
+    """`DistillationLine` when it is asked for: importing the package must stay light, and a component imports Dagster."""
+    if name == "DistillationLine":
+        from distill_assets.component import DistillationLine
+
+        return DistillationLine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What `dg` finds components in."""
+    return [*globals(), "DistillationLine"]

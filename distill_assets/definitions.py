@@ -12,6 +12,8 @@ A recipe (training/recipes.py) is one way to train; champion moves only if the p
 import dagster as dg
 
 from distill_assets.assets import ASSETS, dependencies_of
+from distill_assets.assets.line import By
+from distill_assets.assets.upstream import make_inbox
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.automation import (
     make_jobs,
@@ -24,21 +26,37 @@ from distill_assets.orchestration.terminal import NAME, terminal_logger
 
 
 def build_definitions(project: Project | None = None) -> dg.Definitions:
-    """The graph for one project; tests pass a project with its own folder and models."""
+    """One line, to be merged into a team's own definitions (`dg.Definitions.merge`).
+
+    It brings no resources and no executor, which are the team's. Lines of one code location need a `name` each.
+    """
     project = project or Project()
-    recipes = dg.StaticPartitionsDefinition(sorted(project.settings.all_recipes))
-    assets = [asset.to_dagster(recipes, dependencies_of(name)) for name, asset in ASSETS.items()]
-    jobs = make_jobs(recipes)
+    partitions: dict[By, dg.PartitionsDefinition | None] = {
+        "batch": project.batch_partitions,
+        "recipe": dg.StaticPartitionsDefinition(sorted(project.settings.all_recipes)),
+        "none": None,
+    }
+    assets = [
+        asset.to_dagster(project, partitions[asset.by], dependencies_of(name, has_inbox=project.upstream is not None))
+        for name, asset in ASSETS.items()
+    ]
+    if project.upstream is not None:
+        assets.insert(0, make_inbox(project, project.upstream))
+    jobs = make_jobs(project, partitions)
     return dg.Definitions(
         assets=with_automation(assets, project),
         asset_checks=[make_quarantine_check(project)],
         jobs=list(jobs.values()),
         schedules=[make_schedule(project, jobs)],
         sensors=make_sensors(project, jobs),
-        resources={"project": project},
-        executor=dg.in_process_executor,
-        loggers={"console": dg.colored_console_logger, NAME: terminal_logger},
+        loggers={NAME: terminal_logger},
     )
 
 
-defs = build_definitions()
+def build_location() -> dg.Definitions:
+    """The line as a code location of its own: what `distill-assets ui` shows."""
+    alone = dg.Definitions(executor=dg.in_process_executor, loggers={"console": dg.colored_console_logger})
+    return dg.Definitions.merge(build_definitions(), alone)
+
+
+defs = build_location()

@@ -96,7 +96,7 @@ class Line:
                 for record in reversed(
                     history
                 ):  # newest first in Dagster: the last one that is written here is the latest
-                    found, asset = record.evaluation, key.asset_key.to_user_string()
+                    found, asset = record.evaluation, key.asset_key.path[-1]
                     if isinstance(found, dg.AssetCheckEvaluation):  # and not one that a run has only planned
                         latest[asset, record.partition or "", key.name] = {
                             "passed": found.passed,

@@ -50,6 +50,7 @@ LADDER: list[list[str]] = [
     ["assets"],
     ["orchestration", "serving"],
     ["definitions"],
+    ["component"],
     ["notebook"],
     ["cli", "__init__"],
 ]

@@ -67,6 +67,7 @@ def _place(text: str) -> float:
     return int(fingerprint("share of labels", query_key(text))[:8], 16) / 16**8
 
 
+@dataclass(eq=False)
 class StudyProject(Project):
     """A project whose line sees a share of the train labels."""
 

@@ -26,7 +26,7 @@ class Check:
 
 
 def check_specs(
-    asset: str, checks: Sequence[Check], partitions: dg.PartitionsDefinition | None
+    asset: dg.AssetKey, checks: Sequence[Check], partitions: dg.PartitionsDefinition | None
 ) -> list[dg.AssetCheckSpec]:
     """The checks as Dagster knows them. Per partition: a blocking one that failed for one batch holds up no other."""
     with warnings.catch_warnings():

@@ -106,6 +106,8 @@ def _asset(body: Any, reads: Reads, *checks: Check) -> Asset:
         checks=checks,
         by="batch",
         is_empty_meant=True,  # a batch may bring queries alone, or documents alone
+        when_red="The error names the file and line, or the check with its samples: mend the batch at its source. It is read again "
+        "when its content changes; the other batches go on without it.",
     )
 
 

@@ -66,6 +66,7 @@ EVAL_METRICS = Asset(
     pool="encoder",
     kinds=frozenset({"python", "duckdb"}),
     code_version="3",
+    when_red="Materialise `student_checkpoint` of the recipe, then this one. Nothing is trained by it.",
     by="recipe",
 )
 
@@ -132,6 +133,7 @@ LEADERBOARD = Asset(
     pool="teacher",
     kinds=frozenset({"pytorch", "duckdb"}),
     code_version="5",
+    when_red="Materialise what the error names. Pairs that the teacher has scored are kept.",
 )
 
 

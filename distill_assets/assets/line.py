@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from distill_assets.assets.checks import Check, check_results, check_specs
 from distill_assets.assets.inputs import Inputs
+from distill_assets.assets.manifests import code_references
 from distill_assets.assets.reads import Reads
-from distill_assets.assets.reporting import OWNERS, content_version, derive_lineage, shown, table_schema
+from distill_assets.assets.reporting import content_version, derive_lineage, shown, table_schema
 from distill_assets.errors import DistillError, InputsMovedError, WarehouseBusyError
 from distill_assets.handles.project import Project
 from distill_assets.progress import told_to
@@ -20,7 +21,6 @@ from distill_assets.storage.tables import table_spec
 from distill_assets.storage.warehouse import SliceWrite
 
 By = Literal["batch", "recipe", "none"]
-batches = dg.DynamicPartitionsDefinition(name="batches")
 _MAX_ATTEMPTS = 5  # a batch that is copied while it is read moves a few times, not for ever
 # Another process holds the warehouse, a hub or a network disk does not answer, memory is short for a moment.
 _TRANSIENT = (WarehouseBusyError, ConnectionError, TimeoutError, BlockingIOError)
@@ -56,6 +56,7 @@ class Asset:
         table: of the warehouse, where its rows are kept; `key` names the slice, by default the partition does.
         code_version: raise it when the body gives other rows from the same inputs.
         is_empty_meant: a batch may bring nothing for it.
+        when_red: what to do where its run failed.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Asset:
     by: By = "none"
     key: str = ""
     is_empty_meant: bool = False
+    when_red: str = ""
 
     def slice_key(self, partition: str) -> str:
         """The slice of a partition."""
@@ -79,25 +81,31 @@ class Asset:
         """The versions of the inputs with that of the code."""
         return {"code": self.code_version, **versions}
 
-    def to_dagster(self, recipes: dg.StaticPartitionsDefinition, upstream: Mapping[str, bool]) -> dg.AssetsDefinition:
+    def to_dagster(
+        self, project: Project, partitions: dg.PartitionsDefinition | None, upstream: Mapping[str, bool]
+    ) -> dg.AssetsDefinition:
         """The asset as Dagster knows it, after these assets: each with whether it is its partition of the same key."""
-        partitions = {"batch": batches, "recipe": recipes, "none": None}[self.by]
         every = dg.AllPartitionMapping()
+        key = project.key(self.name)
 
         @dg.asset(
-            name=self.name,
-            deps=[dg.AssetDep(up, partition_mapping=None if is_own else every) for up, is_own in upstream.items()],
+            key=key,
+            deps=[
+                dg.AssetDep(project.key(up), partition_mapping=None if is_own else every)
+                for up, is_own in upstream.items()
+            ],
             partitions_def=partitions,
-            group_name=self.group,
+            group_name=project.named(self.group),
             kinds=set(self.kinds),
-            owners=OWNERS,
+            owners=list(project.settings.owners),
+            tags=project.tags,
             pool=self.pool,
             code_version=self.code_version,
-            description=self.body.__doc__,
-            metadata={"dagster/column_schema": table_schema(self.table)},
-            check_specs=check_specs(self.name, self.checks, partitions),
+            description=f"{self.body.__doc__}\n\n**If it is red:** {self.when_red}",
+            metadata={"dagster/column_schema": table_schema(self.table), **code_references(self.body)},
+            check_specs=check_specs(key, self.checks, partitions),
         )
-        def materialise(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+        def materialise(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with retrying(context):
                 return self.make(project, context.partition_key if context.has_partition_key else "", context.log)
 
@@ -123,7 +131,7 @@ class Asset:
                 log.info(f"{error}: reading again")
         told = {
             "dagster/row_count": made.rows.num_rows,
-            "dagster/column_lineage": derive_lineage(self.table, self.reads.upstream),
+            "dagster/column_lineage": derive_lineage(project, self.name, self.table, self.reads.upstream),
         }
         return dg.MaterializeResult(
             metadata=shown({**told, **made.metadata, **made.then()}),

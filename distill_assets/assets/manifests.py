@@ -1,7 +1,10 @@
 """What a checkpoint folder says of itself, its row in the warehouse, and the commit that runs and models come from."""
 
 import importlib.metadata
+import re
 import subprocess
+import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,10 @@ _PACKAGES = (
 )
 GIT_COMMIT_TAG = "distill_assets/git_commit"
 _TIMEOUT_S = 5
+# Two ways to write a remote: https://host/owner/name(.git) and git@host:owner/name(.git), for hosts with /blob/ pages.
+_WEB_HOST = re.compile(
+    r"(?:https://(?:[^@/]+@)?|(?:ssh://)?git@)(?P<host>[\w.-]*git[\w.-]*)[:/](?P<repository>[\w./-]+?)(?:\.git)?/?"
+)
 
 
 def package_versions() -> dict[str, str]:
@@ -100,10 +107,45 @@ def commit_of(folder: Path) -> str | None:
 
     Never fails: without git, without a checkout or without a commit the answer is None.
     """
-    command = ["git", "--no-optional-locks", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    # A tag's name would take the place of the commit; no tag matches an empty pattern.
+    return _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--match=")
+
+
+@lru_cache(maxsize=8)
+def web_page_of(folder: Path) -> tuple[str, str] | None:
+    """Where the checkout that holds `folder` can be read in a browser: (address of its commit's files, its folder here).
+
+    None where it was not cloned from a web host, or not at all.
+    """
+    remote, commit, root = (
+        _git(folder, *command)
+        for command in (("remote", "get-url", "origin"), ("rev-parse", "HEAD"), ("rev-parse", "--show-toplevel"))
+    )
+    found = _WEB_HOST.fullmatch(remote or "")
+    if found is None or commit is None or root is None:
+        return None
+    return f"https://{found['host']}/{found['repository']}/blob/{commit}", root
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says of a folder; None where it says nothing."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        # A tag's name would take the place of the commit; no tag matches an empty pattern.
-        done = subprocess.run([*command, "--match="], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def code_references(body: Callable[..., Any]) -> dict[str, Any]:
+    """Metadata that links an asset to the line where its work is written: the file here, and its page where there is one."""
+    code = body.__code__
+    path, line = Path(code.co_filename).resolve(), code.co_firstlineno
+    page = web_page_of(path.parent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=dg.BetaWarning)
+        links: list[Any] = [dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=body.__name__)]
+        if page is not None and path.is_relative_to(page[1]):
+            url = f"{page[0]}/{path.relative_to(page[1]).as_posix()}#L{line}"
+            links.append(dg.UrlCodeReference(url=url, label=f"{body.__name__} in its repository"))
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=links)}

@@ -72,6 +72,7 @@ HARD_NEGATIVES = Asset(
     pool="encoder",
     kinds=frozenset({"python", "duckdb"}),
     code_version="5",
+    when_red="Materialise `corpus` of every batch and check the setting `student`, then materialise this batch again.",
     checks=(
         Check(
             "positives_found",

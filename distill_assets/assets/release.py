@@ -80,6 +80,7 @@ CHAMPION = Asset(
     pool="encoder",
     kinds=frozenset({"duckdb"}),
     code_version="3",
+    when_red="The champion before it still stands, and search goes on with it. Materialise `leaderboard`, then this one.",
     checks=(
         Check(
             "gate",

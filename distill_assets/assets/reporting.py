@@ -12,10 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from distill_assets.evaluation.tables import as_markdown
+from distill_assets.handles.project import Project
 from distill_assets.records import fingerprint_rows
+from distill_assets.sources.upstream import COLUMNS, Part
 from distill_assets.storage.warehouse import TABLES
 
-OWNERS = ["team:search"]
+INBOX = "inbox"  # the asset of a line whose batches come from a team's own assets
+# Assets that read a batch, and the part of an upstream batch that each is read from.
+_PART_OF: dict[str, Part] = {"corpus": "documents", "queries": "queries", "qrels": "judgements"}
 # Assets whose rows are in a table of another name.
 _TABLE_OF = {"teacher_checkpoint": "checkpoints", "student_checkpoint": "checkpoints", "champion": "champion_history"}
 
@@ -32,15 +36,18 @@ def content_version(rows: pa.Table) -> str:
     return fingerprint_rows(zip(*columns, strict=True))
 
 
-def derive_lineage(table: str, upstream: Iterable[str]) -> dg.TableColumnLineage:
+def derive_lineage(project: Project, asset: str, table: str, upstream: Iterable[str]) -> dg.TableColumnLineage:
     """A column comes from the columns of the same name upstream: one name means one quantity in this project."""
-    columns = {asset: TABLES[_TABLE_OF.get(asset, asset)].columns for asset in upstream}
-    return dg.TableColumnLineage(
-        {
-            name: [dg.TableColumnDep(dg.AssetKey(asset), name) for asset, there in columns.items() if name in there]
-            for name in TABLES[table].columns
-        }
-    )
+    columns = {up: TABLES[_TABLE_OF.get(up, up)].columns for up in upstream}
+    found = {
+        name: [dg.TableColumnDep(project.key(up), name) for up, there in columns.items() if name in there]
+        for name in TABLES[table].columns
+    }
+    part = _PART_OF.get(asset)
+    if part is not None and project.upstream is not None and part in project.upstream.assets:
+        for name in COLUMNS[part].keys() & found.keys():
+            found[name].append(dg.TableColumnDep(project.key(INBOX), f"{part}.{name}"))
+    return dg.TableColumnLineage(found)
 
 
 def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ STUDENT_CHECKPOINT = Asset(
     pool="trainer",
     kinds=frozenset({"pytorch", "huggingface"}),
     code_version="4",
+    when_red="Materialise it again: training goes on from its last save. Out of memory: give the recipe a smaller `mini_batch_size`.",
     checks=(
         Check(
             "loss_finite",

@@ -89,6 +89,7 @@ TEACHER_CHECKPOINT = Asset(
     pool="teacher",
     kinds=frozenset({"pytorch", "huggingface"}),
     code_version="5",
+    when_red="Check the setting `teacher`: a cross-encoder, hub name or folder. Fine-tuning goes on from its last save.",
     checks=(
         Check(
             "better_than_baselines",
@@ -139,6 +140,7 @@ TEACHER_SCORES = Asset(
     pool="teacher",
     kinds=frozenset({"pytorch", "duckdb"}),
     code_version="3",
+    when_red="Materialise it again: what was scored is kept, and only missing pairs are paid for. Out of memory: lower `batch_tokens`.",
     checks=(
         Check(
             "logits_vary",

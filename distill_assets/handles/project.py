@@ -1,32 +1,86 @@
-"""Dagster's handle on a project: its settings, and the small handles that everything else is reached through."""
+"""One project: its settings, the small handles that everything else is reached through, and its names in Dagster."""
 
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from distill_assets.errors import SettingsError
 from distill_assets.handles.collection import CollectionHandle, open_source
 from distill_assets.handles.logits import Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings.values import Settings, load_settings
+from distill_assets.settings.values import INBOX, Settings, load_settings
+from distill_assets.sources.upstream import Upstream
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
 
 
-class Project(dg.ConfigurableResource):
-    """One project: its settings and the handles that they lead to.
+@dataclass(eq=False)
+class Project:
+    """One line: its settings and the handles that they lead to.
 
-    Nothing is opened when definitions load; each handle is made at its first use. `overrides` win over file and environment.
+    Nothing is opened when definitions load; each handle is made at its first use.
+
+    Attributes:
+        settings_file: instead of `distill.toml` in the working folder.
+        overrides: settings that win over file and environment.
+        name: of the line where a code location has several. Such a line takes its settings from `overrides` alone: the working
+            folder's file and the environment would be those of all lines.
+        upstream: the team's own assets that bring the collection; its batches are put into the inbox.
+        load_location: gives the definitions of the code location that the line is a part of; None where it is alone.
+
+    Raises:
+        SettingsError: the name cannot be part of an asset key and of a job's name, or two collections are named.
     """
 
     settings_file: str | None = None
-    overrides: dict[str, Any] = {}
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    upstream: Upstream | None = None
+    load_location: Callable[[], dg.Definitions] | None = None
+
+    def __post_init__(self) -> None:
+        if self.upstream is not None:
+            if self.overrides.get("collection", INBOX) != INBOX:
+                raise SettingsError(
+                    f"{self.name or 'the line'} has upstream assets and collection = {self.overrides['collection']!r}: remove one"
+                )
+            self.overrides = {**self.overrides, "collection": INBOX}
+        if self.name and not _NAME.fullmatch(self.name):
+            raise SettingsError(
+                f"{self.name!r} cannot name a line: expected a letter, then up to 59 letters, digits or '_', because asset keys, jobs "
+                "and sensors carry the name"
+            )
+
+    def key(self, asset: str) -> dg.AssetKey:
+        """The key of one of the line's assets."""
+        return dg.AssetKey([self.name, asset] if self.name else [asset])
+
+    def named(self, part: str) -> str:
+        """The name of one of the line's jobs, sensors, groups or partitions."""
+        return f"{self.name}_{part}" if self.name else part
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of the line's assets in Dagster."""
+        return {**({"distill/line": self.name} if self.name else {}), **self.settings.tags}
+
+    @cached_property
+    def batch_partitions(self) -> dg.DynamicPartitionsDefinition:
+        """The batches as Dagster's partitions."""
+        return dg.DynamicPartitionsDefinition(name=self.named("batches"))
 
     @cached_property
     def settings(self) -> Settings:
         """The settings, read once per process."""
-        return load_settings(Path(self.settings_file) if self.settings_file else None, **self.overrides)
+        path = Path(self.settings_file) if self.settings_file else None
+        return load_settings(path, is_alone=not self.name, **self.overrides)
 
     @cached_property
     def places(self) -> Places:

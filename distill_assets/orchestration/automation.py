@@ -18,14 +18,17 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from distill_assets.assets import ASSETS
-from distill_assets.assets.line import batches
+from distill_assets.assets.line import By
 from distill_assets.assets.manifests import git_tags
+from distill_assets.assets.reporting import INBOX
+from distill_assets.assets.upstream import READ_UPSTREAM, batches_due, find_arrivals
 from distill_assets.errors import DistillError, SourceError, UnknownBatchError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.alerts import send_alert
 from distill_assets.orchestration.lost_runs import make_lost_run_sensor
 from distill_assets.orchestration.stages import (
     INGEST,
+    STAGE_NAMES,
     STAGES,
     is_stale,
     is_stale_for_automation,
@@ -47,10 +50,16 @@ def with_automation(assets: Sequence[dg.AssetsDefinition], project: Project) -> 
     policy = dg.FreshnessPolicy.time_window(fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER)
 
     def complete(spec: dg.AssetSpec) -> dg.AssetSpec:
-        name = spec.key.to_user_string()
+        name = spec.key.path[-1]
+        if name == INBOX:
+            return spec.replace_attributes(automation_condition=_when_due(_HasArrived(project)))
         if name in ("leaderboard", "champion"):
             return spec.replace_attributes(freshness_policy=policy)
-        return spec.replace_attributes(automation_condition=_when_stale(project, name)) if name in followed else spec
+        return (
+            spec.replace_attributes(automation_condition=_when_due(_IsStale(project, name)))
+            if name in followed
+            else spec
+        )
 
     return [asset.map_asset_specs(complete) for asset in assets]
 
@@ -79,17 +88,36 @@ class _IsStale(dg.AutomationCondition):
         return dg.AutomationResult(context, stale)
 
 
-def _when_stale(project: Project, asset: str) -> dg.AutomationCondition:
-    """Requested once for each event upstream that left it stale; a failed run is not asked for again before something moves."""
+class _HasArrived(dg.AutomationCondition):
+    """True for the batches whose folder in the inbox is not what is upstream now."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    @property
+    def name(self) -> str:
+        """What the UI shows."""
+        return "has_arrived"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """Ask once for all candidates."""
+        due = context.get_empty_subset()
+        with suppress(DistillError):  # the sensor new_batches tells it
+            found = set(batches_due(self.project, context.asset_graph_view.instance))
+            due = context.candidate_subset.compute_intersection_with_partition_keys(
+                found & context.candidate_subset.expensively_compute_partition_keys()
+            )
+        return dg.AutomationResult(context, due)
+
+
+def _when_due(is_due: dg.AutomationCondition) -> dg.AutomationCondition:
+    """Requested once for each event upstream that left it due; a failed run is not asked for again before something moves."""
     condition = dg.AutomationCondition
     is_first = condition.initial_evaluation() & condition.missing()
     moved = condition.newly_missing() | condition.any_deps_updated()
     return (
         # Beside `since_last_handled`, which the first look resets: a batch that was read before it would never be asked for.
-        (is_first | moved.since_last_handled())
-        & _IsStale(project, asset)
-        & ~condition.any_deps_in_progress()
-        & ~condition.in_progress()
+        (is_first | moved.since_last_handled()) & is_due & ~condition.any_deps_in_progress() & ~condition.in_progress()
     ).with_label("when_due")
 
 
@@ -106,16 +134,18 @@ def is_teacher_free(project: Project) -> bool:
         return False
 
 
-def make_jobs(recipes: dg.StaticPartitionsDefinition) -> dict[str, Any]:
+def make_jobs(project: Project, partitions: Mapping[By, dg.PartitionsDefinition | None]) -> dict[str, Any]:
     """One job per stage, and `retraining`, which asks for all of them."""
-    partitions = {"batch": batches, "recipe": recipes, "none": None}
 
-    @dg.op(description="Leaves the request; the sensor retraining_steps carries it out, stage by stage.")
+    @dg.op(
+        name=project.named("request_retraining"),
+        description="Leaves the request; the sensor retraining_steps carries it out, stage by stage.",
+    )
     def request_retraining(context: dg.OpExecutionContext) -> None:
         context.log.info("retraining is asked for: the sensor retraining_steps starts its first stage within 30 s")
 
     @dg.job(
-        name=RETRAINING,
+        name=project.named(RETRAINING),
         description="Retrain now: mine and score what is missing or stale, train every recipe, compare, let the gate decide.",
         tags=git_tags(),
         executor_def=dg.in_process_executor,
@@ -125,22 +155,37 @@ def make_jobs(recipes: dg.StaticPartitionsDefinition) -> dict[str, Any]:
 
     stages = {
         stage.name: dg.define_asset_job(
-            stage.name,
-            selection=list(stage.assets),
+            project.named(stage.name),
+            selection=[project.key(asset) for asset in stage.assets],
             partitions_def=partitions[stage.by],
+            executor_def=dg.in_process_executor,  # a team's own would start a process, and load torch, for each asset
             description=stage.description,
             tags={"distill/stage": stage.name} | git_tags(),
         )
         for stage in STAGES
     }
-    return stages | {RETRAINING: retraining}
+    jobs = stages | {RETRAINING: retraining}
+    if project.upstream is not None:
+        jobs[READ_UPSTREAM] = dg.define_asset_job(
+            project.named(READ_UPSTREAM),
+            selection=[project.key(INBOX)],
+            partitions_def=partitions["batch"],
+            description="Put one batch of the team's own assets into the inbox.",
+            tags=git_tags(),
+        )
+    return jobs
+
+
+def own_keys(project: Project) -> set[dg.AssetKey]:
+    """Keys of the line's assets."""
+    return {project.key(name) for name in (*ASSETS, *([INBOX] if project.upstream else []))}
 
 
 def make_schedule(project: Project, jobs: Mapping[str, Any]) -> dg.ScheduleDefinition:
     """The retraining schedule."""
 
     @dg.schedule(
-        name=RETRAINING,
+        name=project.named(RETRAINING),
         job=jobs[RETRAINING],
         cron_schedule=project.settings.retrain_cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -174,20 +219,20 @@ def make_sensors(project: Project, jobs: Mapping[str, Any]) -> list[dg.SensorDef
     """Batches that arrive, the conditions, the steps of a retraining, two alerts, and lost runs."""
     return [
         _make_batch_sensor(project, jobs),
-        _make_automation_sensor(),
+        _make_automation_sensor(project),
         _make_retraining_sensor(project, jobs),
-        *_make_alerts(project.settings.alert_webhook),
-        make_lost_run_sensor(),
+        *_make_alerts(project),
+        make_lost_run_sensor(project.named("lost_runs")),
     ]
 
 
-def _make_automation_sensor() -> dg.AutomationConditionSensorDefinition:
+def _make_automation_sensor(project: Project) -> dg.AutomationConditionSensorDefinition:
     """Evaluates the conditions; on by default, for nothing that it starts trains a model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=dg.BetaWarning)  # of use_user_code_server
         return dg.AutomationConditionSensorDefinition(
-            "automation",
-            target=dg.AssetSelection.all(),
+            project.named("automation"),
+            target=dg.AssetSelection.assets(*own_keys(project)),
             use_user_code_server=True,  # a condition of this package's own looks into the warehouse
             run_tags=git_tags(),
             minimum_interval_seconds=5,
@@ -197,7 +242,7 @@ def _make_automation_sensor() -> dg.AutomationConditionSensorDefinition:
 
 def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDefinition:
     @dg.sensor(
-        name="new_batches",
+        name=project.named("new_batches"),
         job=jobs["ingest"],
         minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -205,22 +250,29 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
     )
     def new_batches(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
+            arriving = set(find_arrivals(project.upstream, context.instance)) if project.upstream else set[str]()
+        except DistillError as error:
+            return dg.SkipReason(str(error))
+        try:
             found = project.collection.source.batches()
         except DistillError as error:  # an empty inbox, a disk that is not mounted
-            return dg.SkipReason(str(error))
+            if not arriving:
+                return dg.SkipReason(str(error))
+            found = []
         cursor = json.loads(context.cursor or "{}")
         if not isinstance(cursor.get("looks"), dict):  # none yet, or one of an older version
             cursor = {"told": "", "requested": {}, "looks": {}}
         plan = plan_ingestion(project, found, cursor["requested"], cursor["looks"], now=time.time())
-        known = set(context.instance.get_dynamic_partitions("batches"))
-        registered = {*plan.requests, *plan.current}
+        batches = project.batch_partitions
+        known = set(context.instance.get_dynamic_partitions(str(batches.name)))
+        registered = {*plan.requests, *plan.current, *arriving}
         new, dropped = sorted(registered - known), sorted(known - registered - set(plan.waiting))
         changes: list[Any] = [batches.build_add_request(new)] if new else []
         # A batch that never was readable leaves the partitions again: a fan-in over all of them would wait for it for ever.
         changes += [batches.build_delete_request(dropped)] if dropped else []
-        judged = next(iter(context.instance.fetch_materializations(dg.AssetKey("corpus"), limit=1).records), None)
+        judged = next(iter(context.instance.fetch_materializations(project.key("corpus"), limit=1).records), None)
         told = fingerprint(*sorted(plan.quarantined.items()), judged.storage_id if judged else "")
-        events = [] if cursor["told"] == told else [quarantine_evaluation(plan.quarantined, judged)]
+        events = [] if cursor["told"] == told else [quarantine_evaluation(project, plan.quarantined, judged)]
         requests = [
             dg.RunRequest(partition_key=batch, tags={"distill/batch": batch, "distill/source": key[:12]})
             for batch, key in plan.requests.items()
@@ -325,7 +377,7 @@ def _wait_until_settled(
 
 
 def quarantine_evaluation(
-    quarantined: Mapping[str, str], judged: dg.EventLogRecord | None = None
+    project: Project, quarantined: Mapping[str, str], judged: dg.EventLogRecord | None = None
 ) -> dg.AssetCheckEvaluation:
     """The check `corpus: batches_readable` as the sensor reports it.
 
@@ -336,7 +388,7 @@ def quarantine_evaluation(
     )
     return dg.AssetCheckEvaluation(
         target_materialization_data=target,
-        asset_key=dg.AssetKey("corpus"),
+        asset_key=project.key("corpus"),
         check_name=QUARANTINE_CHECK,
         passed=not quarantined,
         severity=dg.AssetCheckSeverity.WARN,
@@ -354,7 +406,7 @@ def _reasons(quarantined: Mapping[str, str]) -> dict[str, Any]:
 def make_quarantine_check(project: Project) -> dg.AssetChecksDefinition:
     """The same check as something that can be run."""
 
-    @dg.asset_check(asset="corpus", name=QUARANTINE_CHECK, description="No batch is in quarantine.")
+    @dg.asset_check(asset=project.key("corpus"), name=QUARANTINE_CHECK, description="No batch is in quarantine.")
     def batches_readable() -> dg.AssetCheckResult:
         found = project.collection.unreadable()
         return dg.AssetCheckResult(passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata=_reasons(found))
@@ -364,14 +416,14 @@ def make_quarantine_check(project: Project) -> dg.AssetChecksDefinition:
 
 def _make_retraining_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDefinition:
     @dg.sensor(
-        name="retraining_steps",
+        name=project.named("retraining_steps"),
         jobs=[jobs[stage.name] for stage in STAGES],
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Carries out what the job retraining asked for: starts each stage when the one before has finished.",
     )
     def retraining_steps(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        wanted = dg.RunsFilter(job_name=RETRAINING, statuses=[dg.DagsterRunStatus.SUCCESS])
+        wanted = dg.RunsFilter(job_name=project.named(RETRAINING), statuses=[dg.DagsterRunStatus.SUCCESS])
         newest = next(iter(context.instance.get_runs(wanted, limit=1)), None)
         if newest is None or newest.run_id == context.cursor:
             return dg.SensorResult(skip_reason="no retraining is asked for", cursor=context.cursor)
@@ -393,8 +445,9 @@ def advance_retraining(
     if work is None:
         return dg.SensorResult(skip_reason=f"retraining {request[:8]} is done", cursor=request)
     stage, partitions = work
-    if any(run.job_name == stage.name for run in runs):  # its runs are over, and it is still stale
-        failed = [run.run_id[:8] for run in runs if run.job_name == stage.name and not run.is_success]
+    job = project.named(stage.name)
+    if any(run.job_name == job for run in runs):  # its runs are over, and it is still stale
+        failed = [run.run_id[:8] for run in runs if run.job_name == job and not run.is_success]
         reason = f"retraining {request[:8]} stops at {stage.name}: failed runs {', '.join(failed) or '(none)'}"
         return dg.SensorResult(
             skip_reason=f"{reason}; mend the cause and start the job retraining again", cursor=request
@@ -403,7 +456,7 @@ def advance_retraining(
         run_requests=[
             dg.RunRequest(
                 run_key=f"{request}:{stage.name}:{partition}",
-                job_name=stage.name,
+                job_name=job,
                 partition_key=partition or None,
                 tags={RETRAINING_TAG: request} | ({f"distill/{stage.by}": partition} if partition else {}),
             )
@@ -413,21 +466,30 @@ def advance_retraining(
     )
 
 
-def _make_alerts(webhook: str | None) -> list[dg.SensorDefinition]:
-    """A run has failed, the champion has moved: told in the daemon's log, and to `webhook` where it is set."""
+def _make_alerts(project: Project) -> list[dg.SensorDefinition]:
+    """A run of the line has failed, its champion has moved: told in the daemon's log, and to `alert_webhook` where it is set."""
+    webhook, jobs = (
+        project.settings.alert_webhook,
+        {project.named(job) for job in (*STAGE_NAMES, RETRAINING, READ_UPSTREAM)},
+    )
+    own = own_keys(project)
     where = "in the daemon's log, and to alert_webhook where it is set."
     shared: dict[str, Any] = {"default_status": dg.DefaultSensorStatus.RUNNING, "minimum_interval_seconds": 30}
 
-    @dg.run_failure_sensor(name="failure_alert", description=f"Says that a run has failed: {where}", **shared)
+    @dg.run_failure_sensor(
+        name=project.named("failure_alert"), description=f"Says that a run has failed: {where}", **shared
+    )
     def failure_alert(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
+        if run.job_name not in jobs and not own & set(run.asset_selection or ()):  # of the team's own assets
+            return
         subject = f" [{run.tags['dagster/partition']}]" if run.tags.get("dagster/partition") else ""
         text = f"{run.job_name}{subject} failed (run {run.run_id[:8]}): {context.failure_event.message}"
         send_alert(webhook, text, context.log)
 
     @dg.asset_sensor(
-        dg.AssetKey("champion"),
-        name="champion_note",
+        project.key("champion"),
+        name=project.named("champion_note"),
         description=f"Says that the champion has moved: {where}",
         **shared,
     )

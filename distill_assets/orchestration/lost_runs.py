@@ -124,11 +124,11 @@ def _find_process(pid: int, told_at: float) -> psutil.Process | None:
     return process if is_same else None
 
 
-def make_lost_run_sensor() -> dg.SensorDefinition:
+def make_lost_run_sensor(name: str) -> dg.SensorDefinition:
     """Ends lost runs while the daemon runs."""
 
     @dg.sensor(
-        name="lost_runs",
+        name=name,
         jobs=[],
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,

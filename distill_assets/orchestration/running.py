@@ -8,7 +8,7 @@ import ctypes
 import gc
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,7 +17,9 @@ from dagster._core.errors import DagsterAssetCheckFailedError
 
 from distill_assets.assets import CHECKS
 from distill_assets.assets.manifests import git_tags
-from distill_assets.errors import CheckFailedError, DistillError
+from distill_assets.assets.reporting import INBOX
+from distill_assets.assets.upstream import batches_due
+from distill_assets.errors import CheckFailedError, DistillError, SourceError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.lost_runs import command_tags
 from distill_assets.orchestration.stages import INGEST, STAGES, IsStale, Stage, is_stale, partitions_of
@@ -27,6 +29,9 @@ _KEPT = (
     "The slice is kept to look at, its checks in the Dagster UI have samples; nothing is made from it, and the next run makes it "
     "again"
 )
+
+
+OnStart = Callable[[tuple[str, ...], str], None]  # told of the assets and the partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ def run_line(
     *,
     until: str = "champion",
     is_stale: IsStale = is_stale,
-    on_start: Callable[[tuple[str, ...], str], None] = lambda assets, partition: None,
+    on_start: OnStart = lambda assets, partition: None,
 ) -> Iterator[Step]:
     """Yield each step as it is done, up to and with the asset `until`.
 
@@ -68,10 +73,10 @@ def run_line(
         DistillError: a step failed; the error is the step's own.
     """
     groups, source = _groups(until), project.collection.source
-    batches = source.batches()
+    batches = yield from _arrived(definitions, project, instance, on_start)
     if not batches:
         raise DistillError(f"{source.name} has no batch: add packages, or folders to the inbox")
-    instance.add_dynamic_partitions("batches", batches)
+    instance.add_dynamic_partitions(str(project.batch_partitions.name), batches)
     for stage, group in groups:
         for partition in partitions_of(project, stage):
             stale = tuple(asset for asset in group if is_stale(project, asset, partition))
@@ -82,6 +87,26 @@ def run_line(
                 yield Step(group, partition, 0.0, was_up_to_date=True)
         if stage is INGEST and not project.collection.batches():
             raise DistillError(f"no batch of {source.name} could be read: mend the folders named above")
+
+
+def _arrived(
+    definitions: dg.Definitions, project: Project, instance: dg.DagsterInstance, on_start: OnStart
+) -> Generator[Step, None, list[str]]:
+    """Put into the inbox what a team's own assets hold, and return the batches that the source has then."""
+    refusals: list[str] = []
+    due = batches_due(project, instance)
+    instance.add_dynamic_partitions(str(project.batch_partitions.name), due)
+    for batch in due:
+        on_start((INBOX,), batch)
+        step = _run_step(definitions, project, instance, INGEST, (INBOX,), batch)
+        refusals += [step.refusal] if step.refusal else []
+        yield step
+    try:
+        return project.collection.source.batches()
+    except SourceError as error:
+        if refusals:  # why it is empty
+            raise SourceError("; ".join(refusals)) from error
+        raise
 
 
 def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
@@ -107,7 +132,7 @@ def _run_step(
     started, refusal = time.perf_counter(), None
     warnings: tuple[str, ...] = ()
     try:
-        warnings = _materialise(definitions, instance, assets, partition)
+        warnings = _materialise(definitions, project, instance, assets, partition)
     except DistillError as error:
         if stage is not INGEST or not project.collection.source.is_inbox:
             raise
@@ -120,14 +145,14 @@ def _run_step(
 
 
 def _materialise(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str
+    definitions: dg.Definitions, project: Project, instance: dg.DagsterInstance, assets: tuple[str, ...], partition: str
 ) -> tuple[str, ...]:
     """Materialise, and return a sentence for each check that did not pass and stops nothing."""
     run_id = str(uuid.uuid4())  # known beforehand: what its checks found is read back from the instance
     try:
         definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,
-            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            asset_selection=[project.key(asset) for asset in assets],
             partition_key=partition or None,
             raise_on_error=True,
             run_id=run_id,
@@ -154,7 +179,7 @@ def _explain_checks(
     lines = []
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         found = record.get_dagster_event().asset_check_evaluation_data
-        asset = found.asset_key.to_user_string()
+        asset = found.asset_key.path[-1]
         # `batches_readable` is no check of the line: it is of the whole inbox, and each quarantined batch is told by itself.
         check = CHECKS.get((asset, found.check_name))
         if check is None or found.passed or found.severity is not severity:

@@ -157,6 +157,8 @@ class Machine(_Table):
     batch_size: int = Field(32, ge=1)  # texts per forward pass of a bi-encoder
     chunk_size: int = Field(65_536, ge=1)  # pairs scored between two commits, at most
     chunk_seconds: float = Field(10, gt=0)  # seconds of scoring between two commits, about: what a kill can cost
+    owners: tuple[str, ...] = ("team:search",)  # of all assets, as Dagster shows them: an e-mail address or team:NAME
+    tags: dict[str, str] = {}  # of all assets, to find and group them in the Dagster UI
     alert_webhook: str | None = (
         None  # URL: gets a JSON POST when a run fails and when the champion moves; the log has both
     )
@@ -212,7 +214,7 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
         if self.collection == PYTHON_API:
             return None
         if self.collection == INBOX:
-            return self.data_folder.expanduser().resolve() / "inbox"
+            return self.data_folder.expanduser().resolve() / INBOX
         return Path(self.collection.removeprefix("beir:")).expanduser().resolve()
 
     @property
@@ -298,13 +300,16 @@ class ReadSettings:
     file: Path | None
 
 
-def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+def load_settings(path: Path | None = None, *, is_alone: bool = True, **overrides: Any) -> Settings:
     """The settings of `read_settings`."""
-    return read_settings(path, **overrides).settings
+    return read_settings(path, is_alone=is_alone, **overrides).settings
 
 
-def read_settings(path: Path | None = None, **overrides: Any) -> ReadSettings:
+def read_settings(path: Path | None = None, *, is_alone: bool = True, **overrides: Any) -> ReadSettings:
     """Read the settings file, then environment variables, then `overrides`, each winning over the one before.
+
+    For one line of several, which is not `is_alone`, defaults and `overrides` are all: the working folder's file and the environment
+    would be those of every line.
 
     The file's table `[python_api]` holds values for that collection alone: sizes that suit the demo would leave most of other
     people's documents unread. Keys outside a table, as older versions wrote them, are read with a note on stderr.
@@ -312,14 +317,14 @@ def read_settings(path: Path | None = None, **overrides: Any) -> ReadSettings:
     Raises:
         SettingsError: the file is missing or not TOML, a name is unknown, or a value is refused; all of them are listed.
     """
-    named = path or os.environ.get(_FILE_VARIABLE)
+    named = path or (os.environ.get(_FILE_VARIABLE) if is_alone else None)
     own = Path(named or "distill.toml")
-    is_own = bool(named) or own.is_file()
+    is_own = bool(named) or (is_alone and own.is_file())
     chosen = own if is_own else EXAMPLE_FILE
     tables = _read_file(chosen)
     demo = tables.pop(PYTHON_API) if isinstance(tables.get(PYTHON_API), dict) else {}
     of_file, mistakes = _flatten(tables, chosen)
-    of_environment, of_variables = _read_environment()
+    of_environment, of_variables = _read_environment() if is_alone else ({}, [])
     mistakes += of_variables
     if (of_file | of_environment | overrides).get("collection", PYTHON_API) != PYTHON_API:
         demo = {}

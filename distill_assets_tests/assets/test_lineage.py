@@ -8,11 +8,12 @@ import numpy as np
 
 from distill_assets.assets import ASSETS
 from distill_assets.assets.reporting import derive_lineage, shown
+from distill_assets.handles.project import Project
 
 
 def lineage_of(asset: str) -> dict[str, list[tuple[str, str]]]:
     """Column -> (upstream asset, its column)."""
-    found = derive_lineage(ASSETS[asset].table, ASSETS[asset].reads.upstream).deps_by_column
+    found = derive_lineage(Project(), asset, ASSETS[asset].table, ASSETS[asset].reads.upstream).deps_by_column
     return {column: [(d.asset_key.to_user_string(), d.column_name) for d in deps] for column, deps in found.items()}
 
 

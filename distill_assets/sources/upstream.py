@@ -1,0 +1,217 @@
+"""Documents, queries and judgements that somebody else's assets hold, as frames: which column is what, and the folder of a batch.
+
+A frame becomes the BEIR folder of one batch. From there on it is read, checked and versioned as every other batch of an inbox.
+"""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_assets.errors import SettingsError, SourceError
+
+Part = Literal["documents", "queries", "judgements"]
+PARTS: tuple[Part, ...] = get_args(Part)
+# Column of a part -> whether it must be there. Without `relevance` a judgement is positive, grade 1.
+COLUMNS: dict[Part, dict[str, bool]] = {
+    "documents": {"doc_id": True, "title": False, "text": True},
+    "queries": {"query_id": True, "text": True, "split": False},
+    "judgements": {"query_id": True, "doc_id": True, "relevance": False},
+}
+_IDS = ("doc_id", "query_id")
+_SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "test": "test"}
+_MADE_FROM = ".upstream.json"  # hidden: no part of what the batch says
+_ROWS = 4096
+_BREAKS = "[\\t\\r\\n]"  # what an id must not hold: a file of judgements is lines of columns
+
+
+@dataclass(frozen=True)
+class UpstreamAsset:
+    """One asset of a team that brings documents, queries or judgements.
+
+    Attributes:
+        key: its asset key.
+        columns: our column -> theirs, where the names differ.
+        duckdb: the DuckDB file of the table that the asset names in its metadata; None where its I/O manager reads it.
+    """
+
+    key: tuple[str, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    duckdb: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The key as people write it."""
+        return "/".join(self.key)
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """What a line reads from a team's own assets.
+
+    Attributes:
+        assets: by part. A part that is missing comes with folders of the inbox, or not at all.
+        is_one_batch: all partitions of the assets are one batch. By default each partition is a batch.
+
+    Raises:
+        SettingsError: no part is named, or a column map names a column that the part has not.
+    """
+
+    assets: Mapping[Part, UpstreamAsset]
+    is_one_batch: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.assets:
+            raise SettingsError(f"upstream names no asset: expected at least one of {', '.join(PARTS)}")
+        for part, asset in self.assets.items():
+            if unknown := sorted(set(asset.columns) - set(COLUMNS[part])):
+                raise SettingsError(
+                    f"upstream.{part}.columns names {', '.join(unknown)}: a column map goes from our names "
+                    f"({', '.join(COLUMNS[part])}) to those of {asset.name}"
+                )
+
+    @property
+    def name(self) -> str:
+        """Name of the batch where the assets have no partitions: that of the first asset."""
+        return next(self.assets[part].key[-1] for part in PARTS if part in self.assets)
+
+
+def read_part(part: Part, asset: UpstreamAsset, frame: Any) -> pa.Table:
+    """The rows of a frame (pandas, polars, Arrow, or anything with an Arrow stream) under our column names; ids and texts as strings.
+
+    Raises:
+        SourceError: it is no frame, lacks a column, or an id is null.
+    """
+    table, wanted = _as_table(asset, frame), COLUMNS[part]
+    found: dict[str, pa.ChunkedArray] = {}
+    for name, is_needed in wanted.items():
+        theirs = asset.columns.get(name, name)
+        if theirs in table.column_names:
+            found[name] = _as_strings(asset, theirs, table[theirs], is_id=name in _IDS)
+        elif is_needed or name in asset.columns:
+            raise SourceError(
+                f"{asset.name} has no column {theirs!r} for {name}: it has {', '.join(table.column_names)}; say in "
+                f"upstream.{part}.columns which of them is {name}"
+            )
+    return pa.table(found)
+
+
+def _as_table(asset: UpstreamAsset, frame: Any) -> pa.Table:
+    if hasattr(frame, "collect") and not hasattr(frame, "__arrow_c_stream__"):  # a polars LazyFrame
+        frame = frame.collect()
+    if isinstance(frame, list) and all(isinstance(row, Mapping) for row in frame):
+        return pa.Table.from_pylist(frame)
+    if hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame)
+    raise SourceError(
+        f"{asset.name} gave a {type(frame).__name__}: expected a pandas, polars or Arrow table, or a list of dictionaries; return one "
+        "from the asset, or name its table in its metadata (dagster/table_name, dagster/uri)"
+    )
+
+
+def _as_strings(asset: UpstreamAsset, name: str, column: pa.ChunkedArray, *, is_id: bool) -> pa.ChunkedArray:
+    if is_id and column.null_count:
+        raise SourceError(
+            f"{asset.name}: {column.null_count} of {len(column)} rows have no {name}, first row {_first_null(column)}; expected one in "
+            "each: leave these rows out, or number them"
+        )
+    try:
+        if pa.types.is_floating(column.type):  # pandas turns integers into floats where one was missing
+            column = column.cast(pa.int64())
+        found = pc.fill_null(column.cast(pa.string()), "")
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"{asset.name}: the column {name} cannot be read as text: {error}") from error
+    except pa.ArrowNotImplementedError as error:
+        raise SourceError(
+            f"{asset.name}: the column {name} is {column.type}, expected strings or integers: write it as text upstream"
+        ) from error
+    if is_id and len(broken := found.filter(pc.match_substring_regex(found, _BREAKS))):
+        raise SourceError(
+            f"{asset.name}: {name} = {broken[0].as_py()!r} holds a tab or a line break, which no id may: clean it upstream"
+        )
+    return found
+
+
+def _first_null(column: pa.ChunkedArray) -> int:
+    return int(pc.index(pc.is_null(column), True).as_py())
+
+
+def write_batch(inbox: Path, batch: str, parts: Mapping[Part, pa.Table], made_from: Mapping[str, Any]) -> Path:
+    """Put a batch's folder into the inbox in one move, in place of the one that is there; returns it.
+
+    `made_from` is what `read_made_from` gives back. The file `_READY` says that nothing is missing.
+
+    Raises:
+        SourceError: a split is none of train, dev, validation and test.
+    """
+    folder, coming = inbox / batch, inbox / f".{batch}.{uuid.uuid4().hex[:8]}"
+    inbox.mkdir(parents=True, exist_ok=True)
+    try:
+        (coming / "qrels").mkdir(parents=True)
+        if _has_rows(parts, "documents"):
+            _write_lines(coming / "corpus.jsonl", parts["documents"], {"doc_id": "_id"})
+        if _has_rows(parts, "queries"):
+            _write_lines(coming / "queries.jsonl", parts["queries"].select(["query_id", "text"]), {"query_id": "_id"})
+        if _has_rows(parts, "judgements"):
+            _write_judgements(coming / "qrels", parts["judgements"], parts.get("queries"))
+        (coming / _MADE_FROM).write_text(json.dumps(made_from), encoding="utf-8")
+        (coming / "_READY").touch()
+        gone = inbox / f".{batch}.{uuid.uuid4().hex[:8]}"
+        with suppress(FileNotFoundError):
+            folder.rename(gone)
+        coming.rename(folder)
+        shutil.rmtree(gone, ignore_errors=True)
+    finally:
+        shutil.rmtree(coming, ignore_errors=True)
+    return folder
+
+
+def read_made_from(inbox: Path, batch: str) -> dict[str, Any] | None:
+    """What a batch's folder was made from; None where it is not there, or came from somewhere else."""
+    try:
+        found: dict[str, Any] = json.loads((inbox / batch / _MADE_FROM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _has_rows(parts: Mapping[Part, pa.Table], part: Part) -> bool:
+    """A file without a record is refused by the reader, for it is a mistake there. Here a day may bring nothing."""
+    return part in parts and parts[part].num_rows > 0
+
+
+def _write_lines(path: Path, rows: pa.Table, renamed: Mapping[str, str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in _rows(rows.rename_columns([renamed.get(name, name) for name in rows.column_names])):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_judgements(folder: Path, rows: pa.Table, queries: pa.Table | None) -> None:
+    """One file a split where the queries say theirs, else one file, which is split by hash."""
+    splits = _splits(queries) if queries is not None and "split" in queries.column_names else {}
+    lines: dict[str, list[str]] = {}
+    for row in _rows(rows):
+        line = [row["query_id"], row["doc_id"], row.get("relevance", "1")]
+        lines.setdefault(splits.get(row["query_id"], "judgements"), []).append("\t".join(line))
+    for split, of_split in lines.items():
+        text = "\n".join(["query-id\tcorpus-id\tscore", *of_split, ""])
+        (folder / f"{split}.tsv").write_text(text, encoding="utf-8")
+
+
+def _splits(queries: pa.Table) -> dict[str, str]:
+    found = dict(zip(queries["query_id"].to_pylist(), queries["split"].to_pylist(), strict=True))
+    if unknown := sorted({split for split in found.values() if split and split not in _SPLITS}):
+        raise SourceError(f"queries have the split {unknown[0]!r}: expected one of {', '.join(_SPLITS)}, or none")
+    return {query_id: _SPLITS[split] for query_id, split in found.items() if split}
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, str]]:
+    for batch in table.to_batches(_ROWS):
+        yield from batch.to_pylist()
