@@ -3,6 +3,7 @@
     python -m benchmarks.orchestration landing   a batch lands in the inbox of a running deployment
     python -m benchmarks.orchestration load      definitions, with and without torch, each in a new process
     python -m benchmarks.orchestration share     `distill-assets run --quick`, and how much of it is not ours
+    python -m benchmarks.orchestration lines     1, 5 and 20 lines in one code location: loading, and one tick of every sensor
     python -m benchmarks.orchestration hundred   a hundred tiny batches: sensor, conditions, pages of the UI
 
 `landing` and `hundred` use tiny models: what they measure is everything but the models. Numbers move with the load of
@@ -171,6 +172,56 @@ def measure_hundred(folder: Path) -> dict[str, Any]:
     return found | {"pages": _page_seconds(project, home)}
 
 
+def measure_lines(folder: Path) -> dict[str, Any]:
+    """Loading 1, 5 and 20 lines, each number in a new process; then a tick of every sensor of 20 lines of 20 batches each."""
+    import dagster as dg
+
+    from benchmarks.tiny import write_beir
+    from distill_assets.definitions import build_definitions
+    from distill_assets.handles.project import Project
+
+    found: dict[str, Any] = {f"load {n} lines": _python(_LOAD.format(n=n, folder=folder)) for n in (1, 5, 20)}
+    tiny, names = _tiny_project(folder), [f"day-{i:02}" for i in range(20)]
+    lines = []
+    for number in range(20):
+        values = {**tiny.overrides, "data_folder": str(folder / f"line{number}"), "collection": "inbox"}
+        lines.append(Project(overrides=values, name=f"line{number}"))
+        for i, name in enumerate(names):
+            write_beir(folder / f"line{number}" / "inbox" / name, topics=(f"topic{i}",))
+    home = folder / "dagster_home"
+    home.mkdir()
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for line in lines:
+            _record_batches(line, instance, names)
+        time.sleep(1)
+        definitions = dg.Definitions.merge(*(build_definitions(line) for line in lines))
+        context = dg.build_sensor_context(instance=instance, definitions=definitions)
+        for kind in ("new_batches", "retraining_steps", "lost_runs"):
+            sensors = [definitions.get_sensor_def(line.named(kind)) for line in lines]
+            for tick in ("first tick", "second tick"):
+                found[f"{kind} of 20 lines, {tick}"] = _seconds(functools.partial(_tick, sensors, context))
+        first = dg.evaluate_automation_conditions(definitions, instance)
+        found["automation of 20 lines"] = _seconds(
+            lambda: dg.evaluate_automation_conditions(definitions, instance, cursor=first.cursor)
+        )
+    return found
+
+
+def _tick(sensors: list[Any], context: Any) -> None:
+    for sensor in sensors:
+        sensor(context)
+
+
+_LOAD = """
+import dagster as dg, sys
+from distill_assets.definitions import build_definitions
+from distill_assets.handles.project import Project
+lines = [Project(name=f"line{{i}}", overrides={{"collection": "inbox", "data_folder": f"{folder}/load{{i}}"}}) for i in range({n})]
+dg.Definitions.merge(*(build_definitions(line) for line in lines)).get_repository_def()
+assert "torch" not in sys.modules
+"""
+
+
 def _record_batches(project: Any, instance: Any, names: list[str]) -> None:
     import dagster as dg
 
@@ -178,7 +229,7 @@ def _record_batches(project: Any, instance: Any, names: list[str]) -> None:
     from distill_assets.assets.reads import Moment
     from distill_assets.storage.warehouse import SliceWrite
 
-    instance.add_dynamic_partitions("batches", names)
+    instance.add_dynamic_partitions(str(project.batch_partitions.name), names)
     for name in names:
         for asset in ("corpus", "queries", "qrels"):
             ASSETS[asset].make(project, name, logging.getLogger(__name__))
@@ -199,7 +250,7 @@ def _record_batches(project: Any, instance: Any, names: list[str]) -> None:
     for name in names:
         for asset in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores"):
             instance.report_runless_asset_event(
-                dg.AssetMaterialization(asset, partition=name, metadata={"dagster/row_count": 12})
+                dg.AssetMaterialization(project.key(asset), partition=name, metadata={"dagster/row_count": 12})
             )
 
 
@@ -272,6 +323,7 @@ MEASUREMENTS = {
     "landing": measure_landing,
     "load": measure_load,
     "share": measure_share,
+    "lines": measure_lines,
     "hundred": measure_hundred,
 }
 
