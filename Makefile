@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Some images set it. Without bytecode each start of torch and transformers takes 21 s instead of 8.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install wheel run quick ui test test-processor test-deployment check bench clean
 help: ## list the targets

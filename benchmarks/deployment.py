@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,16 @@ class Deployment:
     Attributes:
         url: of the UI.
         home: DAGSTER_HOME.
+        process: `dagster dev`, the parent of all others.
         project: the same project, opened in this process.
         inbox: where batches land.
-        process: `dagster dev`, the parent of all others.
     """
 
     url: str
     home: Path
-    project: Any
-    inbox: Path
     process: psutil.Process
+    project: Any = None
+    inbox: Path = Path()
 
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance, opened in this process; close it by leaving its `with` block."""
@@ -75,29 +75,40 @@ def as_environment(project: Any) -> dict[str, str]:
 @contextmanager
 def running(project: Any, home: Path, inbox: Path) -> Iterator[Deployment]:
     """`distill-assets ui` over a project, until the end of the block."""
-    home.mkdir(parents=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTILL_")}
+    home.mkdir(parents=True, exist_ok=True)
+    command, environment = [_beside_python("distill-assets"), "ui", "--port"], as_environment(project)
+    with serving(command, home, cwd=home, environment=environment) as started:
+        yield replace(started, project=project, inbox=inbox)
+
+
+@contextmanager
+def serving(command: list[str], home: Path, *, cwd: Path, environment: dict[str, str]) -> Iterator[Deployment]:
+    """A command that serves the UI on the port behind it, until the end of the block."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("DISTILL_")}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("distill-assets")), "ui", "--port", str(port)]
     with (home / "deployment.log").open("wb") as log:
         started = subprocess.Popen(
-            command,
-            env={**environment, **as_environment(project), "DAGSTER_HOME": str(home)},
-            cwd=home,
+            [*command, str(port)],
+            env={**outside, **environment, "DAGSTER_HOME": str(home)},
+            cwd=cwd,
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        deployment = Deployment(f"http://127.0.0.1:{port}", home, project, inbox, psutil.Process(started.pid))
+        deployment = Deployment(f"http://127.0.0.1:{port}", home, psutil.Process(started.pid))
         try:
             deployment.wait_for("the UI to answer", lambda: answers(f"{deployment.url}/server_info"))
             yield deployment
         finally:
             kill_all(deployment.process)
             started.wait(timeout=20)
+
+
+def _beside_python(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
 
 
 def kill_all(process: psutil.Process) -> None:
