@@ -74,7 +74,7 @@ def checkpoint_row(project: Project, kind: str, name: str, path: Path) -> tuple[
     row = {
         "kind": [kind],
         "name": [name],
-        "path": [str(path.resolve())],
+        "path": [project.places.kept(path)],
         "model_fingerprint": [model_fingerprint],
         "manifest_json": [(path / "manifest.json").read_text(encoding="utf-8")],
     }

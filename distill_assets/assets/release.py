@@ -21,7 +21,7 @@ from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.quality.verdicts import judge_gate
 from distill_assets.records import UNTOUCHED_STUDENT, fingerprint
-from distill_assets.report.publishing import current_champion, read_history, write_project_report
+from distill_assets.report.publishing import HISTORY_PATHS, current_champion, read_history, write_project_report
 from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import utc_now
@@ -55,7 +55,7 @@ def champion(inputs: Inputs) -> Made:
     inputs.log.info(f"{row['verdict']}: {row['reason']}")
     is_champion = now["model_fingerprint"] == row["model_fingerprint"]
     return Made(
-        rows=pa.Table.from_pylist([*first, row], schema=HISTORY_SCHEMA),
+        rows=_as_kept(inputs.project, [*first, row]),
         data_version=champion_version(now),
         verdicts={"gate": judge_gate(row["verdict"], row["reason"], is_champion=is_champion)},
         metadata={
@@ -100,6 +100,12 @@ def _students(inputs: Inputs) -> dict[str, Row]:
         name: {"recipe": name, "model_fingerprint": model, "checkpoint_path": str(path)}
         for name, (model, path) in found.items()
     }
+
+
+def _as_kept(project: Project, rows: list[Row]) -> pa.Table:
+    """Decisions as the table keeps them; `read_history` is the way back."""
+    paths = [{name: project.places.kept(Path(row[name])) for name in HISTORY_PATHS if row.get(name)} for row in rows]
+    return pa.Table.from_pylist([row | kept for row, kept in zip(rows, paths, strict=True)], schema=HISTORY_SCHEMA)
 
 
 def _report(project: Project) -> dict[str, str]:
@@ -252,7 +258,7 @@ def roll_back(project: Project) -> Row:
         "best_checkpoint_path": earlier["checkpoint_path"],
         "refused_model_fingerprint": present["model_fingerprint"],
     }
-    project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
+    project.places.warehouse.append("champion_history", _as_kept(project, [row]))
     return row
 
 

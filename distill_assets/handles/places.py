@@ -3,15 +3,18 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 
 from distill_assets.records import hash_text
 from distill_assets.retrieval.bm25 import LexicalCache
-from distill_assets.settings.values import Settings
+from distill_assets.settings.values import INBOX, Settings
 from distill_assets.storage.checkpoints import CheckpointStore
 from distill_assets.storage.embeddings import EmbeddingStore
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import Warehouse
+
+_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Places:
         path = settings.collection_path
         if path is None:
             return cls(settings.data_folder)
-        return cls(settings.data_folder / f"beir-{path.name}-{hash_text(str(path))[:6]}")
+        return cls(_folder_of(settings.data_folder, path, is_inbox=settings.collection == INBOX))
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -51,7 +54,7 @@ class Places:
     @cached_property
     def checkpoints(self) -> CheckpointStore:
         """Model folders with manifests."""
-        return CheckpointStore(self.folder / "checkpoints")
+        return CheckpointStore(self.folder / _CHECKPOINTS)
 
     @property
     def report(self) -> Path:
@@ -66,4 +69,45 @@ class Places:
     def checkpoint_path(self, name: str) -> Path:
         """Folder of the teacher (`teacher`) or of a recipe's student, from its row in the warehouse."""
         rows = self.warehouse.read("checkpoints", slice_keys=[name], columns=["path"])
-        return Path(rows.column("path")[0].as_py())
+        return self.path_of(rows.column("path")[0].as_py())
+
+    def kept(self, path: Path) -> str:
+        """A path as tables keep it: relative to the folder where it lies below, so that the folder may be moved, else absolute."""
+        # As it is written first: `checkpoints` may be a link to another disk, which moves along.
+        for each, folder in ((path.absolute(), self.folder.absolute()), (path.resolve(), self.folder.resolve())):
+            if each.is_relative_to(folder):
+                return each.relative_to(folder).as_posix()
+        return str(path.resolve())
+
+    def path_of(self, kept: str) -> Path:
+        """The path that a table keeps. Older versions kept absolute ones, whose folder may have been moved here since."""
+        path = self.folder.absolute() / kept
+        if path.exists():
+            return path
+        starts = (i for i, part in enumerate(path.parts) if part == _CHECKPOINTS)
+        here = (self.folder.absolute().joinpath(*path.parts[start:]) for start in starts)
+        return next((each for each in here if each.exists()), path)
+
+
+def _folder_of(data: Path, collection: Path, *, is_inbox: bool) -> Path:
+    """The folder of a collection in the data folder: the one that is there, else a new one.
+
+    Two collections of one name are told apart by their places: `beir-NAME-HERE-ABSOLUTE`, with hashes of the path from the data
+    folder and of the absolute one. So the data folder may be moved away from the collection, and the project that holds both may be
+    moved. There is no HERE outside of the project, nor in the folders of older versions: a moved inbox is known by being the only one.
+    """
+    absolute, project = _hash_of(str(collection)), data.expanduser().resolve()
+    name, known = absolute, [absolute, f"*-{absolute}"]
+    if collection.is_relative_to(project.parent):
+        here = _hash_of(Path(os.path.relpath(collection, project)).as_posix())
+        name, known = f"{here}-{absolute}", [*known, f"{here}-*"]
+    stem = f"beir-{collection.name}-"
+    there = {pattern: sorted(data.glob(f"{escape(stem)}{pattern}")) for pattern in (*known, "?" * len(absolute))}
+    *found, old = there.values()
+    if is_inbox and len(old) == 1:
+        found.append(old)
+    return next((folders[0] for folders in found if folders), data / f"{stem}{name}")
+
+
+def _hash_of(path: str) -> str:
+    return hash_text(path)[:6]

@@ -24,6 +24,7 @@ from distill_assets.report.page import Page, describe_cost, render_page
 from distill_assets.storage.collection import EVALUATION
 from distill_assets.storage.folders import write_text
 
+HISTORY_PATHS = ("checkpoint_path", "best_checkpoint_path")  # what `Places.kept` writes and `Places.path_of` reads
 _EXAMPLES = 5  # wins, and as many losses, per baseline
 _TOP = 3  # documents of each ranking that the page shows
 _SAMPLED_LOGITS = 100_000  # of each kind in the histogram
@@ -68,8 +69,10 @@ def read_rows(project: Project) -> list[LeaderboardRow]:
 
 def read_history(project: Project) -> list[dict[str, Any]]:
     """Every decision of the gate and every roll back, oldest first."""
-    # Rows of older versions have no number: they come first, in the order of their clock.
     rows = project.places.warehouse.read("champion_history").to_pylist()
+    for row in rows:
+        row |= {name: str(project.places.path_of(row[name])) for name in HISTORY_PATHS if row[name]}
+    # Rows of older versions have no number: they come first, in the order of their clock.
     return sorted(rows, key=lambda row: (row["sequence"] or 0, row["decided_at"]))
 
 

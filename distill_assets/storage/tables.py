@@ -180,7 +180,7 @@ TABLES: dict[str, TableSpec] = {
         columns={
             "kind": _text("teacher or student."),
             "name": _text("`teacher`, or the recipe of a student."),
-            "path": _text("Folder of the model."),
+            "path": _text("Folder of the model; relative to the data folder where it lies in there."),
             "model_fingerprint": _text("Content of the folder."),
             "manifest_json": _text("The folder's manifest.json."),
         },
@@ -287,14 +287,16 @@ TABLES: dict[str, TableSpec] = {
             "decided_at": ColumnSpec("TIMESTAMP", "When the gate decided, UTC."),
             "recipe": _text("Recipe of the candidate, or of the champion rolled back to; or untouched_student."),
             "model_fingerprint": _text("Content of its folder."),
-            "checkpoint_path": _text("Folder of its model."),
+            "checkpoint_path": _text("Folder of its model; relative to the data folder where it lies in there."),
             "verdict": _text("promoted, kept or rolled_back."),
             "reason": _text("Why, in words."),
             "dev_ndcg_at_10": _double("Mean nDCG@10 on dev."),
             "p_value": _double("One-sided p-value of the gate; NULL when nothing was tested.", is_nullable=True),
             "sequence": ColumnSpec("BIGINT", "Number of the decision, from 1; NULL in rows of older versions.", True),
             "best_model_fingerprint": ColumnSpec("VARCHAR", "The best champion on dev up to this decision.", True),
-            "best_checkpoint_path": ColumnSpec("VARCHAR", "Folder of that champion.", True),
+            "best_checkpoint_path": ColumnSpec(
+                "VARCHAR", "Folder of that champion, named as in checkpoint_path.", True
+            ),
             "refused_model_fingerprint": ColumnSpec("VARCHAR", "The model that a person rolled away.", True),
         },
         key_columns=("decided_at", "recipe"),
