@@ -302,3 +302,37 @@ def test_column_lineage_goes_through(
 
     assert sources("corpus", "text") == [("support/inbox", "documents.text")]
     assert sources("inbox", "documents.text") == [("warehouse/tiny", "body")]
+
+
+def test_a_new_materialisation_upstream_is_read_without_a_click(
+    line: Callable[..., Project], instance: dg.DagsterInstance, beir_folder: Path, tmp_path: Path
+) -> None:
+    """The team's daily run would end at its own table, and search would go on with the documents of the first day."""
+    support = line()
+    definitions = merged(support, assets=team_assets(frames_of(beir_folder)), folder=tmp_path)
+    inbox, sensor = support.key("inbox"), definitions.get_sensor_def("support_new_batches")
+    context = dg.build_sensor_context(instance=instance, definitions=definitions)
+
+    def due(cursor: Any) -> tuple[set[str], Any]:
+        found = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+        return {key or "" for key in found.get_requested_partitions(inbox)}, found.cursor
+
+    nothing, cursor = due(None)
+    assert nothing == set()
+    materialise(definitions, instance, "tiny", "questions", "answers")
+    result: Any = sensor(context)
+    for change in result.dynamic_partitions_requests:
+        instance.add_dynamic_partitions(change.partitions_def_name, list(change.partition_keys))
+    assert instance.get_dynamic_partitions("support_batches") == ["tiny"]
+    asked, cursor = due(cursor)
+    assert asked == {"tiny"}
+    job = definitions.resolve_job_def("support_read_upstream")
+    assert job.execute_in_process(instance=instance, partition_key="tiny").success
+    asked, cursor = due(cursor)
+    assert asked == set(), "its folder is what is upstream now"
+    landed: Any = sensor(context)
+    assert [request.partition_key for request in landed.run_requests] == ["tiny"], (
+        "from here on as any folder of an inbox"
+    )
+    materialise(definitions, instance, "tiny")
+    assert due(cursor)[0] == {"tiny"}

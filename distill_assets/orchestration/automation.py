@@ -258,7 +258,11 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
         except DistillError as error:  # an empty inbox, a disk that is not mounted
             if not arriving:
                 return dg.SkipReason(str(error))
-            found = []
+            new = sorted(arriving - set(context.instance.get_dynamic_partitions(str(project.batch_partitions.name))))
+            return dg.SensorResult(
+                skip_reason=f"waiting for the inbox: {', '.join(sorted(arriving))}"[:2000],
+                dynamic_partitions_requests=[project.batch_partitions.build_add_request(new)] if new else [],
+            )
         cursor = json.loads(context.cursor or "{}")
         if not isinstance(cursor.get("looks"), dict):  # none yet, or one of an older version
             cursor = {"told": "", "requested": {}, "looks": {}}
