@@ -1,16 +1,33 @@
-"""Every error that a user can cause. Every message says what was wanted, what was found, what was expected, and the next step."""
+"""Every error that a user can cause. Every message says what was wanted, what was found, what was expected, and the next step.
+
+A class has the exit code of the command line, so that a script learns what is to be mended without reading a message.
+"""
+
+from typing import ClassVar
 
 
 class DistillError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base of every error raised on purpose by this package. Exit codes: 1 failed, 2 bad input, 3 nothing to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class NothingToDoError(DistillError):
+    """What was asked for is done already, and a script may want to know that."""
+
+    exit_code = 3
 
 
 class SettingsError(DistillError):
     """A setting is unknown or its value is refused."""
 
+    exit_code = 2
+
 
 class SourceError(DistillError):
     """A collection cannot be read."""
+
+    exit_code = 2
 
 
 class MalformedRecordError(SourceError):
@@ -24,13 +41,25 @@ class UnknownJudgementError(SourceError):
 class UnknownBatchError(DistillError):
     """No such batch, or a name that a batch may not have."""
 
+    exit_code = 2
+
 
 class UnknownRecipeError(DistillError):
     """No recipe has this name."""
 
+    exit_code = 2
+
+
+class UnknownAssetError(DistillError):
+    """No asset, or no partition of one, has this name."""
+
+    exit_code = 2
+
 
 class ModelError(DistillError):
     """A folder or hub name is not a usable model."""
+
+    exit_code = 2
 
 
 class WarehouseError(DistillError):

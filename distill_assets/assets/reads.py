@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from distill_assets.errors import MissingPartitionError
 from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
 from distill_assets.handles.retrieval import Corpus
@@ -147,6 +148,16 @@ class Reads:
         found = {name: READS[name].version(moment) for name in self.inputs if name not in left_out}
         values = {name: getattr(moment.project.settings, name) for name in self.settings if name not in left_out}
         return found | {f"settings.{name}": _told(value) for name, value in values.items()}
+
+    def missing_upstream(self, moment: Moment) -> str | None:
+        """What upstream is not materialised or was refused, and what to do; None when all is there. Looks up no model to read."""
+        try:
+            for name in self.inputs:
+                if READS[name].upstream and (name not in self.only_if or self.only_if[name](moment)):
+                    READS[name].version(moment)
+        except MissingPartitionError as error:
+            return str(error)
+        return None
 
 
 def _told(value: object) -> str:

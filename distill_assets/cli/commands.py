@@ -1,22 +1,27 @@
-"""The command line: run the line, search with the champion, read the leaderboard, roll back, open the UI."""
+"""The command line: run the line, search with the champion, read the leaderboard, roll back, open the UI.
+
+A command prints what a person reads, or returns what `--json` prints: `main` alone writes documents.
+"""
 
 import json
 import logging
 import os
 import shutil
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill_assets.errors import DistillError, SourceError
+from distill_assets.errors import DistillError, NothingToDoError, SettingsError, SourceError
 from distill_assets.orchestration import INSTANCE_FILE
-from distill_assets.settings.values import EXAMPLE_FILE, FULL, QUICK, TABLES, load_settings, read_settings
+from distill_assets.settings.values import EXAMPLE_FILE, FULL, QUICK, TABLES
 
 if TYPE_CHECKING:
     from distill_assets.evaluation.leaderboard import LeaderboardRow
@@ -30,9 +35,11 @@ app = typer.Typer(
         "Distil a slow cross-encoder (teacher) into a fast bi-encoder (student) for your own documents.\n\n"
         "`distill-assets run --collection beir:PATH` trains on a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv). "
         "Settings come from `distill.toml` in this folder (`distill-assets init` writes one). `DISTILL_*` variables win over it, "
-        "and flags over both; a flag holds for its command alone."
+        "and flags over both; a flag holds for its command alone.\n\n"
+        "Every command but `ui` takes `--json`. Exit codes: 0 done, 1 failed, 2 bad input, 3 nothing to do (`retrain` alone)."
     ),
 )
+Document = dict[str, Any]  # what --json prints
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 _PANEL = "Settings, for this command alone"
 Collection = Annotated[
@@ -48,10 +55,40 @@ Recipes = Annotated[
     list[str] | None,
     typer.Option("--recipe", help="Only this recipe; may be repeated.", show_default="all", rich_help_panel=_PANEL),
 ]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.", rich_help_panel=_PANEL),
+]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="Four packages, all train queries, full recipes: for a fast machine.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+_line: str | None = None  # what --line names, for the command that follows
+
+
+@app.callback()
+def choose_line(
+    line: Annotated[
+        str | None,
+        typer.Option(
+            help="One of the lines of the Dagster project that this folder is in.",
+            show_default="the line of this folder",
+        ),
+    ] = None,
+) -> None:
+    """Remember the line that the command is about."""
+    global _line
+    _line = line
 
 
 @app.command()
-def init() -> None:
+def init(as_json: Json = False) -> Document | None:
     """Write a commented `distill.toml` with the defaults into this folder. A file that is there already stays as it is."""
     path = Path("distill.toml").absolute()
     try:
@@ -61,7 +98,10 @@ def init() -> None:
         raise DistillError(f"{path} exists already and is left as it is: edit it, or move it away first") from error
     except OSError as error:
         raise DistillError(f"cannot write {path}: {error.strerror}; go to a folder that you may write to") from error
+    if as_json:
+        return {"written": str(path)}
     typer.echo(f"written: {path}")
+    return None
 
 
 @app.command()
@@ -71,17 +111,17 @@ def settings(
     student: Student = None,
     recipe: Recipes = None,
     as_json: Json = False,
-) -> None:
+) -> Document | None:
     """Print each setting, its value, and where that is from: default, file, demo, environment or flag.
 
     `demo` is the table `[python_api]` of the file, which holds for that collection alone.
     """
-    found = read_settings(**_given(recipe, collection=collection, teacher=teacher, student=student))
+    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    found = _open_project(given).settings_with_sources("flag" if _line is None else "line")
     values = found.settings.model_dump(mode="json")
     if as_json:
         rows = [{"name": name, "value": values[name], "source": source} for name, source in found.sources.items()]
-        _print_json({"file": found.file and str(found.file.absolute()), "settings": rows})
-        return
+        return {"file": found.file and str(found.file.absolute()), "settings": rows}
     typer.echo(f"file: {found.file or 'none in this folder (distill-assets init writes one)'}")
     for table, names in {
         **{table: of.model_fields for table, of in TABLES.items()},
@@ -91,22 +131,20 @@ def settings(
         for name in names:
             value = "none" if values[name] is None else json.dumps(values[name], ensure_ascii=False)
             typer.echo(f"{name:26}{found.sources[name]:13}{value}")
+    return None
 
 
 @app.command()
 def run(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.")
-    ] = False,
-    full: Annotated[
-        bool, typer.Option("--full", help="Four packages, all train queries, full recipes: for a fast machine.")
-    ] = False,
     until: Annotated[str, typer.Option(help="Stop after this asset.")] = "champion",
+    quick: Quick = False,
+    full: Full = False,
     collection: Collection = None,
     teacher: Teacher = None,
     student: Student = None,
     recipe: Recipes = None,
-) -> None:
+    as_json: Json = False,
+) -> Document | None:
     """Materialise what is missing or stale, in order, and print the leaderboard.
 
     Everything is recorded in the same Dagster instance that `distill-assets ui` shows. A second run with nothing changed
@@ -114,48 +152,49 @@ def run(
     """
     from distill_assets.assets.manifests import chosen_sizes
 
-    if quick and full:
-        raise typer.BadParameter("choose one of --quick and --full")
     given = _given(recipe, collection=collection, teacher=teacher, student=student)
-    project = _open_project((QUICK if quick else FULL if full else {}) | given)
+    project = _open_project(_sizes(quick, full) | given)
     sizes = chosen_sizes(project)
     typer.echo("; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in sizes.items()), err=True)
     steps = _run_steps(project, until)
     if not any(step.was_materialised for step in steps):
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
-    if until == "champion":
-        _print_results(project, steps)
-    refused = [step.partition for step in steps if step.refusal]
-    if refused:  # a script must hear that a batch was left out, although all others went through
-        raise DistillError(f"left out, because they could not be read: {', '.join(refused)} (reasons above)")
+    return _tell_results(project, steps, as_json, is_whole=until == "champion")
 
 
 @app.command()
 def retrain(
-    teacher: Annotated[
-        bool, typer.Option("--teacher", help="Make the teacher anew first; every pair is then scored by it.")
+    fresh_teacher: Annotated[
+        bool, typer.Option("--fresh-teacher", help="Make the teacher anew first; every pair is then scored by it.")
     ] = False,
+    quick: Quick = False,
+    full: Full = False,
     collection: Collection = None,
-) -> None:
+    teacher: Teacher = None,
+    student: Student = None,
+    recipe: Recipes = None,
+    as_json: Json = False,
+) -> Document | None:
     """Retrain every recipe on all scores to date, compare, and let the gate decide on the champion.
 
     What the schedule `retraining` does, now and in this process. It reads no new batch. If no scores, labels or documents have
-    come since the last training, it does nothing and says so.
+    come since the last training, it does nothing, says so, and ends with exit code 3.
     """
     from distill_assets.orchestration.automation import reason_not_to_retrain
     from distill_assets.orchestration.stages import is_stale_for_retraining, status_of
 
-    project = _open_project(_given(collection=collection))
+    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    project = _open_project(_sizes(quick, full) | given)
+
+    def is_asked_for(asset: str) -> bool:
+        return fresh_teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
 
     def is_stale(project: "Project", asset: str, partition: str) -> bool:
-        is_asked_for = teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
-        return is_asked_for or is_stale_for_retraining(project, asset, partition)
+        return is_asked_for(asset) or is_stale_for_retraining(project, asset, partition)
 
-    if reason := None if teacher else reason_not_to_retrain(project):
-        typer.echo(f"nothing to retrain: {reason}")
-        return
-    steps = _run_steps(project, "champion", is_stale)
-    _print_results(project, steps)
+    if reason := None if is_asked_for("teacher_checkpoint") else reason_not_to_retrain(project):
+        raise NothingToDoError(f"nothing to retrain: {reason}")
+    return _tell_results(project, _run_steps(project, "champion", is_stale), as_json)
 
 
 @app.command()
@@ -164,7 +203,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="How many documents.")] = 10,
     collection: Collection = None,
     as_json: Json = False,
-) -> None:
+) -> Document | None:
     """Search all documents with the champion student."""
     from distill_assets.serving.searcher import search as search_champion
 
@@ -176,80 +215,70 @@ def search(
     if found.missing_batches:
         typer.echo(f"not searched, because not materialised yet: {', '.join(found.missing_batches)}", err=True)
     if as_json:
-        _print_json({"query": text, **asdict(found)})
-        return
+        return {"query": text, **asdict(found)}
     for hit in found.hits:
         typer.echo(f"{hit.rank:3}  {hit.student_score:.3f}  {hit.doc_id}\n     {' '.join(hit.text.split())[:160]}")
+    return None
 
 
 @app.command()
-def leaderboard(collection: Collection = None, as_json: Json = False) -> None:
+def leaderboard(collection: Collection = None, as_json: Json = False) -> Document | None:
     """All systems on the test split, best first."""
-    from distill_assets.report.publishing import current_champion, read_conclusion
-
     project = _open_project(_given(collection=collection))
-    if not as_json:
-        _print_leaderboard(project)
-        return
-    rows = _leaderboard_rows(project)
-    row = current_champion(project)
-    champion = row and {
-        "name": row["recipe"],
-        "model_fingerprint": row["model_fingerprint"],
-        "checkpoint_path": row["checkpoint_path"],
-        "since": f"{row['decided_at']:%Y-%m-%dT%H:%M:%SZ}",
-    }
-    _print_json(
-        {
-            "collection": project.collection.source.name,
-            "split": rows[0].split,
-            "systems": [{"name": row.system, **asdict(row)} for row in rows],
-            "champion": champion,
-            "teacher_fitness": _fitness(project),
-            "conclusion": read_conclusion(project),
-        }
-    )
+    if as_json:
+        return _leaderboard_document(project)
+    _print_leaderboard(project)
+    return None
 
 
 @app.command()
 def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
     collection: Collection = None,
-) -> None:
+    as_json: Json = False,
+) -> Document | None:
     """Write the report (HTML, self-contained) again from what is stored; no model is opened."""
     from distill_assets.report.publishing import write_project_report
 
     project = _open_project(_given(collection=collection))
     _leaderboard_rows(project)  # says what to run where there is nothing to report
     path = write_project_report(project).resolve()
-    typer.echo(f"report: {path}")
     if open_it:
         typer.launch(path.as_uri())
+    if as_json:
+        return {"report": str(path)}
+    typer.echo(f"report: {path}")
+    return None
 
 
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A BEIR folder, or a folder of such folders.")],
-) -> None:
+    as_json: Json = False,
+) -> Document | None:
     """Read a folder and say what was read, what was not, and why. Stores nothing and opens no model."""
     from distill_assets.assets.collection import read_batch
 
     project = _open_project({"collection": f"beir:{path}"})
-    source, is_refused = project.collection.source, False
+    source, read, refused = project.collection.source, [], {}
     for batch in source.batches():
         typer.echo(f"{batch}:")
         try:
             sentences = read_batch(project, source.read(batch)).sentences()
+            read.append({"batch": batch, "sentences": sentences})
         except SourceError as error:
-            sentences, is_refused = [f"refused: {error}"], True
+            refused[batch] = str(error)
+            sentences = [f"refused: {error}"]
         typer.echo("\n".join(f"  {sentence}" for sentence in sentences))
+    left_out = SourceError(f"cannot be read: {', '.join(refused)} (reasons above)") if refused else None
     for name, reason in source.refused().items():
         typer.echo(f"{name}: refused: {reason}")
-    raise typer.Exit(int(is_refused))
+    refused |= source.refused()
+    return _end({"collection": source.name, "batches": read, "refused": refused}, left_out, as_json)
 
 
 @app.command()
-def batches(collection: Collection = None, as_json: Json = False) -> None:
+def batches(collection: Collection = None, as_json: Json = False) -> Document | None:
     """The batches of the collection and what each brought."""
     project = _open_project(_given(collection=collection))
     warehouse = project.places.warehouse
@@ -263,18 +292,18 @@ def batches(collection: Collection = None, as_json: Json = False) -> None:
     if as_json:
         found = [{"batch": batch, **row} for batch, row in counts.items()]
         told = {"batches": found, "quarantined": quarantined, "refused_by_checks": rejected}
-        _print_json({"collection": project.collection.source.name, **told})
-        return
+        return {"collection": project.collection.source.name, **told}
     for batch, row in counts.items():
         typer.echo(f"{batch}: " + ", ".join(f"{table} {'-' if n is None else f'{n:,}'}" for table, n in row.items()))
     for batch, reason in sorted(quarantined.items()):
         typer.echo(f"{batch} is in quarantine: {reason}")
     for batch in rejected:
-        typer.echo(f"{batch} did not pass a blocking check: see it in the Dagster UI, or start distill-assets run")
+        typer.echo(f"{batch} did not pass a blocking check: distill-assets why 'corpus[{batch}]' says which")
+    return None
 
 
 @app.command()
-def rollback(collection: Collection = None) -> None:
+def rollback(collection: Collection = None, as_json: Json = False) -> Document | None:
     """Make the champion before the present one champion again."""
     from distill_assets.assets.release import roll_back, roll_back_event
     from distill_assets.report.publishing import write_project_report
@@ -284,17 +313,26 @@ def rollback(collection: Collection = None) -> None:
     with _instance(project) as instance:
         instance.report_runless_asset_event(roll_back_event(project, row))
     write_project_report(project)
+    if as_json:
+        return {"champion": _champion_document(project), "reason": row["reason"]}
     typer.echo(f"champion is {row['recipe']} ({row['model_fingerprint'][:8]}) again: {row['reason']}")
+    return None
 
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000, collection: Collection = None) -> None:
     """Open the Dagster UI on 127.0.0.1 over the same instance that `run` records in (ends with Ctrl-C)."""
+    if _line is not None:
+        raise SettingsError(
+            f"the UI of {_line} is that of its project: start dg dev, or dagster dev, in the project's folder"
+        )
     if collection is not None:
         os.environ["DISTILL_COLLECTION"] = collection  # the processes of Dagster read the settings themselves
     with _instance(_open_project()):  # makes its databases: several processes that do so at once fail
         pass
     dagster = Path(sys.executable).with_name("dagster")
+    # A background job of a script ignores SIGINT. Dagster takes SIGTERM for SIGINT and ignored both.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     arguments = [str(dagster), "dev", "-m", "distill_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
     os.execv(arguments[0], arguments)
 
@@ -302,43 +340,24 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000, col
 @app.command()
 def why(
     asset: Annotated[str | None, typer.Argument(help="An asset, or asset[partition]; all by default.")] = None,
+    quick: Quick = False,
+    full: Full = False,
     collection: Collection = None,
     teacher: Teacher = None,
     student: Student = None,
     recipe: Recipes = None,
     as_json: Json = False,
-) -> None:
-    """Say of each asset's partition whether it is up to date, and which inputs have changed since it was made."""
-    project = _open_project(_given(recipe, collection=collection, teacher=teacher, student=student))
-    found = _find_statuses(project, asset)
+) -> Document | None:
+    """Say in one sentence of each asset's partition whether it is fresh, due, waiting or refused, and because of which input."""
+    from distill_assets.orchestration.explanation import explain
+
+    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    answers = explain(_open_project(_sizes(quick, full) | given), asset)
     if as_json:
-        _print_json({"assets": found})
-        return
-    for row in found:
-        reasons = "".join(f"\n            {reason}" for reason in row["reasons"])
-        typer.echo(f"{row['condition']:10}  {_name(row['asset'], row['partition'])}{reasons}")
-    made = project.places.warehouse.slice_info("checkpoints", "teacher") if project.places.warehouse.exists() else None
-    if made and project.models.is_teacher_of_collection and any(row["asset"] == "teacher_checkpoint" for row in found):
-        typer.echo(
-            f"the teacher was made {made.written_at:%Y-%m-%d %H:%M} UTC from the labels of that time; "
-            "distill-assets retrain --teacher makes it anew"
-        )
-
-
-def _find_statuses(project: "Project", wanted: str | None) -> list[dict[str, Any]]:
-    """Condition and reasons of each partition of an asset, of one `asset[partition]`, or of all."""
-    from distill_assets.orchestration.stages import STAGES, partitions_of, status_of
-
-    every = [(name, key) for stage in STAGES for name in stage.assets for key in partitions_of(project, stage)]
-    chosen = [(name, key) for name, key in every if wanted in (None, name, _name(name, key))]
-    if not chosen:
-        known = ", ".join(name for stage in STAGES for name in stage.assets)
-        raise DistillError(f"no asset or partition {wanted!r}: there are {known}; batches and recipes are partitions")
-    return [{"asset": name, "partition": key, **asdict(status_of(project, name, key))} for name, key in chosen]
-
-
-def _name(asset: str, partition: str) -> str:
-    return f"{asset}[{partition}]" if partition else asset
+        return {"assets": [asdict(answer) for answer in answers]}
+    for answer in answers:
+        typer.echo(answer.sentence)
+    return None
 
 
 @app.command(name="export-ranking")
@@ -346,39 +365,91 @@ def export_ranking(
     system: Annotated[str, typer.Argument(help="bm25, hybrid, untouched_student, teacher or a recipe.")],
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
     collection: Collection = None,
-) -> None:
+    as_json: Json = False,
+) -> Document | None:
     """Print a system's ranking as a TREC run: query, Q0, document, rank, score, system."""
     from distill_assets.notebook import Line
 
-    for row in Line(_open_project(_given(collection=collection))).rankings(system, split).itertuples():
+    found = Line(_open_project(_given(collection=collection))).rankings(system, split)
+    if as_json:
+        return {"system": system, "split": split, "rankings": found.to_dict("records")}
+    for row in found.itertuples():
         typer.echo(f"{row.query_id} Q0 {row.doc_id} {row.rank} {row.score!r} {system}")
+    return None
 
 
 def main() -> None:
-    """Entry point: errors that a user can cause are one line on stderr and exit code 1."""
+    """Entry point: an error that a user can cause is one line on stderr, and its class has the exit code."""
     for category in (DeprecationWarning, FutureWarning):  # of libraries about libraries
         warnings.filterwarnings("ignore", category=category)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    if "--json" in sys.argv[1:]:  # looked for here, because a command line that is refused is told as a document, too
+        sys.exit(_answer_in_json())
     try:
         app()
     except DistillError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(_tell_error(error)[1])
+
+
+def _answer_in_json() -> int:
+    """Carry out the command, print one document on stdout whatever happens, and return the exit code."""
+    document: Document
+    try:
+        with redirect_stdout(sys.stderr):  # progress, and what a library prints
+            found = app(standalone_mode=False)
+        if not isinstance(found, dict):  # --help, Ctrl-C
+            return found or 0
+        document, error = found, found.get("error")
+    except Exception as raised:
+        document, error = {}, raised
+    code = 0
+    if error is not None:
+        told, code = _tell_error(error)
+        document = document | {"error": told}
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    return code
+
+
+def _tell_error(error: Exception) -> tuple[Document, int]:
+    """Say it on stderr; return it for a document, and the exit code. One that nobody raised on purpose has its traceback."""
+    code = getattr(error, "exit_code", None)  # of this package's errors, and of usage errors
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if code is None:
+        traceback.print_exception(error)
+    else:
+        typer.echo(message if isinstance(error, NothingToDoError) else f"error: {message}", err=True)
+    return {"type": type(error).__name__, "message": message}, code or 1
+
+
+def _end(document: Document, error: DistillError | None, as_json: bool) -> Document | None:
+    """A document that has beside what was done what was not; without --json the error alone is left to say."""
+    if as_json:
+        return document | {"error": error}
+    if error is not None:
+        raise error
+    return None
+
+
+def _sizes(quick: bool, full: bool) -> dict[str, Any]:
+    if quick and full:
+        raise typer.BadParameter("choose one of --quick and --full")
+    return QUICK if quick else FULL if full else {}
 
 
 def _given(recipe: list[str] | None = None, **flags: str | None) -> dict[str, Any]:
     """The settings that flags give; they win over environment and file."""
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    return given | ({"skip_recipes": load_settings(**given).all_but(recipe)} if recipe else {})
+    return given | ({"skip_recipes": _open_project(given).settings.all_but(recipe)} if recipe else {})
 
 
 def _open_project(overrides: dict[str, Any] | None = None) -> "Project":
+    from distill_assets.component import find_line
     from distill_assets.handles.project import Project
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not sys.stderr.isatty():  # a bar in a file is a line for every step of it
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    return Project(overrides=overrides or {})
+    return Project(overrides=overrides or {}) if _line is None else find_line(_line, Path.cwd(), overrides or {})
 
 
 def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any]:
@@ -398,7 +469,7 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
 
     steps = []
     with _instance(project) as instance:
-        definitions = build_definitions(project)
+        definitions = project.load_location() if project.load_location else build_definitions(project)
         for step in run_line(definitions, project, instance, until=until, is_stale=found_stale, on_start=announce):
             took = "up to date" if step.was_up_to_date else f"{step.seconds:8.1f} s"
             typer.echo(f"{took}  {_label(step.assets, step.partition)}")
@@ -413,14 +484,25 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
     return steps
 
 
-def _print_results(project: "Project", steps: list[Any]) -> None:
+def _tell_results(project: "Project", steps: list[Any], as_json: bool, *, is_whole: bool = True) -> Document | None:
+    """The steps of a run and, where it went up to the champion, the report and the leaderboard."""
     from distill_assets.report.publishing import read_conclusion, write_project_report
 
-    times = [(_label(step.assets, step.partition), step.seconds) for step in steps if step.was_materialised]
-    report = write_project_report(project, times)
-    _print_leaderboard(project)
-    typer.echo(f"report: {report}\n")
-    typer.echo("\n".join(read_conclusion(project)))
+    names = ("assets", "partition", "seconds", "outcome", "refusal", "warnings")
+    document: Document = {"steps": [{name: getattr(step, name) for name in names} for step in steps]}
+    if is_whole:
+        times = [(_label(step.assets, step.partition), step.seconds) for step in steps if step.was_materialised]
+        path = write_project_report(project, times)
+        if as_json:
+            document |= _leaderboard_document(project) | {"report": str(path.resolve())}
+        else:
+            _print_leaderboard(project)
+            typer.echo(f"report: {path}\n")
+            typer.echo("\n".join(read_conclusion(project)))
+    # A script must hear that a batch was left out, although all others went through.
+    refused = ", ".join(step.partition for step in steps if step.refusal)
+    error = SourceError(f"left out, because they could not be read: {refused} (reasons above)") if refused else None
+    return _end(document, error, as_json)
 
 
 def _label(assets: Iterable[str], partition: str) -> str:
@@ -467,6 +549,32 @@ def _leaderboard_rows(project: "Project") -> "list[LeaderboardRow]":
     return rows
 
 
+def _leaderboard_document(project: "Project") -> Document:
+    from distill_assets.report.publishing import read_conclusion
+
+    rows = _leaderboard_rows(project)
+    return {
+        "collection": project.collection.source.name,
+        "split": rows[0].split,
+        "systems": [{"name": row.system, **asdict(row)} for row in rows],
+        "champion": _champion_document(project),
+        "teacher_fitness": _fitness(project),
+        "conclusion": read_conclusion(project),
+    }
+
+
+def _champion_document(project: "Project") -> Document | None:
+    from distill_assets.report.publishing import current_champion
+
+    row = current_champion(project)
+    return row and {
+        "name": row["recipe"],
+        "model_fingerprint": row["model_fingerprint"],
+        "checkpoint_path": row["checkpoint_path"],
+        "since": f"{row['decided_at']:%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
 def _print_leaderboard(project: "Project") -> None:
     from distill_assets.evaluation.leaderboard import champion_note, format_table
     from distill_assets.report.publishing import read_champion
@@ -484,7 +592,3 @@ def _fitness(project: "Project") -> str | None:
 
     teacher = read_teacher_comparison(project)
     return None if teacher is None else teacher.sentence
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ import duckdb
 from distill_assets.errors import MissingPartitionError, SourceError
 from distill_assets.evaluation.splits import leaked_queries
 from distill_assets.quality.identity import is_same_document
-from distill_assets.records import SPLITS, fingerprint
+from distill_assets.records import SPLITS, TEACHER, fingerprint
 from distill_assets.settings.values import INBOX, Settings
 from distill_assets.sources.base import Source
 from distill_assets.sources.beir import BeirSource
@@ -134,6 +134,8 @@ class State:
         """
         info = self.slices.get((table, key))
         where = f"{TABLES[table].asset}{f'[{key}]' if key else ''}"
+        if table == "checkpoints":  # two assets keep theirs in it
+            where = "teacher_checkpoint" if key == TEACHER else f"student_checkpoint[{key}]"
         if info is None:
             raise MissingPartitionError(f"{where} is not materialised: materialise it first, or run distill-assets run")
         if not info.input_fingerprint:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from distill_assets.handles.logits import Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings.values import INBOX, Settings, load_settings
+from distill_assets.settings.values import INBOX, ReadSettings, Settings, read_settings
 from distill_assets.sources.upstream import Upstream
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
@@ -79,8 +79,14 @@ class Project:
     @cached_property
     def settings(self) -> Settings:
         """The settings, read once per process."""
+        return self.settings_with_sources().settings
+
+    def settings_with_sources(self, override: str = "flag") -> ReadSettings:
+        """The settings, and where each is from; `override` is what those of `overrides` are called."""
         path = Path(self.settings_file) if self.settings_file else None
-        return load_settings(path, is_alone=not self.name, **self.overrides)
+        found = read_settings(path, is_alone=not self.name, **self.overrides)
+        sources = {name: override if name in self.overrides else source for name, source in found.sources.items()}
+        return replace(found, sources=sources)
 
     @cached_property
     def places(self) -> Places:

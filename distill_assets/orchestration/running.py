@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
@@ -19,7 +20,7 @@ from distill_assets.assets import CHECKS
 from distill_assets.assets.manifests import git_tags
 from distill_assets.assets.reporting import INBOX
 from distill_assets.assets.upstream import batches_due
-from distill_assets.errors import CheckFailedError, DistillError, SourceError
+from distill_assets.errors import CheckFailedError, DistillError, SourceError, UnknownAssetError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.lost_runs import command_tags
 from distill_assets.orchestration.stages import INGEST, STAGES, IsStale, Stage, is_stale, partitions_of
@@ -52,7 +53,12 @@ class Step:
     @property
     def was_materialised(self) -> bool:
         """Whether the step did its work: neither up to date before, nor left out."""
-        return not self.was_up_to_date and self.refusal is None
+        return self.outcome == "made"
+
+    @property
+    def outcome(self) -> Literal["made", "up to date", "refused"]:
+        """What became of it."""
+        return "up to date" if self.was_up_to_date else "made" if self.refusal is None else "refused"
 
 
 def run_line(
@@ -75,7 +81,7 @@ def run_line(
     groups, source = _groups(until), project.collection.source
     batches = yield from _arrived(definitions, project, instance, on_start)
     if not batches:
-        raise DistillError(f"{source.name} has no batch: add packages, or folders to the inbox")
+        raise SourceError(f"{source.name} has no batch: add packages, or folders to the inbox")
     instance.add_dynamic_partitions(str(project.batch_partitions.name), batches)
     for stage, group in groups:
         for partition in partitions_of(project, stage):
@@ -86,7 +92,7 @@ def run_line(
             else:
                 yield Step(group, partition, 0.0, was_up_to_date=True)
         if stage is INGEST and not project.collection.batches():
-            raise DistillError(f"no batch of {source.name} could be read: mend the folders named above")
+            raise SourceError(f"no batch of {source.name} could be read: mend the folders named above")
 
 
 def _arrived(
@@ -106,6 +112,12 @@ def _arrived(
     except SourceError as error:
         if refusals:  # why it is empty
             raise SourceError("; ".join(refusals)) from error
+        if project.upstream is not None:
+            names = ", ".join(sorted({asset.name for asset in project.upstream.assets.values()}))
+            raise SourceError(
+                f"{names}: no materialisation in the Dagster instance {instance.root_directory}; materialise the assets first, and set "
+                "DAGSTER_HOME to the instance where that was done"
+            ) from error
         raise
 
 
@@ -117,7 +129,7 @@ def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
     last = next((i for i, (_, group) in enumerate(groups) if until in group), None)
     if last is None:
         known = ", ".join(asset for _, group in groups for asset in group)
-        raise DistillError(f"no asset {until!r}: there are {known}")
+        raise UnknownAssetError(f"no asset {until!r}: there are {known}")
     return groups[: last + 1]
 
 

@@ -48,10 +48,11 @@ Condition = Literal["missing", "rejected", "blocked", "stale", "aged", "up to da
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Whether an asset's partition is up to date, and why not."""
+    """Whether an asset's partition is up to date, and why not; `moved` holds each input that changed, its version then and now."""
 
     condition: Condition
     reasons: tuple[str, ...] = ()
+    moved: tuple[tuple[str, str | None, str | None], ...] = ()
 
 
 IsStale = Callable[[Project, str, str], bool]  # whether an asset's partition is to be materialised
@@ -85,8 +86,9 @@ def status_of(project: Project, name: str, partition: str = "") -> Status:
     changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
     if not changed:
         return Status("up to date")
-    reasons = tuple(_told(name, then.get(name), now.get(name)) for name in changed)
-    return Status("aged" if set(changed) <= set(asset.reads.as_of_making) else "stale", reasons)
+    moved = tuple((name, then.get(name), now.get(name)) for name in changed)
+    reasons = tuple(_told(*each) for each in moved)
+    return Status("aged" if set(changed) <= set(asset.reads.as_of_making) else "stale", reasons, moved)
 
 
 def is_stale(project: Project, asset: str, partition: str) -> bool:

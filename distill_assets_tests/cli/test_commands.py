@@ -1,5 +1,6 @@
 """The command line as a user types it, on the tiny collection."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from distill_assets import errors
+from distill_assets.cli import commands
 from distill_assets.cli.commands import main
 from distill_assets.evaluation.leaderboard import LeaderboardRow
 from distill_assets_tests.conftest import write_beir
@@ -115,11 +118,25 @@ def test_run_search_leaderboard_and_a_second_run(
     assert call(monkeypatch, "batches", "--json") == 0
     assert json.loads(capsys.readouterr().out)["batches"][0]["corpus"] == 120
 
-    assert call(monkeypatch, "run") == 0
-    assert "nothing changed: no teacher forward pass, nothing trained" in capsys.readouterr().out
+    assert call(monkeypatch, "run", "--json") == 0
+    captured = capsys.readouterr()
+    assert "nothing changed: no teacher forward pass, nothing trained" in captured.err
+    again = json.loads(captured.out)
+    assert {step["outcome"] for step in again["steps"]} == {"up to date"}
+    assert again["steps"][0] == {
+        "assets": ["corpus", "queries", "qrels"],
+        "partition": "tiny",
+        "seconds": 0.0,
+        "outcome": "up to date",
+        "refusal": None,
+        "warnings": [],
+    }
+    assert {name: again[name] for name in board} == board, "one builder of the leaderboard's document"
+    assert Path(again["report"]) == page and again["error"] is None
 
-    assert call(monkeypatch, "retrain") == 0
-    assert "nothing to retrain: no new scores" in capsys.readouterr().out
+    for flags in ([], ["--fresh-teacher"]):
+        assert call(monkeypatch, "retrain", *flags) == 3
+        assert capsys.readouterr().err.startswith("nothing to retrain: no new scores")
 
     assert call(monkeypatch, "rollback") == 1
     assert "first champion" in capsys.readouterr().err
@@ -138,10 +155,9 @@ def test_run_search_leaderboard_and_a_second_run(
     monkeypatch.setenv("DISTILL_MINING_DEPTH", "10")
     assert call(monkeypatch, "why", "hard_negatives[tiny]") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "stale       hard_negatives[tiny]",
-        "            settings.mining_depth: 20 -> 10",
+        "hard_negatives[tiny] is due: settings.mining_depth changed (20 -> 10); distill-assets run makes it"
     ]
-    assert call(monkeypatch, "why", "no_such_asset") == 1
+    assert call(monkeypatch, "why", "no_such_asset") == 2
     assert "no asset or partition 'no_such_asset': there are corpus" in capsys.readouterr().err
 
     assert call(monkeypatch, "export-ranking", "teacher") == 0
@@ -151,6 +167,13 @@ def test_run_search_leaderboard_and_a_second_run(
     assert [int(row[3]) for row in first] == list(range(1, len(first) + 1))
     assert [float(row[4]) for row in first] == sorted((float(row[4]) for row in first), reverse=True)
     assert len({row[0] for row in rows}) == 12, "every test query"
+    assert call(monkeypatch, "export-ranking", "teacher", "--json") == 0
+    told_rows = json.loads(capsys.readouterr().out)["rankings"]
+    assert [(row["query_id"], row["doc_id"], row["score"]) for row in told_rows] == [
+        (row[0], row[2], float(row[4])) for row in rows
+    ]
+    assert call(monkeypatch, "report", "--json") == 0
+    assert Path(json.loads(capsys.readouterr().out)["report"]) == page
     assert call(monkeypatch, "export-ranking", "bm25", "--split", "dev") == 0
     assert len({line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}) == 20
     assert call(monkeypatch, "export-ranking", "bm26") == 1
@@ -161,12 +184,84 @@ def test_commands_before_the_first_run_say_what_to_do(
     tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A traceback, or an empty table with exit code 0, leaves a newcomer alone."""
-    for arguments in (["leaderboard", "--json"], ["report"], ["search", "sum"]):
+    for arguments in (["leaderboard"], ["report"], ["search", "sum"]):
         assert call(monkeypatch, *arguments) == 1
         captured = capsys.readouterr()
         assert captured.out == ""
         assert "run distill-assets run first" in captured.err
+    assert call(monkeypatch, "leaderboard", "--json") == 1
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert error["type"] == "DistillError" and "run distill-assets run first" in error["message"]
+    assert error["message"] in captured.err
+    assert call(monkeypatch, "why") == 0
+    assert "hard_negatives[tiny] waits: corpus[tiny] is not materialised; " in capsys.readouterr().out
     assert not (tiny_environment.parent / "data").exists()
+
+
+def test_every_command_but_ui_takes_json() -> None:
+    """A new command without --json answers a script with a table."""
+    callbacks = [command.callback for command in commands.app.registered_commands]
+    found = {each.__name__ for each in callbacks if each and "as_json" not in inspect.signature(each).parameters}
+    assert found == {"ui"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (["run", "--json", "--no-such-flag"], "NoSuchOption", "--no-such-flag"),
+        (["search", "--json"], "MissingParameter", "Missing argument"),
+        (["why", "--quick", "--full", "--json"], "BadParameter", "choose one of --quick and --full"),
+        (["inspect", "/nowhere", "--json"], "SourceError", "/nowhere"),
+        (["ui", "--json"], "NoSuchOption", "--json"),
+    ],
+)
+def test_a_refused_command_line_is_a_document_too(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    kind: str,
+    message: str,
+) -> None:
+    """A script that parses stdout dies of an empty one, and of a box drawn around a usage error."""
+    assert call(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert error["type"] == kind and message in error["message"] and error["message"] in captured.err
+
+
+def test_an_error_that_nobody_expected_is_a_document_with_its_traceback_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk leaves no document, or a document alone hides where it happened."""
+
+    def fail(**settings: Any) -> None:
+        print("from a library")  # noqa: T201
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(commands, "_open_project", fail)
+    assert call(monkeypatch, "settings", "--json") == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"error": {"type": "OSError", "message": "no space left on device"}}
+    assert "from a library" in captured.err and "Traceback" in captured.err
+
+
+def test_exit_codes_stand_on_the_classes() -> None:
+    """A retry loop around bad input runs for ever; one that takes a failure for bad input never tries again."""
+    classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
+    by_code = {code: {each.__name__ for each in classes if each.exit_code == code} for code in (1, 2, 3)}
+    assert by_code[3] == {"NothingToDoError"}
+    assert by_code[2] == {
+        "SettingsError",
+        "SourceError",
+        "MalformedRecordError",
+        "UnknownJudgementError",
+        "UnknownBatchError",
+        "UnknownRecipeError",
+        "UnknownAssetError",
+        "ModelError",
+    }
+    assert len(by_code[1]) + len(by_code[2]) + 1 == len(classes) > 20
 
 
 def test_init_writes_what_a_folder_without_a_file_reads(
@@ -207,9 +302,9 @@ def test_flags_win_and_are_told(
     }
     assert call(monkeypatch, "settings", *flags) == 0
     assert 'skip_recipes              flag         ["kl", "margin_mse"]' in capsys.readouterr().out
-    assert call(monkeypatch, "run", "--recipe", "kll") == 1
+    assert call(monkeypatch, "run", "--recipe", "kll") == 2
     assert "no recipe kll: there are hard_labels, kl, margin_mse" in capsys.readouterr().err
-    assert call(monkeypatch, "run", "--teacher", "/nowhere/teacher", "--until", "teacher_checkpoint") == 1
+    assert call(monkeypatch, "run", "--teacher", "/nowhere/teacher", "--until", "teacher_checkpoint") == 2
     assert "no model at '/nowhere/teacher'" in capsys.readouterr().err
 
 
@@ -225,7 +320,7 @@ def test_every_reading_command_takes_the_collection(
     assert call(monkeypatch, "batches", "--json") == 0
     assert json.loads(capsys.readouterr().out)["batches"][0]["corpus"] is None
     assert call(monkeypatch, "why", "corpus", "--collection", other) == 0
-    assert capsys.readouterr().out.startswith("up to date  corpus[other]")
+    assert capsys.readouterr().out.startswith("corpus[other] is fresh: nothing that it reads has changed since 2")
     for arguments in (["leaderboard"], ["report"], ["search", "sum"], ["rollback"]):
         assert call(monkeypatch, *arguments, "--collection", other) == 1
         assert other in capsys.readouterr().err, arguments
@@ -268,7 +363,7 @@ def test_bad_settings_are_one_line_on_stderr(
 ) -> None:
     """Bad input that ends in a traceback hides what to change."""
     monkeypatch.setenv(name, value)
-    assert call(monkeypatch, "run") == 1
+    assert call(monkeypatch, "run") == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
@@ -285,7 +380,7 @@ def test_broken_line_is_named_and_the_stored_batch_stays(
     assert call(monkeypatch, "run", "--until", "qrels") == 0
     corpus = beir_folder / "corpus.jsonl"
     corpus.write_text(corpus.read_text(encoding="utf-8")[:-30], encoding="utf-8")
-    assert call(monkeypatch, "run", "--until", "qrels") == 1
+    assert call(monkeypatch, "run", "--until", "qrels") == 2
     error = capsys.readouterr().err
     assert "corpus.jsonl" in error and "120" in error
     assert project.places.warehouse.slice_info("corpus", "tiny").num_rows == 120
@@ -294,20 +389,34 @@ def test_broken_line_is_named_and_the_stored_batch_stays(
 def test_a_broken_batch_of_an_inbox_is_left_out_and_said(
     tiny_environment: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    """The others must go on, and a script must hear of it: exit code 0 would hide that half of the documents are missing."""
+    """The others must go on, and a script must hear of it: exit code 0 would hide that half of the documents are missing.
+
+    What a library in C prints on stdout would spoil the document as well, so the descriptors themselves are looked at.
+    """
     inbox = tmp_path / "inbox"
     write_beir(inbox / "good", topics=("array", "matrix"))
     write_beir(inbox / "bad", topics=("graph",))
     (inbox / "bad" / "queries.jsonl").write_text("{\n", encoding="utf-8")
     monkeypatch.setenv("DISTILL_COLLECTION", f"beir:{inbox}")
-    assert call(monkeypatch, "run", "--until", "hard_negatives") == 1
-    error = capsys.readouterr().err
-    assert "left out, because they could not be read: bad" in error and "queries.jsonl, line 1" in error
+    assert call(monkeypatch, "run", "--until", "hard_negatives", "--json") == 2
+    captured = capfd.readouterr()
+    assert "left out, because they could not be read: bad" in captured.err and "queries.jsonl, line 1" in captured.err
+    told = json.loads(captured.out)
+    assert [(step["partition"], step["outcome"]) for step in told["steps"]] == [
+        ("bad", "refused"),
+        ("good", "made"),
+        ("good", "made"),
+    ]
+    assert "line 1" in told["steps"][0]["refusal"] and told["steps"][1]["seconds"] > 0
+    assert told["error"]["type"] == "SourceError" and told["error"]["message"] in captured.err
+    assert call(monkeypatch, "inspect", str(inbox), "--json") == 2
+    looked = json.loads(capfd.readouterr().out)
+    assert [each["batch"] for each in looked["batches"]] == ["good"] and "line 1" in looked["refused"]["bad"]
     assert call(monkeypatch, "batches", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capfd.readouterr().out)
     assert [row["hard_negatives"] is None for row in found["batches"]] == [True, False]
     assert "line 1" in found["quarantined"]["bad"]
 
@@ -333,10 +442,10 @@ def test_retrain_makes_a_grown_teacher_anew_where_it_is_told_to(
     assert project.places.checkpoint_path("teacher") == first
     assert call(monkeypatch, "why", "teacher_checkpoint") == 0
     told = capsys.readouterr().out
-    assert told.startswith("aged        teacher_checkpoint\n") and "training_judgements changed" in told
-    assert "distill-assets retrain --teacher makes it anew" in told
+    assert told.startswith("teacher_checkpoint is kept although ") and "training_judgements of qrels changed (" in told
+    assert told.endswith(" (aged); distill-assets retrain --fresh-teacher makes it anew\n")
 
-    assert call(monkeypatch, "retrain", "--teacher") == 0
+    assert call(monkeypatch, "retrain", "--fresh-teacher") == 0
     assert project.places.checkpoint_path("teacher") != first, "the folder is named after what it was made from"
     assert "teacher_checkpoint" in capsys.readouterr().out
     assert call(monkeypatch, "why", "teacher_checkpoint", "--json") == 0
