@@ -12,6 +12,7 @@ import pytest
 from distill_assets.assets.release import HISTORY_SCHEMA, roll_back
 from distill_assets.definitions import build_definitions
 from distill_assets.handles.project import Project
+from distill_assets.handles.vectors import Vectors
 from distill_assets.orchestration.running import run_line
 from distill_assets.orchestration.stages import STAGES, partitions_of, status_of
 from distill_assets.records import hash_text
@@ -99,3 +100,23 @@ def test_everything_is_up_to_date_and_found(
         "SELECT checkpoint_path FROM champion_history ORDER BY sequence"
     ).to_pylist()
     assert rolled[-2]["checkpoint_path"].startswith("checkpoints/student/"), "what is written from now on is relative"
+
+
+def test_a_line_that_begins_to_share_its_stores_makes_nothing_again(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that only says where scores lie must make nothing stale; what lies at the former place must not be made anew.
+
+    Search is asked twice: without the former vectors it encodes all documents each time, and is slow without a word.
+    """
+    original, settings = made
+    shutil.copytree(original, tmp_path / "place")
+    project = open_at(tmp_path / "place", {**settings, "shared_stores": str(tmp_path / "shared")})
+    assert not any(step.was_materialised for step in run_line_of(project))
+    encoded: list[str] = []
+    encode = Vectors._encode
+    monkeypatch.setattr(Vectors, "_encode", lambda *given: encoded.extend(given[2]) or encode(*given))
+    asked = ["the total of a table", "ordered values"]  # no queries of the collection
+    assert [len(search(project, text, 3).hits) for text in asked] == [3, 3] and encoded == asked
+    stored = [path.read_bytes() for path in (tmp_path / "shared" / "embeddings").glob("*/hashes.bin")]
+    assert [len(each) for each in stored] == [16 * 120], "documents, and no query of a user"

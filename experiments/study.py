@@ -139,7 +139,7 @@ def _told(system: str, label: str) -> str:
 
 def _about(project: Project) -> dict[str, Any]:
     settings = project.settings.model_dump(
-        mode="json", exclude={"data_folder", "recipes", "skip_recipes", "alert_webhook"}
+        mode="json", exclude={"data_folder", "shared_stores", "recipes", "skip_recipes", "alert_webhook"}
     )
     return {
         "collection": project.collection.source.name,

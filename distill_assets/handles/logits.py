@@ -28,7 +28,7 @@ from distill_assets.progress import Progress, tell
 from distill_assets.records import fingerprint, hash_text
 from distill_assets.settings.values import Settings
 from distill_assets.storage.folders import read_json_object
-from distill_assets.storage.missing_pairs import MissingPairs, WantedPairs, find_missing, read_query_texts
+from distill_assets.storage.missing_pairs import MissingPairs, WantedPairs, read_query_texts
 from distill_assets.storage.pair_scores import JoinRule, Part
 from distill_assets.storage.warehouse import utc_now
 
@@ -107,18 +107,16 @@ class Logits:
         scores with the same member is waited for, and what it scored is not scored again.
         """
         text_of = read_query_texts(self.places.warehouse, wanted) if len(teacher.trained_on) > 1 else {}
-        rule, num_scored = teacher.rule(text_of), 0
+        rule, num_scored, store = teacher.rule(text_of), 0, self.places.pair_scores
         for member in teacher.members:
             with (
-                _alone(self.places.folder / f".scoring-{member.scorer_id}.lock"),
-                find_missing(
-                    self.places.warehouse, member.scorer_id, teacher.wanted_of(member, wanted, rule)
-                ) as missing,
+                _alone(store.home.path.with_name(f".scoring-{member.scorer_id}.lock")),
+                store.missing(member.scorer_id, teacher.wanted_of(member, wanted, rule)) as missing,
             ):
                 if missing.num_pairs:
                     self._score_missing(teacher, member, missing)
                     num_scored += missing.num_pairs if member.is_cross_encoder else 0
-        return self.places.pair_scores.join(rule, wanted), num_scored
+        return store.join(rule, wanted), num_scored
 
     def score_texts(self, teacher: Teacher, texts: Sequence[tuple[str, str]]) -> tuple[list[float], int]:
         """Teacher logits of (query, document) texts of the collection, in order, and how many forward passes that took."""
@@ -247,6 +245,7 @@ _ways: dict[tuple[Path, str], str] = {}  # opening a teacher to ask takes second
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold `path` as a lock that ends with this process, so that two runs never pay for the same pairs at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ from functools import cached_property
 from glob import escape
 from pathlib import Path
 
+from distill_assets.errors import SettingsError
 from distill_assets.records import hash_text
 from distill_assets.retrieval.bm25 import LexicalCache
 from distill_assets.settings.values import INBOX, Settings
@@ -19,17 +20,27 @@ _CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Places:
-    """One collection's folder and what is kept in it. Nothing is opened before it is asked for."""
+    """One collection's folder and what is kept in it. Nothing is opened before it is asked for.
+
+    Attributes:
+        shared: the folder where several lines keep pair scores and vectors; None where each has its own.
+    """
 
     folder: Path
+    shared: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "Places":
         """`data/` for the embedded collection, a folder of its own below it for any other, so that two never mix."""
-        path = settings.collection_path
-        if path is None:
-            return cls(settings.data_folder)
-        return cls(_folder_of(settings.data_folder, path, is_inbox=settings.collection == INBOX))
+        path, folder = settings.collection_path, settings.data_folder
+        shared = settings.shared_stores and settings.shared_stores.expanduser()
+        if path is not None:
+            folder = _folder_of(folder, path, is_inbox=settings.collection == INBOX)
+        if shared is not None and shared.exists() and not shared.is_dir():
+            raise SettingsError(
+                f"shared_stores: {shared} is a file; expected a folder, or a path where one can be made"
+            )
+        return cls(folder, shared)
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -39,12 +50,14 @@ class Places:
     @cached_property
     def pair_scores(self) -> PairScoreStore:
         """Every pair that a member of a teacher has ever scored."""
-        return PairScoreStore(self.warehouse)
+        shared = None if self.shared is None else Warehouse(self.shared / "pair_scores.duckdb")
+        return PairScoreStore(self.warehouse, shared)
 
     @cached_property
     def embeddings(self) -> EmbeddingStore:
         """Every text that an encoder has ever embedded."""
-        return EmbeddingStore(self.folder / "embeddings")
+        own = EmbeddingStore(self.folder / "embeddings")
+        return own if self.shared is None else EmbeddingStore(self.shared / "embeddings", former=own)
 
     @cached_property
     def lexical(self) -> LexicalCache:

@@ -149,6 +149,7 @@ class Machine(_Table):
     """Places, speed and alarms. Nothing here changes a number, so assets read these without declaring them."""
 
     data_folder: Path = Path("data")  # warehouse, stores, checkpoints and reports
+    shared_stores: Path | None = None  # folder of pair scores and vectors of several lines: what two have is paid once
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     search_memory_mb: int = Field(256, ge=1)  # of dense search, above its vectors and results
     batch_tokens: int | None = Field(

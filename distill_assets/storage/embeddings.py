@@ -22,13 +22,19 @@ from distill_assets.storage.folders import flush_folder, read_json_object, requi
 
 _HASH_BYTES = 16
 _FLOAT = np.dtype("<f4")
+_COPIED = 8192  # vectors that are copied at once from a former store
 
 
 @dataclass
 class EmbeddingStore:
-    """Vectors by content. Several processes may read and append at once; vectors are stored as given."""
+    """Vectors by content. Several processes may read and append at once; vectors are stored as given.
+
+    Attributes:
+        former: where vectors were kept before. Those that `missing` finds there are copied.
+    """
 
     root: Path
+    former: "EmbeddingStore | None" = None
     _shards: "dict[str, _Shard]" = field(default_factory=dict, init=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
@@ -36,7 +42,15 @@ class EmbeddingStore:
         """The distinct hashes that this encoder has no vector for, in order of first appearance."""
         with self._lock:
             rows = self._shard(fingerprint).refresh()
-            return [h for h in dict.fromkeys(text_hashes) if _to_bytes(h) not in rows]
+            lacking = [h for h in dict.fromkeys(text_hashes) if _to_bytes(h) not in rows]
+            if self.former is None or not lacking:
+                return lacking
+            nowhere = set(self.former.missing(fingerprint, lacking))
+            there = [h for h in lacking if h not in nowhere]
+            for start in range(0, len(there), _COPIED):
+                part = there[start : start + _COPIED]
+                self.append(fingerprint, part, self.former.view(fingerprint, part)[:])
+            return [h for h in lacking if h in nowhere]
 
     def append(self, fingerprint: str, text_hashes: Sequence[str], vectors: np.ndarray) -> None:
         """Store `vectors` (len(text_hashes), dimension); hashes that are there already are skipped.
@@ -159,6 +173,9 @@ class _Shard:
     def write(self, hashes: list[bytes], vectors: np.ndarray) -> None:
         """Under the lock, after `refresh`: cut a torn tail, then append vectors and, once they are on disk, hashes."""
         row_bytes = vectors.shape[1] * _FLOAT.itemsize
+        if _size(self.hashes_path) > self.num_rows * _HASH_BYTES:
+            # First: beside the new vectors another process would read the hashes whose vectors were lost.
+            _append_at(self.hashes_path, self.num_rows * _HASH_BYTES, b"")
         _append_at(self.vectors_path, self.num_rows * row_bytes, vectors.astype(_FLOAT).tobytes())
         _append_at(self.hashes_path, self.num_rows * _HASH_BYTES, b"".join(hashes))
         flush_folder(self.folder)

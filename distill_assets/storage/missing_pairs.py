@@ -6,7 +6,7 @@ is a merge of the two, so memory holds one window of pairs and the texts of the 
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,13 +107,43 @@ class MissingPairs:
 
 
 @contextmanager
-def find_missing(warehouse: Warehouse, scorer_id: str, wanted: WantedPairs) -> Iterator[MissingPairs]:
-    """The distinct pairs of `wanted` that this scorer has not scored; the warehouse is not held while they are read."""
+def reading_scores(
+    warehouse: Warehouse, shared: Warehouse | None, scorer_ids: Sequence[str], wanted: WantedPairs, limit_mb: int
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that reads the warehouse, the tables of `wanted`, and `scores`: what is stored of these scorers, each pair once.
+
+    What the warehouse lacks is copied from the shared store, which is free again when the block begins. It is never attached:
+    DuckDB's lock on a file is the process's, and is gone as soon as another thread closes the same file.
+    """
+    with warehouse.reading() as connection, memory_limit(connection, limit_mb):
+        for name, table in wanted.tables.items():
+            connection.register(name, table)
+        stored = f"SELECT {_SCORES} FROM pair_scores"
+        if shared is not None and shared.exists():
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE shared_scores AS {stored} LIMIT 0")
+            sql = _LACKING.format(wanted=wanted.sql, scores="pair_scores")
+            with shared.reading() as theirs, memory_limit(theirs, MEMORY_LIMIT_MB):
+                for scorer_id in dict.fromkeys(scorer_ids):  # one by one: together they do not fit within the limit
+                    lacking = connection.sql(sql, params=bind(sql, {**wanted.parameters, "scorer_id": scorer_id}))
+                    theirs.register("asked", lacking.to_arrow_reader(_ROWS_PER_BATCH))
+                    theirs.execute("CREATE OR REPLACE TEMP TABLE lacking AS SELECT * FROM asked")
+                    found = theirs.sql(_FOUND, params={"scorer_id": scorer_id})
+                    connection.register("found", found.to_arrow_reader(_ROWS_PER_BATCH))
+                    connection.execute("INSERT INTO shared_scores SELECT * FROM found")
+            stored += f" UNION ALL SELECT {_SCORES} FROM shared_scores"
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW scores AS {stored}")
+        yield connection
+
+
+@contextmanager
+def find_missing(
+    warehouse: Warehouse, scorer_id: str, wanted: WantedPairs, shared: Warehouse | None = None
+) -> Iterator[MissingPairs]:
+    """The distinct pairs of `wanted` that this scorer has not scored; no file is held while they are read."""
     with _spool(warehouse.path.parent) as pairs, _spool(warehouse.path.parent) as documents:
-        with warehouse.reading() as connection, memory_limit(connection, MEMORY_LIMIT_MB):
-            for name, table in wanted.tables.items():
-                connection.register(name, table)
-            sql = _MISSING.format(wanted=wanted.sql)
+        with reading_scores(warehouse, shared, [scorer_id], wanted, MEMORY_LIMIT_MB) as connection:
+            # Sorted before they are written: equal neighbours make the join's and the sort's memory small.
+            sql = f"CREATE OR REPLACE TEMP TABLE missing AS {_LACKING.format(wanted=wanted.sql, scores='scores')}"
             connection.execute(sql, bind(sql, {**wanted.parameters, "scorer_id": scorer_id}))
             num_pairs = _write(connection, "SELECT doc_hash, query_hash FROM missing ORDER BY ALL", pairs)
             for sql in _CHOOSE_DOCUMENTS:
@@ -135,12 +165,14 @@ def read_query_texts(warehouse: Warehouse, wanted: WantedPairs) -> dict[str, str
     return dict(zip(found["query_hash"].to_pylist(), found["text"].to_pylist(), strict=True))
 
 
-# Sorted before they are written: equal neighbours make the join's and the sort's memory small.
-_MISSING = """
-    CREATE OR REPLACE TEMP TABLE missing AS
+_SCORES = "scorer_id, query_hash, doc_hash, teacher_logit"
+_LACKING = """
     SELECT DISTINCT query_hash, doc_hash FROM ({wanted}) AS wanted
-    ANTI JOIN (SELECT query_hash, doc_hash FROM pair_scores WHERE scorer_id = $scorer_id) AS stored USING (query_hash, doc_hash)
+    ANTI JOIN (SELECT query_hash, doc_hash FROM {scores} WHERE scorer_id = $scorer_id) AS stored USING (query_hash, doc_hash)
 """
+_FOUND = (
+    f"SELECT {_SCORES} FROM pair_scores SEMI JOIN lacking USING (query_hash, doc_hash) WHERE scorer_id = $scorer_id"
+)
 # One statement each: as parts of one, ten million pairs do not fit within the limit.
 _CHOOSE_DOCUMENTS = (
     "CREATE OR REPLACE TEMP TABLE missing_documents AS SELECT DISTINCT doc_hash AS content_hash FROM missing",

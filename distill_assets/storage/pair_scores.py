@@ -1,16 +1,17 @@
 """The pair-score store: what each member of a teacher said about a query and a document, by content; it is never asked twice.
 
-Find what is missing (`storage/missing_pairs.py`), score it in chunks, `commit` each chunk, then `join`. A kill costs at most one
+Find what is `missing` (`storage/missing_pairs.py`), score it in chunks, `commit` each chunk, then `join`. A kill costs at most one
 chunk. Members keep their own logits. Weights, scales and folds are applied on reading, so a new weight costs no forward pass.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from distill_assets.errors import WarehouseError
-from distill_assets.storage.missing_pairs import WantedPairs, memory_limit
+from distill_assets.storage.missing_pairs import MissingPairs, WantedPairs, find_missing, reading_scores
 from distill_assets.storage.tables import conform
 from distill_assets.storage.warehouse import Warehouse, select
 
@@ -49,9 +50,24 @@ class JoinRule:
 
 @dataclass(frozen=True)
 class PairScoreStore:
-    """Raw logits by (scorer id, query hash, document hash), in the table `pair_scores`."""
+    """Raw logits by (scorer id, query hash, document hash), in the table `pair_scores`.
+
+    Attributes:
+        warehouse: of the line, with the texts of the pairs.
+        shared: where new logits are kept for several lines. Those that the line's warehouse has are read there, and stay.
+    """
 
     warehouse: Warehouse
+    shared: Warehouse | None = None
+
+    @property
+    def home(self) -> Warehouse:
+        """Where new logits are kept."""
+        return self.shared or self.warehouse
+
+    def missing(self, scorer_id: str, wanted: WantedPairs) -> AbstractContextManager[MissingPairs]:
+        """See `find_missing`."""
+        return find_missing(self.warehouse, scorer_id, wanted, self.shared)
 
     def commit(self, scorer_id: str, pairs: pa.Table) -> int:
         """Store scored pairs (query_hash, doc_hash, teacher_logit) in one transaction; return how many were new.
@@ -64,7 +80,7 @@ class PairScoreStore:
         """
         key = pa.repeat(pa.scalar(scorer_id, pa.large_string()), pairs.num_rows)
         rows = conform("pair_scores", pairs.append_column("scorer_id", key))
-        with self.warehouse.transaction() as connection:
+        with self.home.transaction() as connection:
             connection.register("incoming", rows)
             inserted = connection.execute(
                 """
@@ -84,21 +100,22 @@ class PairScoreStore:
             WarehouseError: some were never scored; says how many.
         """
         sql, parameters = _join_sql(rule, wanted)
-        tables = {**wanted.tables, **({} if rule.shares is None else {"shares": rule.shares})}
-        with self.warehouse.reading() as connection, memory_limit(connection, _JOIN_MEMORY_MB):
+        tables = {} if rule.shares is None else {"shares": rule.shares}
+        scorer_ids = [part.scorer_id for part in rule.parts]
+        with reading_scores(self.warehouse, self.shared, scorer_ids, wanted, _JOIN_MEMORY_MB) as connection:
             found = select(connection, sql, parameters, tables)
         num_missing = found["teacher_logit"].null_count
         if num_missing:
             raise WarehouseError(
                 f"pair_scores: {num_missing} of {found.num_rows} pairs have no score of "
-                f"{', '.join(part.scorer_id for part in rule.parts)}; expected all: score what is missing, then read again"
+                f"{', '.join(scorer_ids)}; expected all: score what is missing, then read again"
             )
         return found
 
     def count(self, scorer_ids: Sequence[str]) -> int:
-        """How many pairs these members have scored."""
+        """How many pairs of these members are where new ones are kept."""
         sql = "SELECT count(*) AS num_pairs FROM pair_scores WHERE scorer_id IN (SELECT unnest(?::VARCHAR[]))"
-        return int(self.warehouse.query(sql, [list(scorer_ids)])["num_pairs"][0].as_py())
+        return int(self.home.query(sql, [list(scorer_ids)])["num_pairs"][0].as_py())
 
 
 def _join_sql(rule: JoinRule, wanted: WantedPairs) -> tuple[str, dict[str, object]]:
@@ -132,6 +149,6 @@ def _join_sql(rule: JoinRule, wanted: WantedPairs) -> tuple[str, dict[str, objec
 
 
 _JOIN = """
-    LEFT JOIN (SELECT query_hash, doc_hash, teacher_logit FROM pair_scores WHERE scorer_id = ${name}) AS {name}
+    LEFT JOIN (SELECT query_hash, doc_hash, teacher_logit FROM scores WHERE scorer_id = ${name}) AS {name}
     USING (query_hash, doc_hash)
 """

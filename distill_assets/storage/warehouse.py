@@ -351,7 +351,7 @@ class Warehouse:
             )
         if found is None:
             raise WarehouseError(
-                f"{self.path} has no schema version, expected {SCHEMA_VERSION}: set another data_folder"
+                f"{self.path} has no schema version, expected {SCHEMA_VERSION}: set another data_folder or shared_stores"
             )
         if found < SCHEMA_VERSION:
             with self._write_lock:
@@ -362,7 +362,7 @@ class Warehouse:
         if others:
             raise WarehouseError(
                 f"{self.path} is a DuckDB file with other tables ({', '.join(sorted(others)[:5])}): "
-                "expected an empty one or a warehouse of this package; set another data_folder"
+                "expected an empty one or a warehouse of this package; set another data_folder or shared_stores"
             )
         connection.begin()
         for table, spec in TABLES.items():

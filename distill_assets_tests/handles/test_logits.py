@@ -134,7 +134,8 @@ def open_logits(folder: Path, **overrides: Any) -> CheapLogits:
     }  # fmt: skip
     chosen = load_settings(None, **(values | overrides))
     vectors: Any = Cosines()
-    return CheapLogits(chosen, Places(folder / "data"), Models(chosen), vectors, payer=("teacher_scores", "a"))
+    places = Places(folder / "data", chosen.shared_stores)
+    return CheapLogits(chosen, places, Models(chosen), vectors, payer=("teacher_scores", "a"))
 
 
 def score(logits: CheapLogits, path: Path, wanted: WantedPairs) -> tuple[list[float], int]:
@@ -155,6 +156,36 @@ def test_two_runs_at_the_same_time_pay_once(folder: Path, wanted: WantedPairs) -
     assert len(paid) == len(set(paid)) == 30
     assert sorted(num_scored for _, num_scored in found) == [0, 30]
     assert found[0][0] == found[1][0] == pytest.approx([length(pair) for pair in PAIRS])
+
+
+def test_two_lines_with_one_store_pay_once(folder: Path, wanted: WantedPairs) -> None:
+    """Two lines that each pay for all of it, side by side or one after the other; a line that pays again when it begins to share.
+
+    Half of the pairs was paid for before by the first line alone, in its own warehouse.
+    """
+    path = save(folder / "teacher", "1.0", cosine_weight=2.0)
+    alone, _ = score(open_logits(folder), path, wanted)
+    for name in ("first", "second"):
+        shutil.copytree(folder / "data", folder / name / "data")
+        shutil.copytree(folder / "student", folder / name / "student")
+        with Places(folder / name / "data").warehouse.transaction() as connection:
+            connection.execute("DELETE FROM pair_scores")
+    assert score(open_logits(folder / "first"), path, wanted_pairs(PAIRS[:15]))[1] == 15
+    shared = {"shared_stores": str(folder / "shared" / "stores")}
+    runs, found = [open_logits(folder / name, **shared) for name in ("first", "second")], {}
+    threads = [
+        threading.Thread(target=lambda n=n, run=run: found.update({n: score(run, path, wanted)}))
+        for n, run in enumerate(runs)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found[0][0] == found[1][0] == alone, "to the last bit"
+    assert len(runs[0].paid) + len(runs[1].paid) == found[0][1] + found[1][1] == 30
+    assert set(runs[0].paid).isdisjoint(PAIRS[:15])
+    third = open_logits(folder / "second", **shared)
+    assert score(third, path, wanted) == (alone, 0) and third.paid == []
 
 
 def test_a_killed_run_loses_one_chunk_and_changes_no_logit(folder: Path, wanted: WantedPairs) -> None:

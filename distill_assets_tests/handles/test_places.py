@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from distill_assets.errors import SettingsError
 from distill_assets.handles.places import Places
 from distill_assets.records import hash_text
 from distill_assets.settings.values import load_settings
@@ -107,3 +108,22 @@ def test_an_absolute_path_of_a_place_that_is_gone_is_looked_for_here(places: Pla
     assert moved.path_of(str(old)) == here and moved.kept(moved.path_of(str(old))) == "checkpoints/student/kl/abc"
     gone = old.with_name("of other inputs")  # never another checkpoint in its place
     assert moved.path_of(str(gone)) == gone and moved.path_of("checkpoints/x") == moved.folder / "checkpoints" / "x"
+
+
+def test_stores_of_several_lines_lie_in_the_folder_that_is_set(tmp_path: Path, beir_folder: Path) -> None:
+    """A store that is looked for elsewhere is empty: everything is paid again. What a line had of its own must be read on."""
+    own, shared = tmp_path / "data", tmp_path / "shared"
+    found = [
+        Places.of(load_settings(data_folder=own, collection=f"beir:{beir_folder}", shared_stores=path))
+        for path in (None, shared)
+    ]
+    assert found[0].folder == found[1].folder and found[0].embeddings.root == found[0].folder / "embeddings"
+    assert found[0].pair_scores.home is found[0].warehouse
+    assert found[1].pair_scores.home.path == shared / "pair_scores.duckdb"
+    assert found[1].pair_scores.warehouse.path == found[0].warehouse.path
+    former = found[1].embeddings.former
+    assert found[1].embeddings.root == shared / "embeddings"
+    assert former is not None and former.root == found[0].embeddings.root
+    shared.write_text("a file", encoding="ascii")
+    with pytest.raises(SettingsError, match="shared_stores: .*shared is a file; expected a folder"):
+        Places.of(load_settings(data_folder=own, shared_stores=shared))

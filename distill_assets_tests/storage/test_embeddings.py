@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill_assets.errors import NonFiniteError, ShapeError, WarehouseError
 from distill_assets.records import hash_text
+from distill_assets.storage import embeddings
 from distill_assets.storage.embeddings import EmbeddingStore
 
 A, B, C, D = (hash_text(letter) for letter in "abcd")
@@ -159,3 +161,34 @@ def test_two_processes_do_not_interleave(store: EmbeddingStore) -> None:
     hashes = [hash_text(str(i)) for i in range(101)]
     assert store.view("f", hashes)[:].tolist() == [[i, i] for i in range(101)]
     assert (store.root / "f" / "hashes.bin").stat().st_size == 101 * 16
+
+
+def test_vectors_of_a_former_store_are_copied_and_no_others(store: EmbeddingStore, tmp_path: Path) -> None:
+    """A line that begins to share would encode its corpus again, and each search until then; a text in another's row is silent."""
+    store.append("f", [A, B, C], vectors((1, 2), (3, 4), (5, 6)))
+    shared = EmbeddingStore(tmp_path / "shared", former=store)
+    shared.append("f", [B], vectors((30, 40)))
+    assert shared.missing("f", [D, C, B, C]) == [D]
+    assert shared.view("f", [C, B])[:].tolist() == [[5, 6], [30, 40]]
+    later = EmbeddingStore(tmp_path / "shared")
+    assert later.missing("f", [A, B, C]) == [A], "what nobody asked for stays where it was"
+    assert shared.missing("another", [A]) == [A] and not (tmp_path / "shared" / "another").exists()
+    assert store.view("f", [A, B, C])[:].tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_a_lost_row_is_never_read_with_another_texts_vector(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk lost a vector and kept its hash: while the next one is written in its place, another process reads it for the lost one."""
+    store.append("f", [A, B], vectors((1, 2), (3, 4)))
+    with (store.root / "f" / "vectors.f32").open("r+b") as file:
+        file.truncate(8)
+    append_at, seen = embeddings._append_at, []
+
+    def append_and_look(*arguments: Any) -> None:
+        append_at(*arguments)
+        seen.append(EmbeddingStore(store.root).missing("f", [B, C]))
+
+    monkeypatch.setattr(embeddings, "_append_at", append_and_look)
+    EmbeddingStore(store.root).append("f", [C], vectors((5, 6)))
+    assert seen[:-1] == [[B, C]] * (len(seen) - 1) and seen[-1] == [B]
