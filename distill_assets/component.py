@@ -152,6 +152,8 @@ class DistillationLine(dg.Component, dg.Model, dg.Resolvable):
         for name in _PATHS:
             if name in values and (root / str(values[name])).is_dir():
                 values[name] = str(root / values[name])
+        if values.get("shared_stores"):
+            values["shared_stores"] = str(root / values["shared_stores"])
         if str(values.get("collection", "")).startswith("beir:"):
             values["collection"] = f"beir:{root / values['collection'].removeprefix('beir:')}"
         values |= self._flags

@@ -52,7 +52,9 @@ def test_both_lines_run_and_share_what_they_score(
     assert whole.places.warehouse.read("champion_history").num_rows
     part = run("invoicing", "teacher_scores")
     alone = run("invoicing", "teacher_scores", shared_stores=None, data_folder=str(tmp_path / "alone"))
-    assert logits(part) == logits(alone), "a shared store changes no number"
+    # A batch of other pairs is padded otherwise: the last bits of fp32 differ.
+    assert logits(part) == pytest.approx(logits(alone), abs=1e-6), "a shared store changes no number"
     shared = len(logits(whole).keys() & logits(part).keys())
     assert num_paid(part) == num_paid(alone) - shared
+    print(f"pairs of the second line: {num_paid(alone)}, paid for: {num_paid(part)}")  # noqa: T201
     assert shared > 0
