@@ -235,7 +235,7 @@ def test_an_error_that_nobody_expected_is_a_document_with_its_traceback_on_stder
 ) -> None:
     """A full disk leaves no document, or a document alone hides where it happened."""
 
-    def fail(**settings: Any) -> None:
+    def fail(*_: Any) -> None:
         print("from a library")  # noqa: T201
         raise OSError("no space left on device")
 
