@@ -453,6 +453,7 @@ def _open_project(overrides: dict[str, Any] | None = None) -> "Project":
 
 
 def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any]:
+    from distill_assets.assets.reporting import INBOX
     from distill_assets.definitions import build_definitions
     from distill_assets.orchestration import stages
     from distill_assets.orchestration.estimate import estimate
@@ -462,7 +463,10 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
     found_stale = is_stale or stages.is_stale
 
     def announce(assets: tuple[str, ...], partition: str) -> None:
-        if not told and assets[0] not in stages.INGEST.assets:
+        if not told and assets[0] not in (
+            INBOX,
+            *stages.INGEST.assets,
+        ):  # what has been read decides how long the rest takes
             told.append(estimate(project, found_stale, until))
             typer.echo(told[0], err=True)
         typer.echo(f"...         {_label(assets, partition)}", err=True)
