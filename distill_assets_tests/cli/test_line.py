@@ -5,9 +5,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from distill_assets.cli import commands, main
+from distill_assets.component import find_line
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "team_project"
 
@@ -58,3 +60,29 @@ def test_nothing_upstream_is_said(capsys: pytest.CaptureFixture[str], monkeypatc
     assert code == 2
     assert "warehouse/invoicing_articles: no materialisation" in found["error"]["message"]
     assert "DAGSTER_HOME" in found["error"]["message"]
+
+
+def test_a_line_reads_what_its_project_made(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    team: Path,
+    tmp_path: Path,
+    tiny_encoder: Path,
+) -> None:
+    """A step that a line alone has not, the inbox, meets code that was written for a line alone: `run` would end there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    location = find_line("invoicing", team, {}).load_location
+    assert location is not None
+    with dg.DagsterInstance.get() as instance:
+        keys = [dg.AssetKey(["warehouse", "invoicing_articles"])]
+        job = location().resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance, asset_selection=keys).success
+    words = ("--line", "invoicing", "run", "--until", "corpus", "--student", str(tiny_encoder))
+    code, found = answer(capsys, monkeypatch, *words)
+    assert code == 0
+    assert [(step["assets"], step["outcome"]) for step in found["steps"]] == [
+        (["inbox"], "made"),
+        (["corpus", "queries", "qrels"], "made"),
+    ]
