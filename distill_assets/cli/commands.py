@@ -443,13 +443,16 @@ def _given(recipe: list[str] | None = None, **flags: str | None) -> dict[str, An
 
 
 def _open_project(overrides: dict[str, Any] | None = None) -> "Project":
-    from distill_assets.component import find_line
     from distill_assets.handles.project import Project
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not sys.stderr.isatty():  # a bar in a file is a line for every step of it
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    return Project(overrides=overrides or {}) if _line is None else find_line(_line, Path.cwd(), overrides or {})
+    if _line is None:
+        return Project(overrides=overrides or {})
+    from distill_assets.component import find_line
+
+    return find_line(_line, Path.cwd(), overrides or {})
 
 
 def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any]:
@@ -463,10 +466,8 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
     found_stale = is_stale or stages.is_stale
 
     def announce(assets: tuple[str, ...], partition: str) -> None:
-        if not told and assets[0] not in (
-            INBOX,
-            *stages.INGEST.assets,
-        ):  # what has been read decides how long the rest takes
+        # What has been read decides how long the rest takes.
+        if not told and assets[0] not in (INBOX, *stages.INGEST.assets):
             told.append(estimate(project, found_stale, until))
             typer.echo(told[0], err=True)
         typer.echo(f"...         {_label(assets, partition)}", err=True)

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -450,6 +452,39 @@ def test_retrain_makes_a_grown_teacher_anew_where_it_is_told_to(
     assert "teacher_checkpoint" in capsys.readouterr().out
     assert call(monkeypatch, "why", "teacher_checkpoint", "--json") == 0
     assert json.loads(capsys.readouterr().out)["assets"][0]["condition"] == "up to date"
+
+
+def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help is the only page that many users read."""
+    assert call(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(
+        command in shown
+        for command in (
+            "run",
+            "search",
+            "leaderboard",
+            "batches",
+            "rollback",
+            "ui",
+            "why",
+            "export-ranking",
+            "init",
+            "settings",
+        )
+    )
+
+
+def test_the_ui_of_a_background_job_can_be_ended(tiny_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script's background job ignores SIGINT. Dagster then ignores SIGTERM, too, and six processes stay for ever."""
+    handlers = []
+    monkeypatch.setattr(os, "execv", lambda *_: handlers.append(signal.getsignal(signal.SIGINT)))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert call(monkeypatch, "ui") == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert handlers == [signal.SIG_DFL]
 
 
 def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
