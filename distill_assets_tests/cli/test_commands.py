@@ -485,24 +485,3 @@ def test_the_ui_of_a_background_job_can_be_ended(tiny_environment: Path, monkeyp
     finally:
         signal.signal(signal.SIGINT, before)
     assert handlers == [signal.SIG_DFL]
-
-
-def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """--help is the only page that many users read."""
-    assert call(monkeypatch, "--help") == 0
-    shown = capsys.readouterr().out
-    assert all(
-        command in shown
-        for command in (
-            "run",
-            "search",
-            "leaderboard",
-            "batches",
-            "rollback",
-            "ui",
-            "why",
-            "export-ranking",
-            "init",
-            "settings",
-        )
-    )
