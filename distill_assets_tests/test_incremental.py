@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -331,7 +332,8 @@ def _give_teacher(source: Any, target: Any) -> None:
     """A teacher that was made from the collection is an input: the empty folder gets the same one."""
     if not source.models.is_teacher_of_collection:
         return
-    rows = source.places.warehouse.read("checkpoints", slice_keys=["teacher"])
+    (row,) = source.places.warehouse.read("checkpoints", slice_keys=["teacher"]).to_pylist()
+    rows = pa.Table.from_pylist([row | {"path": str(source.places.checkpoint_path("teacher"))}])  # it stays where it is
     info = source.places.warehouse.slice_info("checkpoints", "teacher")
     target.places.warehouse.write(
         SliceWrite(

@@ -237,8 +237,7 @@ def test_teacher_is_grown_from_an_encoder(project: Any, instance: dg.DagsterInst
         project.settings.data_folder,
     )
     _run(grown, instance, until="teacher_scores")
-    row = grown.places.warehouse.read("checkpoints", slice_keys=["teacher"]).to_pylist()[0]
-    manifest = grown.places.checkpoints.read_manifest(Path(row["path"]))
+    manifest = grown.places.checkpoints.read_manifest(grown.places.checkpoint_path("teacher"))
     assert manifest["training"]["num_groups"] > 20
     assert manifest["training"]["losses"]
     assert manifest["sizes"] == chosen_sizes(grown)
@@ -264,7 +263,7 @@ def test_cross_fitted_teacher_scores_a_query_by_the_fold_that_never_saw_its_labe
         precision="fp32",
     )
     _run(grown, instance, until="teacher_scores")
-    path = Path(grown.places.warehouse.read("checkpoints", slice_keys=["teacher"]).column("path")[0].as_py())
+    path = grown.places.checkpoint_path("teacher")
     folders = fold_folders(path)
     assert [folder.name for folder in folders] == ["fold-0", "fold-1"]
     seen = [read_trained_on(folder) for folder in folders]
@@ -296,8 +295,8 @@ def test_deleted_checkpoint_is_made_again(project: Any, instance: dg.DagsterInst
     import shutil
 
     _run(project, instance, until="teacher_checkpoint")
-    path = project.places.warehouse.read("checkpoints", slice_keys=["teacher"]).column("path")[0].as_py()
+    path = project.places.checkpoint_path("teacher")
     shutil.rmtree(path)
     steps = _run(project, instance, until="teacher_checkpoint")
     assert [step.assets for step in steps if not step.was_up_to_date] == [("teacher_checkpoint",)]
-    assert (Path(path) / "manifest.json").is_file()
+    assert (path / "manifest.json").is_file()

@@ -40,8 +40,7 @@ def grown(beir_folder: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_p
 
 def manifest_of(project: Any, name: str) -> dict[str, Any]:
     """The manifest of a recipe's student."""
-    path = project.places.warehouse.read("checkpoints", slice_keys=[name]).column("path")[0].as_py()
-    return project.places.checkpoints.read_manifest(Path(path))
+    return project.places.checkpoints.read_manifest(project.places.checkpoint_path(name))
 
 
 def count(project: Any, statement: str) -> int:
@@ -63,7 +62,7 @@ def test_towers_and_unjudged_queries(grown: Any) -> None:
     training = manifest_of(grown, "tower")["training"]
     assert manifest_of(grown, "free")["training"]["num_groups"] == training["num_groups"] + 4
 
-    tower = Path(grown.places.warehouse.read("checkpoints", slice_keys=["tower"]).column("path")[0].as_py())
+    tower = grown.places.checkpoint_path("tower")
     contents = grown.places.warehouse.read("corpus").column("text").to_pylist()
     untouched = grown.models.student_path
     documents = grown.vectors.embed(tower, contents, "document")[:]
