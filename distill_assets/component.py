@@ -129,7 +129,7 @@ class DistillationLine(dg.Component, dg.Model, dg.Resolvable):
 
     @model_validator(mode="after")
     def _check(self) -> "DistillationLine":
-        """Refuse a wrong value where the file is read, so that the error names its line."""
+        """Refuse a wrong value where the file is read, so that the error names the file."""
         try:
             _ = self.project(Path()).settings
         except DistillError as error:
@@ -168,19 +168,22 @@ class DistillationLine(dg.Component, dg.Model, dg.Resolvable):
             SettingsError: another line of the code location has the same name or folder.
         """
         root = Path(context.project_root)
-        project = self.project(root)
-        others = context.component_tree.get_all_components(of_type=DistillationLine)
-        _require_apart(project, [other.project(root) for other in others if other is not self])
-        return build_definitions(project)
+        lines = context.component_tree.get_all_components(of_type=DistillationLine)
+        if lines[0] is self:  # once for all lines: each alone would read the settings of all others again
+            _require_apart([line.project(root) for line in lines])
+        return build_definitions(self.project(root))
 
 
-def _require_apart(project: Project, others: list[Project]) -> None:
-    for other in others:
-        if other.name == project.name:
+def _require_apart(projects: list[Project]) -> None:
+    names, folders = set[str](), dict[Path, str]()
+    for project in projects:
+        if project.name in names:
             raise SettingsError(f"two lines are called {project.name!r}: give one of them another name")
-        if other.places.folder.resolve() == project.places.folder.resolve():
+        names.add(project.name)
+        other = folders.setdefault(project.places.folder.resolve(), project.name)
+        if other != project.name:
             raise SettingsError(
-                f"the lines {project.name!r} and {other.name!r} share the data folder {project.places.folder}: give one another "
+                f"the lines {other!r} and {project.name!r} share the data folder {project.places.folder}: give one another "
                 "data_folder; to pay for no pair twice, give both the same shared_stores"
             )
 

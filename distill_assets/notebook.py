@@ -16,8 +16,6 @@ from distill_assets.handles.project import Project
 from distill_assets.records import SPLITS
 from distill_assets.serving.searcher import search
 
-_MAX_RESULTS = 10_000  # of one check: among them the latest of each partition is looked for
-
 
 @dataclass(frozen=True)
 class Line:
@@ -83,33 +81,30 @@ class Line:
         """The latest result of each check of each asset and partition, from the Dagster instance; `checked_at` is UTC."""
         import dagster as dg
 
+        from distill_assets.assets.checks import newest_evaluations
         from distill_assets.definitions import build_definitions
 
         home = self.project.places.dagster_home
         if not home.is_dir():
             raise DistillError(f"no Dagster instance in {home}: run distill-assets run first, or set DAGSTER_HOME")
-        latest: dict[tuple[str, str, str], dict[str, Any]] = {}
+        rows: list[dict[str, Any]] = []
         keys = build_definitions(self.project).resolve_asset_graph().asset_check_keys
         with dg.DagsterInstance.from_config(str(home)) as instance:
             for key in sorted(keys):
-                history = instance.event_log_storage.get_asset_check_execution_history(key, limit=_MAX_RESULTS)
-                for record in reversed(
-                    history
-                ):  # newest first in Dagster: the last one that is written here is the latest
-                    found, asset = record.evaluation, key.asset_key.path[-1]
-                    if isinstance(found, dg.AssetCheckEvaluation):  # and not one that a run has only planned
-                        latest[asset, record.partition or "", key.name] = {
+                for partition, (found, checked_at) in newest_evaluations(instance, key).items():
+                    rows.append(
+                        {
+                            "asset": key.asset_key.path[-1],
+                            "partition": partition,
+                            "check": key.name,
                             "passed": found.passed,
                             "severity": found.severity.value,
                             "description": found.description,
-                            "checked_at": pd.Timestamp(record.create_timestamp, unit="s"),
+                            "checked_at": pd.Timestamp(checked_at, unit="s"),
                         }
-        if not latest:
+                    )
+        if not rows:
             raise DistillError("no check has run yet: run distill-assets run first")
-        rows = [
-            {"asset": asset, "partition": partition, "check": check, **result}
-            for (asset, partition, check), result in latest.items()
-        ]
         return pd.DataFrame(rows)
 
     def search(self, text: str, k: int = 10) -> pd.DataFrame:

@@ -14,6 +14,8 @@ import dagster as dg
 from distill_assets.assets.reporting import markdown_table, shown
 from distill_assets.quality.verdicts import Verdict
 
+_MAX_RESULTS = 10_000  # of one check: among them the newest of each partition is looked for
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -42,6 +44,18 @@ def check_specs(
             )
             for check in checks
         ]
+
+
+def newest_evaluations(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> dict[str, tuple[dg.AssetCheckEvaluation, float]]:
+    """Partition -> the newest evaluation of a check and when it was recorded, seconds since 1970; the oldest partition first."""
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=_MAX_RESULTS)
+    return {
+        record.partition or "": (record.evaluation, record.create_timestamp)
+        for record in reversed(history)  # newest first in Dagster: the last one that is written here stays
+        if isinstance(record.evaluation, dg.AssetCheckEvaluation)  # and not one that a run has only planned
+    }
 
 
 def check_results(checks: Sequence[Check], verdicts: Mapping[str, Verdict]) -> list[dg.AssetCheckResult]:

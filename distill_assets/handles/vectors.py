@@ -54,7 +54,10 @@ class Vectors:
         return self.store.view(key, hashes)
 
     def look_up(self, path: Path, texts: Sequence[str], role: "Role") -> np.ndarray:
-        """The same as an array, and nothing is written: a search must not fill the disk with its queries."""
+        """The same as an array, and nothing new is kept: a search must not fill the disk with its queries.
+
+        Where `shared_stores` is set, known vectors of the line's own store are copied to the shared one.
+        """
         path, key = self._key(path, role)
         hashes = [hash_text(text) for text in texts]
         missing = set(self.store.missing(key, hashes))

@@ -28,7 +28,6 @@ from distill_assets.orchestration.alerts import send_alert
 from distill_assets.orchestration.lost_runs import make_lost_run_sensor
 from distill_assets.orchestration.stages import (
     INGEST,
-    STAGE_NAMES,
     STAGES,
     is_stale,
     is_stale_for_automation,
@@ -55,11 +54,9 @@ def with_automation(assets: Sequence[dg.AssetsDefinition], project: Project) -> 
             return spec.replace_attributes(automation_condition=_when_due(_HasArrived(project)))
         if name in ("leaderboard", "champion"):
             return spec.replace_attributes(freshness_policy=policy)
-        return (
-            spec.replace_attributes(automation_condition=_when_due(_IsStale(project, name)))
-            if name in followed
-            else spec
-        )
+        if name in followed:
+            return spec.replace_attributes(automation_condition=_when_due(_IsStale(project, name)))
+        return spec
 
     return [asset.map_asset_specs(complete) for asset in assets]
 
@@ -221,7 +218,7 @@ def make_sensors(project: Project, jobs: Mapping[str, Any]) -> list[dg.SensorDef
         _make_batch_sensor(project, jobs),
         _make_automation_sensor(project),
         _make_retraining_sensor(project, jobs),
-        *_make_alerts(project),
+        *_make_alerts(project, jobs),
         make_lost_run_sensor(project.named("lost_runs")),
     ]
 
@@ -249,6 +246,8 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
         description="Registers batches that arrive and has them read; reads a changed one again; leaves broken ones alone.",
     )
     def new_batches(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        batches = project.batch_partitions
+        known = set(context.instance.get_dynamic_partitions(str(batches.name)))
         try:
             arriving = set(find_arrivals(project.upstream, context.instance)) if project.upstream else set[str]()
         except DistillError as error:
@@ -258,17 +257,15 @@ def _make_batch_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDe
         except DistillError as error:  # an empty inbox, a disk that is not mounted
             if not arriving:
                 return dg.SkipReason(str(error))
-            new = sorted(arriving - set(context.instance.get_dynamic_partitions(str(project.batch_partitions.name))))
+            new = sorted(arriving - known)
             return dg.SensorResult(
                 skip_reason=f"waiting for the inbox: {', '.join(sorted(arriving))}"[:2000],
-                dynamic_partitions_requests=[project.batch_partitions.build_add_request(new)] if new else [],
+                dynamic_partitions_requests=[batches.build_add_request(new)] if new else [],
             )
         cursor = json.loads(context.cursor or "{}")
         if not isinstance(cursor.get("looks"), dict):  # none yet, or one of an older version
             cursor = {"told": "", "requested": {}, "looks": {}}
         plan = plan_ingestion(project, found, cursor["requested"], cursor["looks"], now=time.time())
-        batches = project.batch_partitions
-        known = set(context.instance.get_dynamic_partitions(str(batches.name)))
         registered = {*plan.requests, *plan.current, *arriving}
         new, dropped = sorted(registered - known), sorted(known - registered - set(plan.waiting))
         changes: list[Any] = [batches.build_add_request(new)] if new else []
@@ -470,13 +467,9 @@ def advance_retraining(
     )
 
 
-def _make_alerts(project: Project) -> list[dg.SensorDefinition]:
+def _make_alerts(project: Project, jobs: Mapping[str, Any]) -> list[dg.SensorDefinition]:
     """A run of the line has failed, its champion has moved: told in the daemon's log, and to `alert_webhook` where it is set."""
-    webhook, jobs = (
-        project.settings.alert_webhook,
-        {project.named(job) for job in (*STAGE_NAMES, RETRAINING, READ_UPSTREAM)},
-    )
-    own = own_keys(project)
+    webhook, names, own = project.settings.alert_webhook, {job.name for job in jobs.values()}, own_keys(project)
     where = "in the daemon's log, and to alert_webhook where it is set."
     shared: dict[str, Any] = {"default_status": dg.DefaultSensorStatus.RUNNING, "minimum_interval_seconds": 30}
 
@@ -485,7 +478,7 @@ def _make_alerts(project: Project) -> list[dg.SensorDefinition]:
     )
     def failure_alert(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
-        if run.job_name not in jobs and not own & set(run.asset_selection or ()):  # of the team's own assets
+        if run.job_name not in names and not own & set(run.asset_selection or ()):  # of the team's own assets
             return
         subject = f" [{run.tags['dagster/partition']}]" if run.tags.get("dagster/partition") else ""
         text = f"{run.job_name}{subject} failed (run {run.run_id[:8]}): {context.failure_event.message}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from distill_assets.assets import ASSETS
+from distill_assets.assets.checks import newest_evaluations
 from distill_assets.assets.reads import READS, Moment
 from distill_assets.errors import UnknownAssetError
 from distill_assets.handles.project import Project
@@ -13,7 +14,6 @@ from distill_assets.orchestration.stages import INGEST, STAGES, Condition, Stage
 
 _RUN = "distill-assets run makes it"
 _HASH = re.compile(r"[0-9a-f]{32,}")
-_MAX_RESULTS = 10_000  # of one check, newest first: among them that of the partition is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,7 @@ def _failed_checks(project: Project, asset: str, partition: str) -> tuple[str, .
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for check in (check for check in ASSETS[asset].checks if check.is_blocking):
             key = dg.AssetCheckKey(project.key(asset), check.name)
-            history = instance.event_log_storage.get_asset_check_execution_history(key, limit=_MAX_RESULTS)
-            evaluations = (record.evaluation for record in history if (record.partition or "") == partition)
-            last = next((each for each in evaluations if isinstance(each, dg.AssetCheckEvaluation)), None)
+            last, _ = newest_evaluations(instance, key).get(partition, (None, 0.0))
             if last is not None and not last.passed:
                 step = check.next_step[0].lower() + check.next_step[1:].rstrip(".").replace(". ", "; ")
                 told.append(f"check {check.name} failed: {str(last.description).rstrip('.')}; {step}")

@@ -39,7 +39,6 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", ("student_checkpoint", "eval_metrics"), "Train and evaluate one recipe on all scores."),
     Stage("release", ("leaderboard", "champion"), "Compare all systems and let the gate decide."),
 )
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 # missing: never materialised, or its folder is gone; rejected: a blocking check failed; blocked: something upstream is missing;
 # stale: an input has changed; aged: what changed was read as of making (`Reads.as_of_making`); up to date: none of these.

@@ -301,9 +301,9 @@ class ReadSettings:
     file: Path | None
 
 
-def load_settings(path: Path | None = None, *, is_alone: bool = True, **overrides: Any) -> Settings:
+def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """The settings of `read_settings`."""
-    return read_settings(path, is_alone=is_alone, **overrides).settings
+    return read_settings(path, **overrides).settings
 
 
 def read_settings(path: Path | None = None, *, is_alone: bool = True, **overrides: Any) -> ReadSettings:

@@ -126,11 +126,9 @@ def _as_strings(asset: UpstreamAsset, name: str, column: pa.ChunkedArray, *, is_
         if pa.types.is_floating(column.type):  # pandas turns integers into floats where one was missing
             column = column.cast(pa.int64())
         found = pc.fill_null(column.cast(pa.string()), "")
-    except pa.ArrowInvalid as error:
-        raise SourceError(f"{asset.name}: the column {name} cannot be read as text: {error}") from error
-    except pa.ArrowNotImplementedError as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(
-            f"{asset.name}: the column {name} is {column.type}, expected strings or integers: write it as text upstream"
+            f"{asset.name}: the column {name} is {column.type}, expected strings or integers: write it as text upstream ({error})"
         ) from error
     if is_id and len(broken := found.filter(pc.match_substring_regex(found, _BREAKS))):
         raise SourceError(
