@@ -109,6 +109,7 @@ FREE = {"positives": "teacher", "num_negatives": 2, "sampling": "top"}
             {"settings.reads_unjudged_queries"},
         ),
         ({"student_max_length": 64}, {"student"}),
+        ({"query_prompt": "how to "}, {"student"}),
         ({"batch_size": 3}, set()),
         ({"chunk_size": 3}, set()),
         ({"scored_negatives": 5}, set()),

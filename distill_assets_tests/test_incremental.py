@@ -45,6 +45,7 @@ Texts = dict[str, str]
 SETTINGS: dict[str, tuple[Any, ...]] = {
     "teacher_max_length": (48, 24),
     "student_max_length": (32, 16),
+    "query_prompt": ("", "sum "),
     "scored_negatives": (3, 2),
     "negatives_per_query": (4, 3),
     "mining_depth": (12, 10),
@@ -493,6 +494,7 @@ def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
                 path,
                 fingerprint_model(path),
                 self.settings.student_max_length,
+                self.settings.query_prompt,
                 self.settings.teacher_max_length,
                 rest,
             )

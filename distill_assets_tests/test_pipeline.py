@@ -214,6 +214,7 @@ def test_sizes_say_what_was_chosen_and_what_was_asked_for(
     given = {"collection": f"beir:{tmp_path}", "student": str(tiny_encoder)}
     assert chosen_sizes(Project(overrides=given)) == {
         "student_tokens": "64 (all that the model can)",
+        "student_prompts": "none",
         "teacher_tokens": "512",
         "train_queries": "all",
         "dev_queries": "all",

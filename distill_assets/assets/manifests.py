@@ -58,6 +58,7 @@ def chosen_sizes(project: Project) -> dict[str, str]:
     epochs = settings.student_epochs
     return {
         "student_tokens": f"{'any number' if tokens is None else tokens}{why}",
+        "student_prompts": str(project.models.prompts(project.models.student_path)),
         "teacher_tokens": f"{settings.teacher_max_length}{' (as set)' if is_set else ''}",
         **{f"{split}_queries": queries(split) for split in SPLITS},
         "passes": "as each recipe says" if epochs is None else f"{epochs} (as set)",

@@ -127,8 +127,9 @@ def _train(inputs: Inputs, key: str) -> None:
         "training": asdict(training),
         "training_s": time.perf_counter() - started,
     }
+    has_own_prompts = project.models.prompts(inputs.student_path).is_loaded  # else the copy would be read without them
     with store.writing("student", name, key) as folder:
-        if training.best_step == 0:  # no step was better: it is the untouched student, file by file
+        if training.best_step == 0 and has_own_prompts:  # no step was better: it is the untouched student, file by file
             without = shutil.ignore_patterns(MANIFEST)
             shutil.copytree(inputs.student_path, folder, ignore=without, dirs_exist_ok=True)
         else:

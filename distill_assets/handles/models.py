@@ -14,7 +14,8 @@ from distill_assets.models.catalog import (
     fold_folders,
     resolve_model,
 )
-from distill_assets.models.folders import is_cross_encoder, own_max_tokens
+from distill_assets.models.folders import is_cross_encoder, own_max_tokens, tokenizer_file
+from distill_assets.models.prompts import Prompts, find_prompts
 from distill_assets.records import fingerprint
 from distill_assets.settings.values import BUNDLED, Settings
 
@@ -64,12 +65,22 @@ class Models:
     def encoder_id(self, path: Path) -> str:
         """Content of a bi-encoder folder (weights, tokenizer, prompts), how many tokens of a text it reads, precision if set.
 
+        Prompts that sentence-transformers would not take from the folder by itself are named beside its content.
+
         If the precision is `auto`, it is not part of this id. So nothing becomes stale when you change machines. The embedding store
         has the precision in its key, so vectors of two precisions are never mixed.
         """
         precision = self.settings.student_precision
         chosen = () if precision == "auto" else (precision,)
-        return fingerprint(fingerprint_model(path), self.settings.student_max_length, *chosen)
+        prompts = self.prompts(path)
+        added = () if prompts.is_loaded else (("prompts", prompts.query, prompts.document),)
+        return fingerprint(fingerprint_model(path), self.settings.student_max_length, *chosen, *added)
+
+    def prompts(self, path: Path) -> Prompts:
+        """The prompts of the bi-encoder at `path`. Those of the settings are for the untouched student; a trained one holds them."""
+        if path.resolve() != self.student_path.resolve():
+            return find_prompts(path)
+        return find_prompts(path, query=self.settings.query_prompt, document=self.settings.document_prompt)
 
     @property
     def teacher_choice(self) -> str:
@@ -130,19 +141,32 @@ class Models:
         return min(limits, default=None)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as the untouched student cuts it, those around a text included. Opens no model."""
+        """Tokens of each document as the untouched student cuts it: its prompt and what stands around a text included.
+
+        Opens no model.
+
+        Raises:
+            ModelError: the student's folder has no tokenizer.json.
+        """
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self.student_path / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(tokenizer_file(self.student_path)))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return [len(found) for found in tokenizer.encode_batch_fast(list(texts))]
+        prompt = self.prompts(self.student_path).document
+        return [len(found) for found in tokenizer.encode_batch_fast([prompt + text for text in texts])]
 
     def load_student(self, path: Path, precision: "Precision" = "fp32") -> "SentenceTransformer":
         """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
         from distill_assets.models.encoders import load_student
 
-        return load_student(path, device=self.device, max_length=self.settings.student_max_length, precision=precision)
+        return load_student(
+            path,
+            device=self.device,
+            max_length=self.settings.student_max_length,
+            precision=precision,
+            prompts=self.prompts(path),
+        )
 
     def load_teacher(self, path: Path) -> "CrossEncoder":
         """Load a cross-encoder at the length that the settings allow."""

@@ -1,9 +1,11 @@
 """Loading and applying the two kinds of model: the cross-encoder teacher and the bi-encoder student."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,8 +16,10 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from distill_assets.errors import ModelError, NonFiniteError
 from distill_assets.models.folders import is_cross_encoder, read_json, require_model_folder, unreadable
 from distill_assets.models.interaction import JointInteraction
+from distill_assets.models.prompts import Prompts, find_prompts
 from distill_assets.progress import Progress
 
+logger = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Role = Literal["query", "document"]
 Precision = Literal["fp32", "bf16"]  # of matrix products; vectors, logits and weights are fp32
@@ -74,28 +78,58 @@ def cpu_has(*probes: str) -> bool:
 
 
 def load_student(
-    path: Path, *, device: str, max_length: int | None = None, precision: Precision = "fp32"
+    path: Path,
+    *,
+    device: str,
+    max_length: int | None = None,
+    precision: Precision = "fp32",
+    prompts: Prompts | None = None,
 ) -> SentenceTransformer:
-    """Load a sentence-transformers bi-encoder from a local folder.
+    """Load a sentence-transformers bi-encoder from a local folder, with its prompts: those given, else what `find_prompts` says.
 
     In bf16 every transformer of the model computes in bf16, on both sides of a split model too; pooling and what follows stay in
     fp32. A model without a transformer (static embeddings, for one) stays in fp32: `used_precision` says what it is.
 
     Raises:
-        ModelError: not a folder, not a model, or weights that cannot be read (truncated, for one).
+        ModelError: not a folder, not a model, weights that cannot be read (truncated, for one), or a prompt that fills all
+            tokens that the model reads.
     """
     require_model_folder(path)
     try:
+        prompts = prompts or find_prompts(path)
         model = SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=_FULL_PRECISION)
     except Exception as error:
         raise unreadable(path, "a sentence-transformers model", error) from error
     limit = model.max_seq_length
     if max_length is not None:
         model.max_seq_length = max_length if limit is None else min(limit, max_length)
+    model.prompts |= {"query": prompts.query, "document": prompts.document}
+    _require_room(model, path)
+    if prompts.warning:
+        _warn(prompts.warning)
     if precision == "bf16":
         for transformer in (module for module in model.modules() if isinstance(module, Transformer)):
             transformer.to(torch.bfloat16).register_forward_hook(_as_float32)
     return model
+
+
+def _require_room(model: SentenceTransformer, path: Path) -> None:
+    limit = model.max_seq_length
+    for role in get_args(Role):
+        prompt = prompt_of(model, role)
+        if limit is None or prompt is None:
+            continue
+        mask = model.preprocess([prompt], task=role).get("attention_mask")
+        if isinstance(mask, torch.Tensor) and int(mask.sum()) >= limit:
+            raise ModelError(
+                f"{path} reads {limit} tokens, and its {role} prompt {prompt[:60]!r} fills them all: shorten {role}_prompt, or raise "
+                "student_max_length"
+            )
+
+
+@cache  # a process loads a model many times
+def _warn(sentence: str) -> None:
+    logger.warning(sentence)
 
 
 def used_precision(model: SentenceTransformer) -> Precision:
@@ -210,7 +244,7 @@ def _modules_with_own_head(path: Path) -> list[Module] | None:
 def encode_texts(model: SentenceTransformer, texts: Sequence[str], role: Role, *, batch_size: int = 32) -> np.ndarray:
     """Embed texts as unit vectors, float32 (len(texts), dimension), in the order given.
 
-    `role` picks the model's own prompt for queries or documents (E5, BGE, ...); models without prompts ignore it. Batches
+    `role` picks the model's prompt for queries or documents (`prompt_of`). Batches
     hold as many tokens as `batch_size` texts of 128 tokens (more on a GPU), texts of like length together: least padding.
 
     Raises:
@@ -236,7 +270,7 @@ def encode_texts(model: SentenceTransformer, texts: Sequence[str], role: Role, *
 @torch.inference_mode()
 def _encode_slab(model: SentenceTransformer, texts: list[str], role: Role, num_tokens: int) -> np.ndarray:
     """Unit vectors of a few hundred texts, tokenised once, then cut into batches of `num_tokens` tokens."""
-    features = model.preprocess(texts, prompt=_prompt(model, role), task=role)
+    features = model.preprocess(texts, prompt=prompt_of(model, role), task=role)
     if not _is_sliceable(features, len(texts)):
         encode = model.encode_query if role == "query" else model.encode_document
         return np.asarray(encode(texts, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32)
@@ -252,11 +286,9 @@ def _encode_slab(model: SentenceTransformer, texts: list[str], role: Role, num_t
     return joined[torch.argsort(order).to(joined.device)].cpu().numpy()
 
 
-def _prompt(model: SentenceTransformer, role: Role) -> str | None:
-    """The prompt that `encode_query` or `encode_document` would take."""
-    names = ("query",) if role == "query" else ("document", "passage", "corpus")
-    name = next((name for name in names if name in model.prompts), model.default_prompt_name)
-    return model.prompts.get(name) if name is not None else None
+def prompt_of(model: SentenceTransformer, role: Role) -> str | None:
+    """What stands before each text of this role in mining, training, evaluation and search; as `load_student` set it."""
+    return model.prompts.get(role) or None
 
 
 def _is_sliceable(features: Mapping[str, object], num_texts: int) -> bool:

@@ -36,14 +36,24 @@ def own_max_tokens(path: Path) -> int | None:
     """Tokens of a text that the model in a folder reads by itself: as sentence-transformers saved it, else its positions."""
     require_model_folder(path)
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("config.json", "max_position_embeddings")):
-        for folder in (
-            path,
-            *sorted(p for p in path.glob("*_*") if p.is_dir()),
-        ):  # modules lie in folders like 0_Transformer
+        for folder in (path, *_module_folders(path)):
             found = read_json(folder / name).get(key) if (folder / name).is_file() else None
             if isinstance(found, int):
                 return found
     return None
+
+
+def tokenizer_file(path: Path) -> Path:
+    """The tokenizer.json of a model folder. Raises `ModelError` where there is none."""
+    for folder in (path, *_module_folders(path)):
+        if (folder / "tokenizer.json").is_file():
+            return folder / "tokenizer.json"
+    raise ModelError(f"{path} has no tokenizer.json: save the model's fast tokenizer beside its weights")
+
+
+def _module_folders(path: Path) -> list[Path]:
+    """Folders like 0_Transformer, in which sentence-transformers keeps modules."""
+    return sorted(folder for folder in path.glob("*_*") if folder.is_dir())
 
 
 def read_json(path: Path) -> Any:

@@ -78,6 +78,9 @@ class ModelChoice(_Table):
 
     student: str = PACKAGED  # packaged (all-MiniLM-L6-v2 from PyPI), a local folder or a hub name
     student_max_length: int | None = Field(None, ge=8)  # tokens of a text; by default as many as the model can read
+    # What stands before each query and each document. By default what the model's config says, or what is known of its family.
+    query_prompt: str | None = None
+    document_prompt: str | None = None
     # What bi-encoders encode in. auto: bf16 if the hardware multiplies in it. Training has its own.
     student_precision: Literal["auto", "fp32", "bf16"] = "auto"
     # A cross-encoder (local folder or hub name), or bundled (trained for python_api).

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from distill_assets.errors import TrainingError
-from distill_assets.models.encoders import Role, encode_texts
+from distill_assets.models.encoders import Role, encode_texts, prompt_of
 from distill_assets.models.query_tower import require_split
 from distill_assets.training.lists import TrainList
 from distill_assets.training.recipes import Recipe
@@ -92,8 +92,7 @@ class TokenCache:
         return {**self.constants, **padded}
 
     def _preprocess(self, texts: Sequence[str]) -> dict[str, Any]:
-        prompt = self.model.prompts.get(self.role) or None
-        return dict(self.model.preprocess(list(texts), prompt=prompt, task=self.role))
+        return dict(self.model.preprocess(list(texts), prompt=prompt_of(self.model, self.role), task=self.role))
 
     def _add(self, texts: Sequence[str]) -> bool:
         """Tokenise texts; False where the features are not a row of tokens for each."""
