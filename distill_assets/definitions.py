@@ -11,7 +11,7 @@ A recipe (training/recipes.py) is one way to train; champion moves only if the p
 
 import dagster as dg
 
-from distill_assets.assets import ASSETS, dependencies_of
+from distill_assets.assets import assets_of, dependencies_of
 from distill_assets.assets.line import By
 from distill_assets.assets.upstream import make_inbox
 from distill_assets.handles.project import Project
@@ -37,8 +37,8 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
         "none": None,
     }
     assets = [
-        asset.to_dagster(project, partitions[asset.by], dependencies_of(name, has_inbox=project.upstream is not None))
-        for name, asset in ASSETS.items()
+        asset.to_dagster(project, partitions[asset.by], dependencies_of(name, project))
+        for name, asset in assets_of(project).items()
     ]
     if project.upstream is not None:
         assets.insert(0, make_inbox(project, project.upstream))

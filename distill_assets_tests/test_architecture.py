@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 import distill_assets
-from distill_assets.assets import ASSETS, dependencies_of
+from distill_assets.assets import ASSETS, assets_of, dependencies_of
 
 ROOT = Path(distill_assets.__file__).parent
 MODULES = sorted(
@@ -248,18 +248,31 @@ def test_the_graph_is_as_written_down(graph: Any) -> None:
     assert {key.to_user_string(): _row(graph.get(key)) for key in graph.get_all_asset_keys()} == GRAPH
 
 
-def test_what_dagster_shows_is_what_is_read(graph: Any) -> None:
+@pytest.mark.parametrize("students", [(), ("first", "second")])
+def test_what_dagster_shows_is_what_is_read(
+    students: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A dependency that Dagster does not know starts nothing; one that nothing reads holds up what is ready.
 
     What is read is reached by the edges that are drawn, and no other asset is. Of an asset that is read by its own partition alone,
     other partitions must not count: each batch would wait for all.
     """
+    monkeypatch.chdir(tmp_path)
+    from distill_assets.definitions import build_definitions
+    from distill_assets.handles.project import Project
+
+    project = Project(overrides={"students": students})
+    graph = build_definitions(project).resolve_asset_graph()
+    assert ("student_choice" in assets_of(project)) is bool(students)
     ancestors: dict[str, set[str]] = {}
-    for name, asset in ASSETS.items():  # in data-flow order
-        node, drawn = graph.get(dg.AssetKey(name)), dependencies_of(name)
-        assert {key.to_user_string() for key in node.parent_keys} == set(drawn) <= set(asset.reads.upstream), name
+    for name, asset in assets_of(project).items():  # in data-flow order
+        node, drawn = graph.get(dg.AssetKey(name)), dependencies_of(name, project)
+        read = set(asset.reads.upstream) & set(assets_of(project))
+        assert {key.to_user_string() for key in node.parent_keys} == set(drawn) <= read, name
         ancestors[name] = set(drawn).union(*(ancestors[other] for other in drawn))
-        assert set(asset.reads.upstream) <= ancestors[name], name
+        assert read <= ancestors[name], name
+        if name == "hard_negatives":
+            assert set(drawn) - {"student_choice"} == {"corpus", "queries", "qrels"}, "a new batch would start nothing"
         for upstream, is_own in drawn.items():
             mapping = node.partition_mappings.get(dg.AssetKey(upstream))
             assert isinstance(mapping, dg.AllPartitionMapping) is not is_own, (name, upstream)

@@ -18,7 +18,7 @@ from distill_assets.errors import (
 )
 from distill_assets.evaluation.leaderboard import champion_note, find_champion_row, format_table
 from distill_assets.orchestration.running import Step, run_line
-from distill_assets.orchestration.stages import STAGES, partitions_of, status_of
+from distill_assets.orchestration.stages import partitions_of, stages_of, status_of
 from distill_assets.report.publishing import (
     current_champion,
     read_champion,
@@ -69,7 +69,10 @@ def made(steps: list[Step]) -> list[tuple[str, str]]:
 def conditions(project: Any) -> dict[str, str]:
     """Condition of every asset's partition that is not up to date."""
     every = (
-        (name, partition) for stage in STAGES for name in stage.assets for partition in partitions_of(project, stage)
+        (name, partition)
+        for stage in stages_of(project)
+        for name in stage.assets
+        for partition in partitions_of(project, stage)
     )
     found = {f"{name}[{partition}]": status_of(project, name, partition).condition for name, partition in every}
     return {name: condition for name, condition in found.items() if condition != "up to date"}

@@ -30,7 +30,7 @@ from distill_assets.assets import ASSETS
 from distill_assets.assets.release import roll_back
 from distill_assets.errors import PromotionError
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.orchestration.stages import INGEST, STAGES, is_stale, is_stale_for_retraining, partitions_of
+from distill_assets.orchestration.stages import INGEST, is_stale, is_stale_for_retraining, partitions_of, stages_of
 from distill_assets.report.publishing import current_champion
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import SliceWrite
@@ -260,7 +260,7 @@ class Line(RuleBasedStateMachine):
                 self._run(project, is_stale)
                 assert not [
                     (asset, partition)
-                    for stage in STAGES
+                    for stage in stages_of(project)
                     for partition in partitions_of(project, stage)
                     for asset in stage.assets
                     if is_stale(project, asset, partition)
@@ -312,7 +312,7 @@ class Line(RuleBasedStateMachine):
     def _run(self, project: Any, is_stale: Callable[[Any, str, str], bool], given: Any = None) -> None:
         """The line in one process, without Dagster's events: what decides and what is made is the same."""
         with _counting(self.committed if given is None else Counter()), _kept_open(project):
-            for stage in STAGES:
+            for stage in stages_of(project):
                 for partition in partitions_of(project, stage):
                     for asset in stage.assets:
                         if asset == "teacher_checkpoint" and given is not None:

@@ -17,15 +17,13 @@ from distill_assets.evaluation.metrics import DevList
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import BI_ENCODER_FOLDER, CROSS_ENCODER_FOLDER, fold_folder, write_trained_on
 from distill_assets.models.cross_fitting import outside_fold, query_key
-from distill_assets.orchestration.stages import STAGES
 from distill_assets.records import Query, fingerprint
 from distill_assets.storage.folders import read_json_object
 from distill_assets.training.lists import build_student_epochs, build_teacher_epochs, choose_queries
 from distill_assets.training.recipes import Recipe, TeacherMember, TeacherRecipe, hashed_fields
-from experiments.study import make_stages
+from experiments.study import make_until
 
 logger = logging.getLogger("experiments")
-_INGEST_TO_MINE = STAGES[:2]
 _NUM_EVALUATIONS = 4
 _READS = Reads(
     inputs=("student", "training_queries", "training_judgements", "candidates", "documents"),
@@ -52,7 +50,7 @@ def grow_teacher(project: Project, out: Path, growth: Growth, *, say: Callable[[
     listwise softmax over one positive, three mined negatives and a random one. The dev split decides which step is kept; no test
     query is read.
     """
-    make_stages(project, _INGEST_TO_MINE)
+    make_until(project, "hard_negatives")
     inputs = Inputs(project, "grow-teacher", _READS, "", logger)
     train = choose_queries(train_queries(inputs), inputs.training_judgements, growth.num_queries)
     lists = step_lists(inputs)

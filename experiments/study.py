@@ -3,7 +3,7 @@
 import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,14 +20,13 @@ from distill_assets.assets.reads import Reads
 from distill_assets.errors import CheckFailedError, DistillError
 from distill_assets.evaluation.metrics import evaluate_run, values_of
 from distill_assets.handles.project import Project
-from distill_assets.orchestration.stages import STAGES, Stage, partitions_of, status_of
+from distill_assets.orchestration.stages import partitions_of, stages_of, status_of
 from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT
 from distill_assets.storage.collection import EVALUATION
 from experiments.plans import Plan, seeded_name
 
 logger = logging.getLogger("experiments")
 Save = Callable[[dict[str, Any]], None]
-_INGEST_TO_SCORE = STAGES[:4]
 _SIZES = Reads(
     inputs=("documents", "training_queries", "training_judgements", "evaluation_queries", "evaluation_judgements"),
     settings=RANKING_SETTINGS,
@@ -53,7 +52,7 @@ def run_study(plan: Plan, data_folder: Path, save: Save) -> dict[str, Any]:
     started = time.time()
     with _alone(data_folder):
         for label, project in plan.variants(data_folder):
-            make_stages(project, _INGEST_TO_SCORE)
+            make_until(project, "teacher_scores")
             document |= _about(project)
             if label:
                 document["num_labelled"][label] = _sizes(project)["num_labelled"]
@@ -66,12 +65,14 @@ def run_study(plan: Plan, data_folder: Path, save: Save) -> dict[str, Any]:
     return document | {"seconds": round(time.time() - started)}
 
 
-def make_stages(project: Project, stages: Sequence[Stage]) -> None:
-    """Make every partition of these stages that is not up to date."""
-    for stage in stages:
+def make_until(project: Project, last: str) -> None:
+    """Make every partition that is not up to date, up to and with the stage of the asset `last`."""
+    for stage in stages_of(project):
         for partition in partitions_of(project, stage):
             for asset in stage.assets:
                 make(project, ASSETS[asset], partition)
+        if last in stage.assets:
+            return
 
 
 def make(project: Project, asset: Asset, partition: str) -> None:

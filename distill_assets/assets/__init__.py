@@ -8,7 +8,9 @@ from distill_assets.assets.negatives import HARD_NEGATIVES
 from distill_assets.assets.release import CHAMPION
 from distill_assets.assets.reporting import INBOX
 from distill_assets.assets.student import STUDENT_CHECKPOINT
+from distill_assets.assets.student_choice import STUDENT_CHOICE
 from distill_assets.assets.teacher import TEACHER_CHECKPOINT, TEACHER_SCORES
+from distill_assets.handles.project import Project
 
 ASSETS: dict[str, Asset] = {
     asset.name: asset
@@ -16,6 +18,7 @@ ASSETS: dict[str, Asset] = {
         CORPUS,
         QUERIES,
         QRELS,
+        STUDENT_CHOICE,
         HARD_NEGATIVES,
         TEACHER_CHECKPOINT,
         TEACHER_SCORES,
@@ -29,19 +32,29 @@ ASSETS: dict[str, Asset] = {
 CHECKS: dict[tuple[str, str], Check] = {(a.name, check.name): check for a in ASSETS.values() for check in a.checks}
 
 
-def dependencies_of(name: str, *, has_inbox: bool = False) -> dict[str, bool]:
+def assets_of(project: Project) -> dict[str, Asset]:
+    """The assets of a line: `student_choice` only where there are several students to choose from."""
+    return {name: asset for name, asset in ASSETS.items() if asset is not STUDENT_CHOICE or project.settings.students}
+
+
+def dependencies_of(name: str, project: Project) -> dict[str, bool]:
     """What Dagster is told that an asset depends on: upstream asset -> whether it is its partition of the same key.
 
     An edge that a longer path implies is left out, but for a partition's own: with all of them nobody can read the lineage.
-    `has_inbox` says that a team's own assets bring the batches: what reads a batch comes after the asset that puts it there.
+    Where a team's own assets bring the batches, what reads a batch comes after the asset that puts it there.
     """
-    upstream = ASSETS[name].reads.upstream
-    if has_inbox and "source" in ASSETS[name].reads.inputs:
+    there = assets_of(project)
+    upstream = {other: is_own for other, is_own in ASSETS[name].reads.upstream.items() if other in there}
+    if project.upstream is not None and "source" in ASSETS[name].reads.inputs:
         return {INBOX: True, **upstream}
     implied = {further for other in upstream for further in _ancestors(other)}
     return {other: is_own for other, is_own in upstream.items() if is_own or other not in implied}
 
 
 def _ancestors(name: str) -> set[str]:
+    if (
+        name == STUDENT_CHOICE.name
+    ):  # it is kept when the collection moves: what it was made from moves nothing through it
+        return set()
     upstream = set(ASSETS[name].reads.upstream)
     return upstream.union(*(_ancestors(other) for other in upstream))

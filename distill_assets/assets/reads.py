@@ -65,6 +65,13 @@ def _own_view(view: str, upstream: str, load: Callable[[Collection, str], Any]) 
     return Read((upstream,), lambda m: m.state.view(view, m.partition), lambda c, m: load(c, m.partition))
 
 
+def _student_version(moment: Moment) -> str:
+    """Which model it is; where several are set, once a trial has chosen."""
+    if moment.project.settings.students:
+        moment.state.version("student_trials", "")
+    return moment.project.models.student_id
+
+
 READS: dict[str, Read] = {
     "source": Read(
         (),
@@ -98,7 +105,8 @@ READS: dict[str, Read] = {
     "logits": Read(
         ("teacher_scores",), lambda m: m.state.versions("teacher_scores", m.state.batches), lambda c, _: c.logits()
     ),
-    "student": Read((), lambda m: m.project.models.student_id),
+    "student_candidates": Read((), lambda m: fingerprint(*m.project.models.candidate_ids.items())),
+    "student": Read(("student_choice",), _student_version),
     "teacher_source": Read((), lambda m: fingerprint_model(m.project.models.teacher_source_path)),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
     "recipe": Read((), lambda m: m.recipe.fingerprint),

@@ -21,7 +21,12 @@ INBOX = "inbox"  # the asset of a line whose batches come from a team's own asse
 # Assets that read a batch, and the part of an upstream batch that each is read from.
 _PART_OF: dict[str, Part] = {"corpus": "documents", "queries": "queries", "qrels": "judgements"}
 # Assets whose rows are in a table of another name.
-_TABLE_OF = {"teacher_checkpoint": "checkpoints", "student_checkpoint": "checkpoints", "champion": "champion_history"}
+_TABLE_OF = {
+    "teacher_checkpoint": "checkpoints",
+    "student_checkpoint": "checkpoints",
+    "student_choice": "student_trials",
+    "champion": "champion_history",
+}
 
 
 def table_schema(table: str) -> dg.TableSchema:

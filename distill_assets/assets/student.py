@@ -119,7 +119,7 @@ def _train(inputs: Inputs, key: str) -> None:
     manifest = {
         "recipe": asdict(recipe),
         "input_fingerprint": key,
-        "student": {"model": project.settings.student, "fingerprint": inputs.versions["student"]},
+        "student": {"model": project.models.student_name, "fingerprint": inputs.versions["student"]},
         "inputs": inputs.versions,
         "data_versions": inputs.slice_versions(("queries", "qrels", "hard_negatives", "teacher_scores")),
         "sizes": chosen_sizes(project),

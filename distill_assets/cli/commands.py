@@ -167,6 +167,7 @@ def retrain(
     fresh_teacher: Annotated[
         bool, typer.Option("--fresh-teacher", help="Make the teacher anew first; every pair is then scored by it.")
     ] = False,
+    fresh_student: Annotated[bool, typer.Option("--fresh-student", help="Choose among `students` anew first.")] = False,
     quick: Quick = False,
     full: Full = False,
     collection: Collection = None,
@@ -186,13 +187,15 @@ def retrain(
     given = _given(recipe, collection=collection, teacher=teacher, student=student)
     project = _open_project(_sizes(quick, full) | given)
 
+    fresh = {"teacher_checkpoint": fresh_teacher, "student_choice": fresh_student}
+
     def is_asked_for(asset: str) -> bool:
-        return fresh_teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
+        return fresh.get(asset, False) and status_of(project, asset).condition == "aged"
 
     def is_stale(project: "Project", asset: str, partition: str) -> bool:
         return is_asked_for(asset) or is_stale_for_retraining(project, asset, partition)
 
-    if reason := None if is_asked_for("teacher_checkpoint") else reason_not_to_retrain(project):
+    if reason := None if any(map(is_asked_for, fresh)) else reason_not_to_retrain(project):
         raise NothingToDoError(f"nothing to retrain: {reason}")
     return _tell_results(project, _run_steps(project, "champion", is_stale), as_json)
 

@@ -1,6 +1,6 @@
 """Which models: where they lie, what identifies them, how they are loaded. No model is opened before it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Models:
-    """The student and the teacher that the settings name."""
+    """The student and the teacher that the settings name.
+
+    Attributes:
+        chosen_student: the name of the one of `students` that a trial chose; None before the first trial.
+    """
 
     settings: Settings
+    chosen_student: Callable[[], str | None] = lambda: None
 
     @cached_property
     def device(self) -> str:
@@ -52,15 +57,29 @@ class Models:
 
         return resolve_precision(self.settings.precision, self.device)
 
-    @cached_property
+    @property
+    def student_name(self) -> str:
+        """The untouched student as the settings name it; of several the one that was chosen, the first before that."""
+        students = self.settings.students
+        if not students:
+            return self.settings.student
+        chosen = self.chosen_student()
+        return chosen if chosen in students else students[0]
+
+    @property
     def student_path(self) -> Path:
         """Folder of the untouched student."""
-        return resolve_model(self.settings.student)
+        return resolve_model(self.student_name)
 
     @property
     def student_id(self) -> str:
         """`encoder_id` of the untouched student."""
         return self.encoder_id(self.student_path)
+
+    @property
+    def candidate_ids(self) -> dict[str, str]:
+        """`encoder_id` of each of `students`, by name."""
+        return {name: self.encoder_id(resolve_model(name)) for name in self.settings.students}
 
     def encoder_id(self, path: Path) -> str:
         """Content of a bi-encoder folder (weights, tokenizer, prompts), how many tokens of a text it reads, precision if set.
@@ -87,7 +106,7 @@ class Models:
         """`bundled`, a folder or a hub name; `auto` resolved."""
         if self.settings.teacher != "auto":
             return self.settings.teacher
-        return BUNDLED if self.settings.collection == "python_api" else self.settings.student
+        return BUNDLED if self.settings.collection == "python_api" else self.student_name
 
     @property
     def teacher_source_path(self) -> Path:

@@ -104,7 +104,14 @@ class Project:
     @cached_property
     def models(self) -> Models:
         """Student and teacher."""
-        return Models(self.settings)
+        return Models(self.settings, self._chosen_student)
+
+    def _chosen_student(self) -> str | None:
+        warehouse = self.places.warehouse
+        if warehouse.slice_info("student_trials") is None:
+            return None
+        rows = warehouse.query("SELECT student FROM student_trials WHERE is_chosen", [])
+        return str(rows["student"][0].as_py()) if rows.num_rows else None
 
     @cached_property
     def vectors(self) -> Vectors:

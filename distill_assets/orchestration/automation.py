@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from distill_assets.assets import ASSETS
+from distill_assets.assets import ASSETS, assets_of
 from distill_assets.assets.line import By
 from distill_assets.assets.manifests import git_tags
 from distill_assets.assets.reporting import INBOX
@@ -28,11 +28,11 @@ from distill_assets.orchestration.alerts import send_alert
 from distill_assets.orchestration.lost_runs import make_lost_run_sensor
 from distill_assets.orchestration.stages import (
     INGEST,
-    STAGES,
     is_stale,
     is_stale_for_automation,
     is_stale_for_retraining,
     next_work,
+    stages_of,
 )
 from distill_assets.records import fingerprint
 from distill_assets.settings.values import BUNDLED
@@ -159,7 +159,7 @@ def make_jobs(project: Project, partitions: Mapping[By, dg.PartitionsDefinition 
             description=stage.description,
             tags={"distill/stage": stage.name} | git_tags(),
         )
-        for stage in STAGES
+        for stage in stages_of(project)
     }
     jobs = stages | {RETRAINING: retraining}
     if project.upstream is not None:
@@ -175,7 +175,7 @@ def make_jobs(project: Project, partitions: Mapping[By, dg.PartitionsDefinition 
 
 def own_keys(project: Project) -> set[dg.AssetKey]:
     """Keys of the line's assets."""
-    return {project.key(name) for name in (*ASSETS, *([INBOX] if project.upstream else []))}
+    return {project.key(name) for name in (*assets_of(project), *([INBOX] if project.upstream else []))}
 
 
 def make_schedule(project: Project, jobs: Mapping[str, Any]) -> dg.ScheduleDefinition:
@@ -418,7 +418,7 @@ def make_quarantine_check(project: Project) -> dg.AssetChecksDefinition:
 def _make_retraining_sensor(project: Project, jobs: Mapping[str, Any]) -> dg.SensorDefinition:
     @dg.sensor(
         name=project.named("retraining_steps"),
-        jobs=[jobs[stage.name] for stage in STAGES],
+        jobs=[jobs[stage.name] for stage in stages_of(project)],
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Carries out what the job retraining asked for: starts each stage when the one before has finished.",

@@ -6,10 +6,11 @@ Texts and pairs that are in the stores already are counted too, so a run after a
 import time
 from dataclasses import dataclass
 
+from distill_assets.assets.student_choice import TRIAL_DOCUMENTS
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import BUNDLED_TEACHER, weights_mb
 from distill_assets.models.folders import own_max_tokens
-from distill_assets.orchestration.stages import INGEST, STAGES, IsStale, Stage, partitions_of
+from distill_assets.orchestration.stages import INGEST, IsStale, Stage, partitions_of, stages_of
 from distill_assets.progress import as_duration
 from distill_assets.records import SPLITS
 from distill_assets.settings.values import Settings
@@ -63,6 +64,10 @@ def work_of(
     pool = _IN_POOL * settings.pool_depth
     step_queries = min(settings.step_queries, sizes.dev)
     match asset:
+        case "student_choice":
+            num_students, documents = len(settings.students), min(sizes.documents, TRIAL_DOCUMENTS)
+            trained = 3 * min(sizes.train, settings.trial_queries)
+            return Work(texts=2 * num_students * (documents + step_queries), trained_texts=num_students * trained)
         case "hard_negatives":
             return Work(texts=sizes.documents + sizes.train + sizes.dev)
         case "teacher_checkpoint":
@@ -94,7 +99,7 @@ def estimate(project: Project, is_stale: IsStale, until: str) -> str:
     sizes, texts, pairs = _measure_collection(project)
     text_s, pair_s = _time_passes(project, texts, pairs)
     total, num_folds = Work(), models.num_teacher_folds
-    for stage, asset in _assets_until(until):
+    for stage, asset in _assets_until(project, until):
         stale = [key for key in partitions_of(project, stage) if is_stale(project, asset, key)]
         for key in stale if stage.by != "batch" else stale[:1]:
             trains = models.is_teacher_trained
@@ -105,9 +110,9 @@ def estimate(project: Project, is_stale: IsStale, until: str) -> str:
     )
 
 
-def _assets_until(until: str) -> list[tuple[Stage, str]]:
+def _assets_until(project: Project, until: str) -> list[tuple[Stage, str]]:
     """What follows reading, up to and with the asset `until`."""
-    every = [(stage, asset) for stage in STAGES if stage is not INGEST for asset in stage.assets]
+    every = [(stage, asset) for stage in stages_of(project) if stage is not INGEST for asset in stage.assets]
     last = next((i for i, (_, asset) in enumerate(every) if asset == until), -1)
     return every[: last + 1]
 

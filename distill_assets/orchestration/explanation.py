@@ -5,14 +5,18 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from distill_assets.assets import ASSETS
+from distill_assets.assets import ASSETS, assets_of
 from distill_assets.assets.checks import newest_evaluations
 from distill_assets.assets.reads import READS, Moment
 from distill_assets.errors import UnknownAssetError
 from distill_assets.handles.project import Project
-from distill_assets.orchestration.stages import INGEST, STAGES, Condition, Stage, Status, partitions_of, status_of
+from distill_assets.orchestration.stages import INGEST, Condition, Stage, Status, partitions_of, stages_of, status_of
 
 _RUN = "distill-assets run makes it"
+_ANEW = {  # what does not follow by itself (`KEPT_WHEN_AGED`)
+    "teacher_checkpoint": "distill-assets retrain --fresh-teacher makes it anew",
+    "student_choice": "distill-assets retrain --fresh-student chooses anew",
+}
 _HASH = re.compile(r"[0-9a-f]{32,}")
 
 
@@ -37,12 +41,15 @@ def explain(project: Project, wanted: str | None = None) -> list[Answer]:
     """
     quarantined = project.collection.unreadable()
     every = [
-        (stage, name, key) for stage in STAGES for name in stage.assets for key in _keys(project, stage, quarantined)
+        (stage, name, key)
+        for stage in stages_of(project)
+        for name in stage.assets
+        for key in _keys(project, stage, quarantined)
     ]
     chosen = [each for each in every if wanted in (None, each[1], label(*each[1:]))]
     if not chosen:
         raise UnknownAssetError(
-            f"no asset or partition {wanted!r}: there are {', '.join(ASSETS)}; batches and recipes are partitions"
+            f"no asset or partition {wanted!r}: there are {', '.join(assets_of(project))}; batches and recipes are partitions"
         )
     return [_answer(project, stage, name, key, quarantined.get(key)) for stage, name, key in chosen]
 
@@ -98,9 +105,8 @@ def _sentence(project: Project, stage: Stage, asset: str, partition: str, found:
         case "blocked":
             return f"waits: {_as_clause(because)}"
         case "aged":
-            command = "retrain --fresh-teacher" if asset == "teacher_checkpoint" else "run"
-            made_at = _made_at(project, asset, partition)
-            return f"is kept although {because} since {made_at} (aged); distill-assets {command} makes it anew"
+            anew = _ANEW.get(asset, "distill-assets run makes it anew")
+            return f"is kept although {because} since {_made_at(project, asset, partition)} (aged); {anew}"
         case "missing":
             lacks = _lacks(project, stage, asset, partition)
             return f"waits: {lacks}" if lacks else f"is due: {because}; {_RUN}"

@@ -23,7 +23,7 @@ from distill_assets.assets.upstream import batches_due
 from distill_assets.errors import CheckFailedError, DistillError, SourceError, UnknownAssetError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.lost_runs import command_tags
-from distill_assets.orchestration.stages import INGEST, STAGES, IsStale, Stage, is_stale, partitions_of
+from distill_assets.orchestration.stages import INGEST, IsStale, Stage, is_stale, partitions_of, stages_of
 from distill_assets.orchestration.terminal import NAME
 
 _KEPT = (
@@ -78,7 +78,7 @@ def run_line(
         CheckFailedError: a blocking check failed; nothing is made from its slice, and the next run makes it again.
         DistillError: a step failed; the error is the step's own.
     """
-    groups, source = _groups(until), project.collection.source
+    groups, source = _groups(project, until), project.collection.source
     batches = yield from _arrived(definitions, project, instance, on_start)
     if not batches:
         raise SourceError(f"{source.name} has no batch: add packages, or folders to the inbox")
@@ -121,10 +121,10 @@ def _arrived(
         raise
 
 
-def _groups(until: str) -> list[tuple[Stage, tuple[str, ...]]]:
+def _groups(project: Project, until: str) -> list[tuple[Stage, tuple[str, ...]]]:
     """Assets that share a run, in order: those of a batch, which share a parse; each other one has its own, and its own time."""
     groups: list[tuple[Stage, tuple[str, ...]]] = []
-    for stage in STAGES:
+    for stage in stages_of(project):
         groups += [(stage, stage.assets)] if stage is INGEST else [(stage, (asset,)) for asset in stage.assets]
     last = next((i for i, (_, group) in enumerate(groups) if until in group), None)
     if last is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from distill_assets.assets import ASSETS
+from distill_assets.assets import ASSETS, assets_of
 from distill_assets.assets.line import By
 from distill_assets.assets.reads import Moment
 from distill_assets.errors import MissingPartitionError
@@ -31,14 +31,23 @@ class Stage:
 
 
 INGEST = Stage("ingest", ("corpus", "queries", "qrels"), "Read one batch.")
-STAGES: tuple[Stage, ...] = (
+_STAGES: tuple[Stage, ...] = (
     INGEST,
+    Stage("choose", ("student_choice",), "Choose the student that is distilled."),
     Stage("mine", ("hard_negatives",), "Mine one batch against all documents."),
     Stage("teacher", ("teacher_checkpoint",), "Make the teacher ready; fine-tune it where the settings say so."),
     Stage("score", ("teacher_scores",), "Score one batch's pairs; known pairs are not scored again."),
     Stage("train", ("student_checkpoint", "eval_metrics"), "Train and evaluate one recipe on all scores."),
     Stage("release", ("leaderboard", "champion"), "Compare all systems and let the gate decide."),
 )
+
+KEPT_WHEN_AGED = ("teacher_checkpoint", "student_choice")  # all that follows them would have to be paid for again
+
+
+def stages_of(project: Project) -> list[Stage]:
+    """The stages of a line, in the order of the data; only a line with several `students` chooses one."""
+    return [stage for stage in _STAGES if stage.assets[0] in assets_of(project)]
+
 
 # missing: never materialised, or its folder is gone; rejected: a blocking check failed; blocked: something upstream is missing;
 # stale: an input has changed; aged: what changed was read as of making (`Reads.as_of_making`); up to date: none of these.
@@ -91,9 +100,9 @@ def status_of(project: Project, name: str, partition: str = "") -> Status:
 
 
 def is_stale(project: Project, asset: str, partition: str) -> bool:
-    """Whether `run` materialises it: all that is not up to date, but a teacher that is only aged."""
+    """Whether `run` materialises it: all that is not up to date, but a teacher or a choice that is only aged."""
     condition = status_of(project, asset, partition).condition
-    return condition != "up to date" and not (condition == "aged" and asset == "teacher_checkpoint")
+    return condition != "up to date" and not (condition == "aged" and asset in KEPT_WHEN_AGED)
 
 
 def is_stale_for_retraining(project: Project, asset: str, partition: str) -> bool:
@@ -122,7 +131,7 @@ def is_stale_for_automation(project: Project, asset: str, partition: str) -> boo
 
 def next_work(project: Project, is_stale: IsStale) -> tuple[Stage, list[str]] | None:
     """The first stage with a stale partition and all its stale partitions; None when all is up to date."""
-    for stage in STAGES:
+    for stage in stages_of(project):
         stale = [p for p in partitions_of(project, stage) if any(is_stale(project, asset, p) for asset in stage.assets)]
         if stale:
             return stage, stale

@@ -139,7 +139,7 @@ def _facts(project: Project) -> dict[str, str]:
         "judgements": f"{count['qrels']:,}",
         "batches": ", ".join(batches),
         "teacher": project.models.teacher_choice,
-        "student": project.settings.student,
+        "student": project.models.student_name,
         "pool that the teacher reranks": f"top {project.settings.pool_depth} of every first-stage system",
     }
 

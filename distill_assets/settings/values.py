@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
@@ -77,6 +77,9 @@ class ModelChoice(_Table):
     """Which models, and how they read."""
 
     student: str = PACKAGED  # packaged (all-MiniLM-L6-v2 from PyPI), a local folder or a hub name
+    # Instead of `student`: each trains briefly on hard labels, and the one that is then best on dev is distilled.
+    students: tuple[str, ...] = ()
+    trial_queries: int = Field(256, ge=8)  # train queries of that short training
     student_max_length: int | None = Field(None, ge=8)  # tokens of a text; by default as many as the model can read
     # What stands before each query and each document. By default what the model's config says, or what is known of its family.
     query_prompt: str | None = None
@@ -196,6 +199,13 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH' or 'inbox'{near}")
         return value
 
+    @field_validator("students")
+    @classmethod
+    def _check_students(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) == 1 or len({*value}) < len(value):
+            raise ValueError(f"{list(value)}: expected two or more names, each once; a single one is set as student")
+        return value
+
     @field_validator("recipes")
     @classmethod
     def _check_recipes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -210,6 +220,13 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
                 raise ValueError(
                     f"recipe {name!r} has unknown fields {unknown}: allowed are {', '.join(sorted(allowed))}"
                 )
+        return value
+
+    @field_validator("query_prompt", "document_prompt")
+    @classmethod
+    def _check_prompts(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("students"):
+            raise ValueError("each of several students reads with its own prompts: remove it, or set one student")
         return value
 
     @property

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
-# primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`.
+# primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`; 6 `student_trials`.
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
-SCHEMA_VERSION: int = 5
+SCHEMA_VERSION: int = 6
 RENAMED: dict[str, dict[str, str]] = {
     "pair_scores": {"teacher_fingerprint": "scorer_id"}
 }  # table -> old name -> new name
@@ -28,6 +28,7 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
     "BIGINT": pa.int64(),
     "FLOAT": pa.float32(),
     "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
     "TIMESTAMP": pa.timestamp("us"),
 }
 
@@ -186,6 +187,21 @@ TABLES: dict[str, TableSpec] = {
         },
         key_columns=("kind", "name"),
         slice_column="name",
+    ),
+    "student_trials": TableSpec(
+        asset="student_choice",
+        columns={
+            "student": _text("Name of the model, as `students` lists it."),
+            "encoder_id": _text("The model: content, prompts, length."),
+            "is_chosen": ColumnSpec("BOOLEAN", "Whether it is the student now."),
+            "untrained_ndcg_at_10": ColumnSpec("DOUBLE", "nDCG@10 on the trial's dev queries, as published."),
+            "trained_ndcg_at_10": ColumnSpec("DOUBLE", "The same after the short training; it decides."),
+            "num_trial_queries": _integer("Train queries of the short training."),
+            "num_trial_dev_queries": _integer("Dev queries of the trial."),
+            "num_trial_documents": _integer("Documents that they searched among."),
+            "trial_seconds": ColumnSpec("DOUBLE", "What this trial took."),
+        },
+        key_columns=("student",),
     ),
     "eval_metrics": TableSpec(
         asset="eval_metrics",

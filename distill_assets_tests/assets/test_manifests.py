@@ -54,12 +54,13 @@ def test_runs_of_jobs_sensors_and_conditions_carry_the_commit(tmp_path: Path, mo
     """A retraining that cannot be traced to its code cannot be repeated."""
     from distill_assets.definitions import build_definitions
     from distill_assets.handles.project import Project
-    from distill_assets.orchestration.stages import STAGES
+    from distill_assets.orchestration.stages import stages_of
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(manifests, "git_commit", lambda: "abc")
-    definitions = build_definitions(Project())
-    for name in [*(stage.name for stage in STAGES), "retraining"]:
+    project = Project()
+    definitions = build_definitions(project)
+    for name in [*(stage.name for stage in stages_of(project)), "retraining"]:
         assert definitions.resolve_job_def(name).tags[GIT_COMMIT_TAG] == "abc", name
     sensor = definitions.get_sensor_def("automation")
     assert isinstance(sensor, dg.AutomationConditionSensorDefinition) and sensor.run_tags[GIT_COMMIT_TAG] == "abc"
