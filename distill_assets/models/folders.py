@@ -24,6 +24,10 @@ def is_cross_encoder(path: Path) -> bool:
     require_model_folder(path)
     try:
         if (path / "modules.json").is_file():
+            saved = path / "config_sentence_transformers.json"
+            model_type = read_json(saved).get("model_type") if saved.is_file() else None
+            if model_type is not None:  # modular cross-encoders pool, too
+                return bool(model_type == "CrossEncoder")
             kinds = [entry["type"] for entry in read_json(path / "modules.json")]
             return not any(kind.endswith((".Pooling", ".StaticEmbedding")) for kind in kinds)
         architectures = read_json(path / "config.json").get("architectures") or [""]
