@@ -54,7 +54,7 @@ class Models:
     @cached_property
     def student_path(self) -> Path:
         """Folder of the untouched student."""
-        return resolve_model(self.settings.student)
+        return self._resolve(self.settings.student)
 
     @property
     def student_id(self) -> str:
@@ -87,7 +87,7 @@ class Models:
                     f"the bundled teacher is missing at {BUNDLED_TEACHER}: reinstall the package or set teacher to a model"
                 )
             return BUNDLED_TEACHER
-        return resolve_model(self.teacher_choice)
+        return self._resolve(self.teacher_choice)
 
     @property
     def is_teacher_joined(self) -> bool:
@@ -138,14 +138,38 @@ class Models:
         tokenizer.no_padding()
         return [len(found) for found in tokenizer.encode_batch_fast(list(texts))]
 
-    def load_student(self, path: Path, precision: "Precision" = "fp32") -> "SentenceTransformer":
-        """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
+    def load_student(
+        self, path: Path, precision: "Precision" = "fp32", *, origin: str | None = None
+    ) -> "SentenceTransformer":
+        """Load a bi-encoder at the length that the settings allow; fp32 is for training.
+
+        `origin` is the model, as the settings name it, that the folder is or was made from: the student by default.
+        """
         from distill_assets.models.encoders import load_student
 
-        return load_student(path, device=self.device, max_length=self.settings.student_max_length, precision=precision)
+        return load_student(
+            path,
+            device=self.device,
+            max_length=self.settings.student_max_length,
+            precision=precision,
+            is_trusted=self.is_trusted(origin or self.settings.student),
+        )
 
     def load_teacher(self, path: Path) -> "CrossEncoder":
-        """Load a cross-encoder at the length that the settings allow."""
+        """Load a cross-encoder at the length that the settings allow, with the prompt that they name."""
         from distill_assets.models.encoders import load_teacher
 
-        return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)
+        return load_teacher(
+            path,
+            device=self.device,
+            max_length=self.settings.teacher_max_length,
+            prompt=self.settings.teacher_prompt,
+            is_trusted=self.is_trusted(self.teacher_choice),
+        )
+
+    def is_trusted(self, name: str) -> bool:
+        """Whether a model, as the settings name it, may bring pickled weights and Python code of its own."""
+        return name in self.settings.trusted_models
+
+    def _resolve(self, name: str) -> Path:
+        return resolve_model(name, is_trusted=self.is_trusted(name))

@@ -91,19 +91,12 @@ def _attend_by_runs(qkv: Tensor, bounds: Bounds, layer: Layer, *, first_only: bo
     parts = []
     for rows, (count, length) in zip(split_runs(qkv, bounds.runs), bounds.runs, strict=True):
         query, key, value = rows.view(count, length, 3, layer.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        asked = query[:, :, :1] if first_only else query
-        attended = _attend_within(asked, key, value, layer.window)
-        parts.append(attended.transpose(1, 2).reshape(count * asked.shape[2], -1))
+        mask = None
+        if first_only:  # a window reaches as far from the first token as this cut
+            reach = slice(None if layer.window is None else layer.window + 1)
+            query, key, value = query[:, :, :1], key[:, :, reach], value[:, :, reach]
+        elif layer.window is not None and length > layer.window + 1:
+            mask = bounds.band(length, layer.window, qkv.dtype)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        parts.append(attended.transpose(1, 2).reshape(count * query.shape[2], -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _attend_within(query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
-    """Attention of the first or of all tokens (pairs, heads, tokens, size) to those at most `window` tokens away."""
-    num_asked, length = query.shape[2], key.shape[2]
-    if window is None or length <= window + 1:
-        return functional.scaled_dot_product_attention(query, key, value)
-    if num_asked == 1:
-        return functional.scaled_dot_product_attention(query, key[:, :, : window + 1], value[:, :, : window + 1])
-    places = torch.arange(length, device=key.device)
-    is_near = (places[:, None] - places).abs() <= window
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=is_near)
