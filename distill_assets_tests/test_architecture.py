@@ -27,6 +27,8 @@ TORCH_MODULES = {
         "models.encoders",
         "models.interaction",
         "models.query_tower",
+        "models.fast.architectures",
+        "models.fast.bounds",
         "models.fast.packed_encoder",
         "models.fast.scorer",
         "training.batches",

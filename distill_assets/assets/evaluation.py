@@ -17,7 +17,7 @@ from distill_assets.assets.rankings import (
     rankings_of,
     write_of,
 )
-from distill_assets.assets.reads import Reads
+from distill_assets.assets.reads import Reads, if_set
 from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.assets.timing import measure_speeds
 from distill_assets.errors import EvaluationError
@@ -125,7 +125,8 @@ LEADERBOARD = Asset(
     name="leaderboard",
     reads=Reads(
         inputs=("metrics", "checkpoints", "student", "teacher", "tokeniser", *RANKING_INPUTS, *DEV_INPUTS),
-        settings=(*RANKING_SETTINGS, "pool_depth", "step_queries", "teacher_max_length", "precision"),
+        settings=(*RANKING_SETTINGS, "pool_depth", "step_queries", "teacher_max_length", "teacher_prompt", "precision"),
+        only_if=if_set("teacher_prompt"),
     ),
     body=leaderboard,
     table="leaderboard",

@@ -168,5 +168,10 @@ class Reads:
         return None
 
 
+def if_set(name: str) -> dict[str, Callable[[Moment], bool]]:
+    """For `only_if`: a setting that came later counts where it has a value, so that what was made before it came stays."""
+    return {name: lambda moment: getattr(moment.project.settings, name) is not None}
+
+
 def _told(value: object) -> str:
     return str(getattr(value, "fingerprint", None) or repr(value))

@@ -14,7 +14,6 @@ from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import train_queries
 from distill_assets.errors import TrainingError
 from distill_assets.evaluation.metrics import DevList
-from distill_assets.models.catalog import resolve_model
 from distill_assets.records import Query, fingerprint, hash_text
 from distill_assets.storage.tables import schema_of
 from distill_assets.training.lists import Epochs, Labels, build_dev_lists, build_student_epochs, choose_queries
@@ -40,7 +39,7 @@ def student_choice(inputs: Inputs) -> Made:
     rows: list[dict[str, Any]] = []
     for name, encoder_id in models.candidate_ids.items():
         started, work = time.perf_counter(), store.work_folder("student", "choice", key) / encoder_id
-        model = models.load_student(resolve_model(name))
+        model = models.load_student(models.resolve(name), origin=name)
         found = train_student(model, epochs, lists, _TRIAL, TrainingRun(work, models.device, num_evaluations=1))
         inputs.log.info(
             f"{name}: dev nDCG@10 {found.dev_curve[0][1]:.4f}, {found.best_dev_ndcg_at_10:.4f} after the trial"

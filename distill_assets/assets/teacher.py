@@ -11,7 +11,7 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state
 from distill_assets.assets.negatives import choose_own_train_queries
-from distill_assets.assets.reads import Moment, Reads
+from distill_assets.assets.reads import Moment, Reads, if_set
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import build_teacher
 from distill_assets.quality.verdicts import ScoredPair, judge_logits, judge_negatives_above, judge_teacher
@@ -71,6 +71,7 @@ TEACHER_CHECKPOINT = Asset(
             "teacher_folds",
             "step_queries",
             "teacher_max_length",
+            "teacher_prompt",
         ),
         as_of_making=_LABELS,
         only_if={
@@ -80,6 +81,7 @@ TEACHER_CHECKPOINT = Asset(
             **dict.fromkeys(
                 ("step_queries", "teacher_max_length"), lambda m: m.project.models.is_teacher_of_collection
             ),
+            **if_set("teacher_prompt"),
         },
     ),
     body=teacher_checkpoint,
@@ -131,8 +133,15 @@ TEACHER_SCORES = Asset(
     name="teacher_scores",
     reads=Reads(
         inputs=("own_candidates", "own_queries", "own_judgements", "own_texts", "teacher", "student"),
-        settings=("train_queries", "reads_unjudged_queries", "num_scored_negatives", "teacher_max_length", "precision"),
-        only_if={"student": _is_joined},
+        settings=(
+            "train_queries",
+            "reads_unjudged_queries",
+            "num_scored_negatives",
+            "teacher_max_length",
+            "teacher_prompt",
+            "precision",
+        ),
+        only_if={"student": _is_joined, **if_set("teacher_prompt")},
     ),
     body=teacher_scores,
     table="teacher_scores",

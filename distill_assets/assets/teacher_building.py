@@ -39,7 +39,8 @@ def build_teacher(inputs: Inputs, folder: Path, work_folder: Path) -> dict[str, 
     """Write the teacher's files into `folder` and return what the manifest says of it."""
     models = inputs.project.models
     num_folds = models.num_teacher_folds
-    about: dict[str, Any] = {"source": models.teacher_choice}
+    prompt = inputs.settings.teacher_prompt
+    about: dict[str, Any] = {"source": models.teacher_choice, **({} if prompt is None else {"prompt": prompt})}
     if num_folds == 1:
         about |= _build_member(inputs, folder, work_folder, fold=0)
     else:
@@ -76,6 +77,8 @@ def _build_fold(inputs: Inputs, folder: Path, work_folder: Path, fold: int) -> d
 
 def _build_member(inputs: Inputs, folder: Path, work_folder: Path, fold: int) -> dict[str, Any]:
     """One cross-encoder, with a bi-encoder of its own where it brings one; returns where they come from."""
+    from distill_assets.models.encoders import set_prompt
+
     models = inputs.project.models
     source, about = models.teacher_source_path, dict[str, Any]()
     if models.teacher_choice == BUNDLED:
@@ -85,6 +88,7 @@ def _build_member(inputs: Inputs, folder: Path, work_folder: Path, fold: int) ->
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         return {}
+    set_prompt(model, inputs.settings.teacher_prompt)
     if models.is_teacher_trained:
         about["training"] = _fine_tune(inputs, model, work_folder, fold)
     model.save_pretrained(str(folder))
@@ -111,7 +115,12 @@ def _grow(inputs: Inputs, source: Path) -> Any:
     from distill_assets.models.encoders import grow_cross_encoder
 
     models = inputs.project.models
-    return grow_cross_encoder(source, device=models.device, max_length=models.settings.teacher_max_length)
+    return grow_cross_encoder(
+        source,
+        device=models.device,
+        max_length=models.settings.teacher_max_length,
+        is_trusted=models.is_trusted(models.teacher_choice),
+    )
 
 
 def _fine_tune(inputs: Inputs, model: Any, work_folder: Path, fold: int) -> dict[str, Any]:

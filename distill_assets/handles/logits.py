@@ -159,9 +159,10 @@ class Logits:
         )
 
     def cross_encoder_id(self, path: Path) -> str:
-        """What decides the logits of the cross-encoder at `path`: content, length, and the precision that it really runs in."""
-        content = fingerprint_model(path, _NOT_THE_CROSS_ENCODER)
-        return fingerprint("cross_encoder", content, self.settings.teacher_max_length, self._precision(path))
+        """What decides the logits of the cross-encoder at `path`: content, length, precision that it really runs in, prompt if set."""
+        content, prompt = fingerprint_model(path, _NOT_THE_CROSS_ENCODER), self.settings.teacher_prompt
+        chosen = () if prompt is None else (prompt,)
+        return fingerprint("cross_encoder", content, self.settings.teacher_max_length, self._precision(path), *chosen)
 
     def cosine_id(self, path: Path) -> str:
         """The same for the cosine of a bi-encoder."""

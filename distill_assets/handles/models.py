@@ -69,7 +69,7 @@ class Models:
     @property
     def student_path(self) -> Path:
         """Folder of the untouched student."""
-        return resolve_model(self.student_name)
+        return self.resolve(self.student_name)
 
     @property
     def student_id(self) -> str:
@@ -79,7 +79,7 @@ class Models:
     @property
     def candidate_ids(self) -> dict[str, str]:
         """`encoder_id` of each of `students`, by name."""
-        return {name: self.encoder_id(resolve_model(name)) for name in self.settings.students}
+        return {name: self.encoder_id(self.resolve(name)) for name in self.settings.students}
 
     def encoder_id(self, path: Path) -> str:
         """Content of a bi-encoder folder (weights, tokenizer, prompts), how many tokens of a text it reads, precision if set.
@@ -117,7 +117,7 @@ class Models:
                     f"the bundled teacher is missing at {BUNDLED_TEACHER}: reinstall the package or set teacher to a model"
                 )
             return BUNDLED_TEACHER
-        return resolve_model(self.teacher_choice)
+        return self.resolve(self.teacher_choice)
 
     @property
     def is_teacher_joined(self) -> bool:
@@ -175,8 +175,13 @@ class Models:
         prompt = self.prompts(self.student_path).document
         return [len(found) for found in tokenizer.encode_batch_fast([prompt + text for text in texts])]
 
-    def load_student(self, path: Path, precision: "Precision" = "fp32") -> "SentenceTransformer":
-        """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
+    def load_student(
+        self, path: Path, precision: "Precision" = "fp32", *, origin: str | None = None
+    ) -> "SentenceTransformer":
+        """Load a bi-encoder at the length that the settings allow; fp32 is for training.
+
+        `origin` is the model, as the settings name it, that the folder is or was made from: the student by default.
+        """
         from distill_assets.models.encoders import load_student
 
         return load_student(
@@ -184,11 +189,25 @@ class Models:
             device=self.device,
             max_length=self.settings.student_max_length,
             precision=precision,
+            is_trusted=self.is_trusted(origin or self.student_name),
             prompts=self.prompts(path),
         )
 
     def load_teacher(self, path: Path) -> "CrossEncoder":
-        """Load a cross-encoder at the length that the settings allow."""
+        """Load a cross-encoder at the length that the settings allow, with the prompt that they name."""
         from distill_assets.models.encoders import load_teacher
 
-        return load_teacher(path, device=self.device, max_length=self.settings.teacher_max_length)
+        return load_teacher(
+            path,
+            device=self.device,
+            max_length=self.settings.teacher_max_length,
+            prompt=self.settings.teacher_prompt,
+            is_trusted=self.is_trusted(self.teacher_choice),
+        )
+
+    def is_trusted(self, name: str) -> bool:
+        """Whether a model, as the settings name it, may bring pickled weights and Python code of its own."""
+        return name in self.settings.trusted_models
+
+    def resolve(self, name: str) -> Path:
+        return resolve_model(name, is_trusted=self.is_trusted(name))

@@ -16,11 +16,18 @@ BUNDLED_TEACHER = Path(__file__).parents[1] / "models" / "python_api_teacher"
 BUNDLED_JOIN = BUNDLED_TEACHER.with_name("python_api_teacher_join.json")
 BI_ENCODER_FOLDER = "bi_encoder"  # in a teacher's folder: the one whose cosine joins, else the untouched student's does
 CROSS_ENCODER_FOLDER = "cross_encoder"  # in a fold of the bundled teacher
+_OTHER_FORMATS = ("*.onnx", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*")
+_UNSAFE = (
+    "pytorch_model*.bin",
+    "*.py",
+)  # a pickle in a module's own folder is fetched, so that `require_safe` can name it
 _TRAINED_ON = "trained_on.txt"  # in a fold of a teacher: keys of the queries whose labels it saw, one a line
 
 
-def resolve_model(name: str) -> Path:
+def resolve_model(name: str, *, is_trusted: bool = False) -> Path:
     """Local folder of a model: `packaged`, a path, or a hub name, with `@` and a branch, tag or commit behind it if wanted.
+
+    Pickled weights and Python code are downloaded for a trusted model alone.
 
     Raises:
         ModelError: no such folder, and the hub does not have it or cannot be reached.
@@ -33,16 +40,19 @@ def resolve_model(name: str) -> Path:
             raise ModelError(f"no model at {name!r}: expected a folder saved by sentence-transformers or transformers")
         return path.resolve()
     try:
-        return _from_hub(name)
+        return _from_hub(name, is_trusted)
     except Exception as error:
+        repository, _, revision = name.partition("@")
+        what = f"{name!r} is neither a local folder nor a model that the hub gives"
+        if revision:
+            what = f"revision {revision!r} of {repository!r} is neither in the hub's cache nor given by the hub"
         raise ModelError(
-            f"{name!r} is neither a local folder nor a model that the hub gives: {type(error).__name__}: {str(error)[:200]}; "
-            "check the name, or download it and give the folder's path"
+            f"{what}: {type(error).__name__}: {str(error)[:200]}; check the name, or download it and give the folder's path"
         ) from error
 
 
 @lru_cache(maxsize=16)
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, is_trusted: bool) -> Path:
     """Folder in the hub's cache, downloaded where it is not there whole; asked once per process.
 
     What is there is taken without a question to the hub, so that a branch that has moved there moves no result here.
@@ -57,7 +67,7 @@ def _from_hub(name: str) -> Path:
             snapshot_download(
                 repository,
                 revision=revision or None,
-                ignore_patterns=["*.onnx", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*"],
+                ignore_patterns=[*_OTHER_FORMATS, *(() if is_trusted else _UNSAFE)],
                 local_files_only=local_files_only,
             )
         )

@@ -14,7 +14,13 @@ from sentence_transformers.base.modules import Module, Transformer
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 
 from distill_assets.errors import ModelError, NonFiniteError
-from distill_assets.models.folders import is_cross_encoder, read_json, require_model_folder, unreadable
+from distill_assets.models.folders import (
+    is_cross_encoder,
+    read_json,
+    require_model_folder,
+    require_safe,
+    unreadable,
+)
 from distill_assets.models.interaction import JointInteraction
 from distill_assets.models.prompts import Prompts, find_prompts
 from distill_assets.progress import Progress
@@ -84,20 +90,29 @@ def load_student(
     max_length: int | None = None,
     precision: Precision = "fp32",
     prompts: Prompts | None = None,
+    is_trusted: bool = False,
 ) -> SentenceTransformer:
     """Load a sentence-transformers bi-encoder from a local folder, with its prompts: those given, else what `find_prompts` says.
 
     In bf16 every transformer of the model computes in bf16, on both sides of a split model too; pooling and what follows stay in
     fp32. A model without a transformer (static embeddings, for one) stays in fp32: `used_precision` says what it is.
+    `is_trusted`: its folder may bring pickled weights and Python code, which runs.
 
     Raises:
-        ModelError: not a folder, not a model, weights that cannot be read (truncated, for one), or a prompt that fills all
-            tokens that the model reads.
+        ModelError: not a folder, not a model, not safe, weights that cannot be read (truncated, for one), or a prompt that fills
+            all tokens that the model reads.
     """
     require_model_folder(path)
+    require_safe(path, is_trusted=is_trusted)
     try:
         prompts = prompts or find_prompts(path)
-        model = SentenceTransformer(str(path), device=device, local_files_only=True, model_kwargs=_FULL_PRECISION)
+        model = SentenceTransformer(
+            str(path),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=is_trusted,
+            model_kwargs=_FULL_PRECISION,
+        )
     except Exception as error:
         raise unreadable(path, "a sentence-transformers model", error) from error
     limit = model.max_seq_length
@@ -146,11 +161,26 @@ def _as_float32(module: torch.nn.Module, inputs: object, output: Any) -> Any:
     return output.float() if _is_tensor(output) and output.is_floating_point() else output
 
 
-def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> CrossEncoder:
+def load_teacher(
+    path: Path,
+    *,
+    device: str,
+    max_length: int | None = None,
+    prompt: str | None = None,
+    is_trusted: bool = False,
+) -> CrossEncoder:
     """Load a cross-encoder with one output from a local folder; its scores are raw logits.
 
+    Args:
+        path: its folder.
+        device: torch device.
+        max_length: tokens of a pair, fewer where the model reads fewer.
+        prompt: takes the place of the model's own; empty for none.
+        is_trusted: its folder may bring pickled weights and Python code, which runs.
+
     Raises:
-        ModelError: not a folder, not a cross-encoder with one output, or weights that cannot be read.
+        ModelError: not a folder, not a cross-encoder with one output, not safe, weights that cannot be read, or a prompt that
+            leaves no room for the texts.
     """
     require_model_folder(path)
     if not is_cross_encoder(path):
@@ -158,6 +188,7 @@ def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> C
             f"{path} is an encoder without a scoring head: expected a cross-encoder (…ForSequenceClassification or a saved "
             "CrossEncoder); set teacher.finetune = true to grow one from it"
         )
+    require_safe(path, is_trusted=is_trusted)
     try:
         modules = _modules_with_own_head(path)
         if modules is None:
@@ -165,6 +196,7 @@ def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> C
                 str(path),
                 device=device,
                 local_files_only=True,
+                trust_remote_code=is_trusted,
                 activation_fn=torch.nn.Identity(),
                 model_kwargs=_FULL_PRECISION,
             )
@@ -179,22 +211,47 @@ def load_teacher(path: Path, *, device: str, max_length: int | None = None) -> C
         )
     if max_length is not None:
         model.max_length = max_length if model.max_length is None else min(model.max_length, max_length)
+    set_prompt(model, prompt)
     return model
 
 
-def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int) -> CrossEncoder:
+def set_prompt(model: CrossEncoder, prompt: str | None) -> None:
+    """Let a cross-encoder read `prompt` before every query, in place of its own; empty for none, None for its own.
+
+    Raises:
+        ModelError: the prompt leaves no room for the texts.
+    """
+    if prompt is not None:
+        model.prompts, model.default_prompt_name = ({"teacher": prompt}, "teacher") if prompt else ({}, None)
+    read, limit = model.prompts.get(model.default_prompt_name or ""), model.max_seq_length
+    if not read or limit is None:
+        return
+    room = limit - model.tokenizer.num_special_tokens_to_add(pair=True)
+    num_tokens = len(model.tokenizer(read, add_special_tokens=False)["input_ids"])
+    if num_tokens >= room // 2:
+        raise ModelError(
+            f"the prompt {read[:60]!r} has {num_tokens} tokens, expected fewer than {room // 2}: a long document takes the other "
+            f"half of the {room} that the teacher reads, and the query after the prompt would be cut off; shorten teacher_prompt, or "
+            "raise teacher_max_length"
+        )
+
+
+def grow_cross_encoder(encoder_path: Path, *, device: str, max_length: int, is_trusted: bool = False) -> CrossEncoder:
     """A cross-encoder on top of any encoder: joint reading, `JointInteraction` head, no training yet.
 
     It reads `max_length` tokens, fewer where the encoder has fewer positions. Its second token type is set equal to its first,
     because sentence encoders have never seen the second.
     """
     require_model_folder(encoder_path)
+    require_safe(encoder_path, is_trusted=is_trusted)
+    trust = {"trust_remote_code": is_trusted}
     try:
         transformer = Transformer(
             str(encoder_path),
             max_seq_length=max_length,
-            config_kwargs={"num_labels": 1},
-            model_kwargs=dict(_FULL_PRECISION),
+            config_kwargs={"num_labels": 1, **trust},
+            model_kwargs={**_FULL_PRECISION, **trust},
+            processor_kwargs=dict(trust),
         )
     except Exception as error:
         raise unreadable(encoder_path, "an encoder", error) from error

@@ -6,6 +6,47 @@ from typing import Any
 
 from distill_assets.errors import ModelError
 
+# Classes that modules.json may name: of the library, and of this package, which are installed and not brought by the folder.
+_KNOWN_CLASSES = ("sentence_transformers.", "distill_assets.")
+_PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
+
+
+def require_safe(path: Path, *, is_trusted: bool) -> None:
+    """Raise `ModelError` where a folder brings pickled weights alone, or Python code of its own, and is not trusted.
+
+    A pickle runs code when it is read. `.bin` beside `.safetensors` is not read.
+    """
+    if is_trusted:
+        return
+    remedy = "; if you trust its authors, name the model in trusted_models as the settings name it"
+    folders = [path, *(folder for folder in sorted(path.rglob("*")) if folder.is_dir())]
+    for folder in folders:
+        pickles = [file for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
+        if pickles and not any(folder.glob("*.safetensors")):
+            raise ModelError(f"{pickles[0]} is a pickle, expected weights in a .safetensors file{remedy}")
+    if not any(path.rglob("*.safetensors")):
+        raise ModelError(
+            f"{path} has no weights in a .safetensors file (pickled ones are left out of a download){remedy}"
+        )
+    if code := _foreign_code(path):
+        raise ModelError(f"{code}: expected a model that needs no code of its own{remedy}")
+
+
+def _foreign_code(path: Path) -> str | None:
+    """Which file asks for Python code of the folder's authors, and what it names; None where no file does."""
+    try:
+        for config in sorted(path.rglob("*config.json")):
+            content = read_json(config)
+            if isinstance(content, dict) and content.get("auto_map"):
+                return f"{config} names code of its own in auto_map"
+        entries = read_json(path / "modules.json") if (path / "modules.json").is_file() else []
+        foreign = [entry["type"] for entry in entries if not entry["type"].startswith(_KNOWN_CLASSES)]
+        outside = [e["path"] for e in entries if not (path / e["path"]).resolve().is_relative_to(path.resolve())]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # no JSON, or JSON of another shape
+        raise unreadable(path, "a model", error) from error
+    named = [f"the class {name}" for name in foreign] + [f"a folder outside of the model, {name}" for name in outside]
+    return f"{path / 'modules.json'} names {named[0]}" if named else None
+
 
 def require_model_folder(path: Path) -> None:
     """Raise `ModelError` unless `path` is a folder that holds a model's configuration."""
@@ -24,6 +65,10 @@ def is_cross_encoder(path: Path) -> bool:
     require_model_folder(path)
     try:
         if (path / "modules.json").is_file():
+            saved = path / "config_sentence_transformers.json"
+            model_type = read_json(saved).get("model_type") if saved.is_file() else None
+            if model_type is not None:  # modular cross-encoders pool, too
+                return bool(model_type == "CrossEncoder")
             kinds = [entry["type"] for entry in read_json(path / "modules.json")]
             return not any(kind.endswith((".Pooling", ".StaticEmbedding")) for kind in kinds)
         architectures = read_json(path / "config.json").get("architectures") or [""]

@@ -94,6 +94,9 @@ class ModelChoice(_Table):
     teacher_max_length: int = Field(
         512, ge=8
     )  # tokens of a (query, document) pair; fewer if the model cannot read as many
+    teacher_prompt: str | None = None  # read before every query, in place of the model's own; "" for none
+    # Models, named as above, that may bring pickled weights (.bin) or Python code of their own. Both can do anything on this machine.
+    trusted_models: tuple[str, ...] = ()
     # What the teacher scores in. auto: bf16 if the hardware multiplies in it. Logits of two precisions are never mixed in the
     # store: set it where several kinds of machine share a warehouse.
     precision: Literal["auto", "fp32", "bf16"] = "auto"

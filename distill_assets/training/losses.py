@@ -312,6 +312,6 @@ class TeacherLoss(nn.Module):
         return listwise_softmax(logits.view(-1, len(lists)).T)
 
     def _score(self, pairs: list[tuple[str, str]]) -> Tensor:
-        features = self.model.preprocess(pairs)
+        features = self.model.preprocess(pairs, prompt=self.model.prompts.get(self.model.default_prompt_name or ""))
         features = {k: v.to(self.model.device) if isinstance(v, Tensor) else v for k, v in features.items()}
         return self.model(features)["scores"].squeeze(-1).float()

@@ -86,6 +86,24 @@ def test_what_is_not_there_whole_is_downloaded(
     assert calls[0]["ignore_patterns"] == calls[1]["ignore_patterns"]
 
 
+def test_pickles_and_code_are_downloaded_for_trusted_models_alone(calls: list, tmp_path: Path) -> None:
+    """Weights that are there twice cost a download of gigabytes, and what is not on the disk cannot be run by mistake."""
+    put_in_cache(tmp_path, FIRST, "main")
+    for is_trusted in (False, True):
+        resolve_model("me/model", is_trusted=is_trusted)
+    ignored = [set(call["ignore_patterns"]) for call in calls]
+    assert ignored[0] - ignored[1] == {"pytorch_model*.bin", "*.py"}
+
+
+def test_a_revision_that_is_not_there_is_named(calls: list, tmp_path: Path) -> None:
+    """The branch in its place would give other numbers under the name of the revision."""
+    put_in_cache(tmp_path, FIRST, "main")
+    with pytest.raises(
+        ModelError, match="revision 'v9' of 'me/model' is neither in the hub's cache nor given by the hub"
+    ):
+        resolve_model("me/model@v9")
+
+
 def test_a_failure_is_not_remembered(calls: list, tmp_path: Path) -> None:
     """A hub that does not answer once must not make the model missing until somebody restarts the daemon."""
     with pytest.raises(ModelError, match="'me/model' is neither a local folder nor a model that the hub gives"):

@@ -4,7 +4,6 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 from tokenizers import Tokenizer, models
@@ -184,11 +183,61 @@ def test_code_of_a_model_folder_is_never_run(attack: Callable[[Path], None], gro
     marker = tmp_path / "marker"
     (grown / "evil.py").write_text(EVIL.format(marker=str(marker)), encoding="utf-8")
     attack(grown)
-    # A tokenizer class that nobody knows is no obstacle: transformers reads tokenizer.json without it.
-    expectation = nullcontext() if attack is map_tokenizer else pytest.raises(ModelError, match="/grown")
-    with expectation:
-        load_teacher(grown, device="cpu")
+    for load in (load_teacher, load_student, grow):
+        with pytest.raises(ModelError, match="/grown.*trusted_models"):
+            load(grown, device="cpu")
     assert not marker.exists()
+
+
+def test_code_of_a_trusted_folder_runs(tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    """A model that its user trusts, and that needs its own class, would be refused for ever."""
+    marker, folder = tmp_path / "marker", tmp_path / "own"
+    CrossEncoder(str(tiny_cross_encoder), device="cpu").save_pretrained(str(folder), create_model_card=False)
+    (folder / "evil.py").write_text(EVIL.format(marker=str(marker)), encoding="utf-8")
+    name_foreign_class(folder)
+    with pytest.raises(ModelError, match="evil code ran"):
+        load_teacher(folder, device="cpu", is_trusted=True)
+    assert marker.exists()
+
+
+def pickle_weights(folder: Path) -> Path:
+    """The weights of a folder as a pickle, under the name that older models have."""
+    state = load_file(folder / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+    return folder / "pytorch_model.bin"
+
+
+@pytest.mark.parametrize("load", [load_student, load_teacher, grow])
+def test_pickled_weights_are_for_trusted_models(
+    load: Callable[..., Any], tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path
+) -> None:
+    """A pickle runs what its author wrote while it is read. Beside a safetensors file it is not read, and no reason to refuse."""
+    copy = Path(shutil.copytree(tiny_cross_encoder if load is load_teacher else tiny_encoder, tmp_path / "old"))
+    pickled = pickle_weights(copy)
+    expected = [parameter.clone() for parameter in load(copy, device="cpu").parameters()]
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=rf"{pickled} is a pickle, .*trusted_models"):
+        load(copy, device="cpu")
+    found = load(copy, device="cpu", is_trusted=True).parameters()
+    if load is not grow:  # its head is new each time
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_module_with_pickled_weights_alone_is_found(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Older students have a dense layer as a pickle beside an encoder in safetensors: one safe file is not all of them."""
+    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "old"))
+    (copy / "2_Dense").mkdir()
+    (copy / "2_Dense" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match="2_Dense/pytorch_model.bin is a pickle"):
+        load_student(copy, device="cpu")
+
+
+def test_a_folder_without_weights_names_what_a_download_leaves_out(tiny_encoder: Path, tmp_path: Path) -> None:
+    """The hub's older models are pickles alone: what is downloaded of them has no weights, and the library says so of a file."""
+    copy = Path(shutil.copytree(tiny_encoder, tmp_path / "old"))
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"/old has no weights in a .safetensors file .*trusted_models"):
+        load_student(copy, device="cpu")
 
 
 def test_own_head_loads(grown: Path) -> None:

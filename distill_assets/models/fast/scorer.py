@@ -2,7 +2,7 @@
 
 Three ways, the first that fits is taken, and `FastScorer.way` says which:
 
-- packed: BERT-like encoders under a classification head or under other modules, without any padding;
+- packed: encoders that `architectures.py` knows, under a classification head or under other modules, without any padding;
 - padded: any other encoder with a fast tokenizer, in padded batches of nearly equal lengths;
 - predict: everything else that `CrossEncoder` loads, through `CrossEncoder.predict` in fp32, whatever precision was wanted.
 
@@ -18,13 +18,15 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import Transformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from torch import Tensor, nn
 from torch.nn import functional
 
 from distill_assets.errors import ModelError
 from distill_assets.models.encoders import CrossEncoderScorer, Precision
-from distill_assets.models.fast.packed_encoder import Bounds, PackedEncoder, split_runs
+from distill_assets.models.fast.bounds import Bounds, split_runs
+from distill_assets.models.fast.packed_encoder import PackedEncoder
 from distill_assets.models.fast.pair_tokens import PackedPairs, PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -196,29 +198,69 @@ def _text_transformer(model: CrossEncoder) -> Any:
 
 
 def _packed_forward(model: CrossEncoder, precision: Precision) -> Forward:
-    network = model[0].model
+    network, others = model[0].model, list(model)[1:]
     if type(network).__name__.endswith("ForSequenceClassification"):
-        if len(model) != 1:
-            raise ModelError(f"{len(model) - 1} modules after a classification head")
-        return _classify(network, PackedEncoder(network.base_model, precision), model.device)
+        if others:
+            raise ModelError(f"{len(others)} modules after a classification head")
+        mode = network.config.classifier_pooling if network.config.model_type == "modernbert" else "cls"
+        pooling = Pooling(network.config.hidden_size, pooling_mode=mode)
+        return _pooled(PackedEncoder(network.base_model, precision), pooling, _head_of(network), model.device)
     if model[0].module_output_name != "token_embeddings":
         raise ModelError(f"its encoder gives {model[0].module_output_name}, expected token embeddings")
-    return _with_modules(list(model)[1:], PackedEncoder(network, precision), model.device)
+    encoder = PackedEncoder(network, precision)
+    if isinstance(others[0], Pooling) and all(_reads_pooled(module) for module in others[1:]):
+        return _pooled(encoder, others[0], _chain(others[1:]), model.device)
+    return _by_runs(encoder, others, model.device)
 
 
-def _classify(network: Any, encoder: PackedEncoder, device: torch.device) -> Forward:
-    pooler = getattr(network.base_model, "pooler", None)
+def _head_of(network: Any) -> Callable[[Tensor], Tensor]:
+    """What a classification network makes of pooled pairs (num_pairs, hidden)."""
+    if network.config.model_type == "modernbert":
+        return nn.Sequential(network.head, network.classifier)
+    if network.config.model_type == "distilbert":
+        return nn.Sequential(network.pre_classifier, nn.ReLU(), network.classifier)
+    # BERT has a pooler before it, RoBERTa and ELECTRA a head; each takes the first token by itself
+    pooler = getattr(network.base_model, "pooler", None) or nn.Identity()
+    return lambda first: network.classifier(pooler(first.unsqueeze(1)))
+
+
+def _reads_pooled(module: Any) -> bool:
+    """Whether a module needs one vector per pair and nothing of its tokens."""
+    is_known = isinstance(module, (Dense, LayerNorm, Normalize))
+    return is_known and getattr(module, "module_input_name", "") != "token_embeddings"
+
+
+def _chain(modules: Sequence[Any]) -> Callable[[Tensor], Tensor]:
+    def head(pooled: Tensor) -> Tensor:
+        features = {"sentence_embedding": pooled}
+        for module in modules:
+            features = module(features)
+        return features["scores"]
+
+    return head
+
+
+def _pooled(
+    encoder: PackedEncoder, pooling: Pooling, head: Callable[[Tensor], Tensor], device: torch.device
+) -> Forward:
+    """One vector per pair, and one call of the head for all pairs of a batch."""
+    is_first = pooling.pooling_mode == "cls"
 
     def forward(batch: PackedPairs) -> Tensor:
         ids, types = _to_device(batch, device)
-        first = encoder(ids, types, Bounds(batch.lengths.tolist(), device), first_only=True).float().unsqueeze(1)
-        scores: Tensor = network.classifier(first if pooler is None else pooler(first))
-        return scores.squeeze(-1)
+        bounds = Bounds(batch.lengths.tolist(), device)
+        hidden = encoder(ids, types, bounds, first_only=is_first).float()
+        if not is_first:
+            features = {"token_embeddings": hidden.unsqueeze(0), "cu_seq_lens_q": bounds.cumulative.long()}
+            hidden = pooling(features)["sentence_embedding"]
+        return head(hidden).squeeze(-1)
 
     return forward
 
 
-def _with_modules(modules: Sequence[Any], encoder: PackedEncoder, device: torch.device) -> Forward:
+def _by_runs(encoder: PackedEncoder, modules: Sequence[Any], device: torch.device) -> Forward:
+    """Modules that read tokens, over each run of pairs of equal length."""
+
     def forward(batch: PackedPairs) -> Tensor:
         ids, types = _to_device(batch, device)
         bounds = Bounds(batch.lengths.tolist(), device)

@@ -64,10 +64,10 @@ def _network(layout: str, tokenizer: Any, folder: Path) -> Path:
         "bert": lambda: BertForSequenceClassification(BertConfig(**shape)),
         "xlm-roberta": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**shape, type_vocab_size=1)),
         "modernbert": lambda: ModernBertForSequenceClassification(
-            ModernBertConfig(**shape, **special, initializer_cutoff_factor=2.0)
+            ModernBertConfig(**shape, **special, initializer_cutoff_factor=2.0, local_attention=8)
         ),
         "modernbert-encoder": lambda: ModernBertModel(
-            ModernBertConfig(**shape, **special, initializer_cutoff_factor=2.0)
+            ModernBertConfig(**shape, **special, initializer_cutoff_factor=2.0, local_attention=8)
         ),
     }[layout]()
     made.save_pretrained(str(folder))
@@ -86,10 +86,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     tokenizer.model_max_length = 24
     if request.param == "modernbert-joint":
         path = _network("modernbert-encoder", tokenizer, folder)
-        return grow_cross_encoder(path, device="cpu", max_length=40), "padded"
+        return grow_cross_encoder(path, device="cpu", max_length=40), "packed"
     path = _network(request.param, tokenizer, folder)
     model = CrossEncoder(str(path), device="cpu", activation_fn=torch.nn.Identity())
-    return model, "padded" if request.param == "modernbert" else "packed"
+    return model, "packed"
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 100, 10_000])
@@ -111,6 +111,7 @@ def _varlen_attn(
     cu_seq_k: torch.Tensor,
     max_q: int,
     max_k: int,
+    window_size: tuple[int, int] = (-1, -1),
 ) -> torch.Tensor:
     """What `torch.nn.attention.varlen.varlen_attn` computes on CUDA, pair by pair."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
@@ -121,11 +122,14 @@ def _varlen_attn(
         pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True
     ):
         q, k, v = (x.transpose(0, 1) for x in (query[q_start:q_end], key[k_start:k_end], value[k_start:k_end]))
-        parts.append(torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(0, 1))
+        near = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool)
+        if window_size != (-1, -1):
+            assert len(query) == len(key), "the kernel lays a window at the end of a pair where it has fewer queries"
+            near = near.triu(-window_size[0]).tril(window_size[1])
+        parts.append(torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=near).transpose(0, 1))
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize("model", ["bert", "xlm-roberta", "joint"], indirect=True)
 def test_the_way_of_a_gpu_gives_the_same_logits(
     model: tuple[CrossEncoder, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +137,12 @@ def test_the_way_of_a_gpu_gives_the_same_logits(
     expected = CrossEncoderScorer(model[0])(PAIRS)
     calls = []
     monkeypatch.setattr(packed_encoder, "has_varlen", lambda device, dtype: True)
-    monkeypatch.setattr(varlen, "varlen_attn", lambda *args: calls.append(args[0].shape) or _varlen_attn(*args))
+
+    def count(*args: Any, window_size: tuple[int, int] = (-1, -1)) -> torch.Tensor:
+        calls.append(args[0].shape)
+        return _varlen_attn(*args, window_size)
+
+    monkeypatch.setattr(varlen, "varlen_attn", count)
     scorer = FastScorer(model[0], "fp32", batch_tokens=200)
     calls.clear()
     np.testing.assert_allclose(scorer(PAIRS), expected, atol=2e-5)
