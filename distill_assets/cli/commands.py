@@ -46,7 +46,10 @@ Collection = Annotated[
     str | None, typer.Option(help="python_api, beir:PATH or inbox.", show_default="as set", rich_help_panel=_PANEL)
 ]
 Teacher = Annotated[
-    str | None, typer.Option(help="A cross-encoder: hub name or folder.", show_default="as set", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option(
+        help="A cross-encoder: hub name, folder or URL of a server.", show_default="as set", rich_help_panel=_PANEL
+    ),
 ]
 Student = Annotated[
     str | None, typer.Option(help="A bi-encoder: hub name or folder.", show_default="as set", rich_help_panel=_PANEL)
@@ -187,7 +190,9 @@ def retrain(
     project = _open_project(_sizes(quick, full) | given)
 
     def is_asked_for(asset: str) -> bool:
-        return fresh_teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition == "aged"
+        # A server may serve another model than it did, and nothing but asking tells.
+        due = ("aged", "up to date") if project.models.is_teacher_served else ("aged",)
+        return fresh_teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition in due
 
     def is_stale(project: "Project", asset: str, partition: str) -> bool:
         return is_asked_for(asset) or is_stale_for_retraining(project, asset, partition)
