@@ -62,6 +62,10 @@ class ModelError(DistillError):
     exit_code = 2
 
 
+class TeacherServerError(DistillError):
+    """An inference server does not answer, serves another model than before, or gives scores that cannot be used."""
+
+
 class WarehouseError(DistillError):
     """The DuckDB warehouse refused an operation."""
 

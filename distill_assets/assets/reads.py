@@ -12,7 +12,6 @@ from distill_assets.errors import MissingPartitionError
 from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
 from distill_assets.handles.retrieval import Corpus
-from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import fingerprint
 from distill_assets.retrieval import words
 from distill_assets.storage.collection import EVALUATION, TRAINING, Collection
@@ -107,7 +106,7 @@ READS: dict[str, Read] = {
     ),
     "student_candidates": Read((), lambda m: fingerprint(*m.project.models.candidate_ids.items())),
     "student": Read(("student_choice",), _student_version),
-    "teacher_source": Read((), lambda m: fingerprint_model(m.project.models.teacher_source_path)),
+    "teacher_source": Read((), lambda m: m.project.models.teacher_source_id),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
     "recipe": Read((), lambda m: m.recipe.fingerprint),
     # Named by what BM25, copies or leaks decide: other words give other rankings, negatives and twins.

@@ -13,7 +13,8 @@ from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_s
 from distill_assets.assets.negatives import choose_own_train_queries
 from distill_assets.assets.reads import Moment, Reads, if_set
 from distill_assets.assets.reporting import markdown_table
-from distill_assets.assets.teacher_building import build_teacher
+from distill_assets.assets.teacher_building import ask_servers, build_teacher
+from distill_assets.handles.logits import read_served
 from distill_assets.quality.verdicts import ScoredPair, judge_logits, judge_negatives_above, judge_teacher
 from distill_assets.records import fingerprint
 from distill_assets.report.charts import as_markdown_image, score_histogram_chart
@@ -39,15 +40,23 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
     store, models = inputs.project.places.checkpoints, inputs.project.models
     is_of_collection = models.is_teacher_of_collection
     used = {name: v for name, v in inputs.versions.items() if is_of_collection or name not in _LABELS}
+    served = ask_servers(inputs)
+    if (
+        served is not None
+    ):  # by what is served: a server that moves is the same teacher, one that serves another model is not
+        used["teacher_source"] = fingerprint(*sorted(served.as_json().items()))
+        used.pop("settings.teacher_local_copy")
     key = fingerprint(TEACHER_CHECKPOINT.code_version, *sorted(used.items()))
     if not store.has("teacher", "teacher", key):
         with store.writing("teacher", "teacher", key) as folder:
-            manifest = build_teacher(inputs, folder, store.work_folder("teacher", "teacher", key))
+            manifest = build_teacher(inputs, folder, store.work_folder("teacher", "teacher", key), served)
             manifest |= {"input_fingerprint": key, "inputs": inputs.versions}
             manifest |= {"sizes": chosen_sizes(inputs.project), **code_state()}
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         store.clear_work("teacher", "teacher", key)
     path = store.path("teacher", "teacher", key)
+    if served is not None:
+        models.open_servers().require(read_served(path))  # a folder that was there has the canary of its time
     inputs.log.info(f"teacher checkpoint at {path}")
     compared = compare_new_teacher(inputs, path) if "candidates" in inputs.versions else None
     rows, fingerprint_of_model, metadata = checkpoint_row(inputs.project, "teacher", "teacher", path)
@@ -66,6 +75,7 @@ TEACHER_CHECKPOINT = Asset(
         inputs=("teacher_source", "student", *_LABELS),
         settings=(
             "teacher_finetune",
+            "teacher_local_copy",
             "teacher_with_cosine",
             "teacher_recipe",
             "teacher_folds",
@@ -77,6 +87,7 @@ TEACHER_CHECKPOINT = Asset(
         only_if={
             **dict.fromkeys(_LABELS, _has_labels),
             "student": _is_joined,
+            "teacher_local_copy": lambda m: m.project.models.is_teacher_served,
             **dict.fromkeys(("teacher_recipe", "teacher_folds"), lambda m: m.project.models.is_teacher_trained),
             **dict.fromkeys(
                 ("step_queries", "teacher_max_length"), lambda m: m.project.models.is_teacher_of_collection
@@ -91,7 +102,7 @@ TEACHER_CHECKPOINT = Asset(
     pool="teacher",
     kinds=frozenset({"pytorch", "huggingface"}),
     code_version="5",
-    when_red="Check the setting `teacher`: a cross-encoder, hub name or folder. Fine-tuning goes on from its last save.",
+    when_red="Check the setting `teacher`: a hub name, folder or server. Fine-tuning goes on from its last save.",
     checks=(
         Check(
             "better_than_baselines",
@@ -111,10 +122,11 @@ def teacher_scores(inputs: Inputs) -> Made:
         ScoredPair(query_id, text_of[query_id], doc_id, inputs.own_texts[doc_id], label, logit)
         for query_id, doc_id, label, logit in zip(*columns, strict=True)
     ]
+    models = inputs.project.models
     metadata: dict[str, Any] = {
         "num_pairs": rows.num_rows,
         "num_forward_passes": num_scored,
-        "precision": inputs.project.models.scoring_precision,
+        "precision": "as served" if models.is_teacher_served else models.scoring_precision,
     }
     positive = [pair.logit for pair in scored if pair.label > 0]
     negative = [pair.logit for pair in scored if pair.label == 0]

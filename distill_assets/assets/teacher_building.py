@@ -16,7 +16,8 @@ from distill_assets.assets.comparison import step_lists
 from distill_assets.assets.inputs import Inputs
 from distill_assets.errors import TrainingError
 from distill_assets.evaluation.metrics import DevList, rerank_ndcg
-from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE
+from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE, write_served
+from distill_assets.models import canary
 from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
     BUNDLED_JOIN,
@@ -30,18 +31,40 @@ from distill_assets.models.catalog import (
 from distill_assets.models.cross_fitting import outside_fold, query_key
 from distill_assets.models.ensemble import balance_spreads, spread_within
 from distill_assets.models.folders import is_cross_encoder, read_json
+from distill_assets.models.remote import Served
 from distill_assets.records import Query
 from distill_assets.settings.values import BUNDLED
 from distill_assets.training.lists import build_teacher_epochs, choose_queries, pairs_of, per_list
 
 
-def build_teacher(inputs: Inputs, folder: Path, work_folder: Path) -> dict[str, Any]:
-    """Write the teacher's files into `folder` and return what the manifest says of it."""
+def ask_servers(inputs: Inputs) -> Served | None:
+    """What the teacher's servers serve, compared with its local copy where there is one; None for a teacher that is not served."""
+    models = inputs.project.models
+    if not models.is_teacher_served:
+        return None
+    served, copy = models.open_servers().served(), inputs.settings.teacher_local_copy
+    if copy is not None:
+        logits = inputs.logits_handle.open_cross_encoder(models.resolve(copy))(canary.PAIRS)
+        canary.require_same(
+            logits.tolist(),
+            served.logits,
+            f"the scores of {served.identity.model_id} behind the server and of its copy {copy!r}",
+            "check that both are the same model, and the server's template and pooling",
+        )
+    return served
+
+
+def build_teacher(inputs: Inputs, folder: Path, work_folder: Path, served: Served | None) -> dict[str, Any]:
+    """Write the teacher's files into `folder`, or what is `served`, and return what the manifest says of it."""
     models = inputs.project.models
     num_folds = models.num_teacher_folds
     prompt = inputs.settings.teacher_prompt
-    about: dict[str, Any] = {"source": models.teacher_choice, **({} if prompt is None else {"prompt": prompt})}
-    if num_folds == 1:
+    about: dict[str, Any] = {"source": served.identity.model_id if served else models.teacher_choice}
+    about |= {} if prompt is None else {"prompt": prompt}
+    if served is not None:
+        about |= {"served": served.as_json()}
+        write_served(folder, served)
+    elif num_folds == 1:
         about |= _build_member(inputs, folder, work_folder, fold=0)
     else:
         about["folds"] = [_build_fold(inputs, folder, work_folder, fold) for fold in range(num_folds)]

@@ -46,7 +46,10 @@ Collection = Annotated[
     str | None, typer.Option(help="python_api, beir:PATH or inbox.", show_default="as set", rich_help_panel=_PANEL)
 ]
 Teacher = Annotated[
-    str | None, typer.Option(help="A cross-encoder: hub name or folder.", show_default="as set", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option(
+        help="A cross-encoder: hub name, folder or URL of a server.", show_default="as set", rich_help_panel=_PANEL
+    ),
 ]
 Student = Annotated[
     str | None, typer.Option(help="A bi-encoder: hub name or folder.", show_default="as set", rich_help_panel=_PANEL)
@@ -190,7 +193,10 @@ def retrain(
     fresh = {"teacher_checkpoint": fresh_teacher, "student_choice": fresh_student}
 
     def is_asked_for(asset: str) -> bool:
-        return fresh.get(asset, False) and status_of(project, asset).condition == "aged"
+        # A server may serve another model than it did, and nothing but asking tells.
+        is_served = asset == "teacher_checkpoint" and project.models.is_teacher_served
+        due = ("aged", "up to date") if is_served else ("aged",)
+        return fresh.get(asset, False) and status_of(project, asset).condition in due
 
     def is_stale(project: "Project", asset: str, partition: str) -> bool:
         return is_asked_for(asset) or is_stale_for_retraining(project, asset, partition)

@@ -1,10 +1,12 @@
 """Pairs to teacher logits: each member scores what it has not scored yet, chunk by chunk; the members are joined on reading.
 
 one teacher            cross-encoder, bi_encoder/ where it brings one, ensemble.json where a cosine joins it
+one behind a server    remote.json instead of the cross-encoder: what is served, not where; canary.json: its logits of fixed pairs
 a cross-fitted one     fold-0/, fold-1/, ... of these, each with trained_on.txt; folds.json
 """
 
 import fcntl
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from distill_assets.models.scoring import PairScorer, score_in_chunks, window_of
 from distill_assets.progress import Progress, tell
 from distill_assets.records import fingerprint, hash_text
 from distill_assets.settings.values import Settings
+from distill_assets.storage.checkpoints import CANARY_FILE
 from distill_assets.storage.folders import read_json_object
 from distill_assets.storage.missing_pairs import MissingPairs, WantedPairs, read_query_texts
 from distill_assets.storage.pair_scores import JoinRule, Part
@@ -34,9 +37,11 @@ from distill_assets.storage.warehouse import utc_now
 
 if TYPE_CHECKING:
     from distill_assets.models.encoders import Precision
+    from distill_assets.models.remote import Served
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
 FOLDS_FILE = "folds.json"  # in a cross-fitted teacher's folder: what each fold's scores are multiplied by
+REMOTE_FILE = "remote.json"  # in the folder of a teacher behind a server: the identity of what is served
 # What lies in a teacher's folder beside the cross-encoder and is no part of what the cross-encoder says of a pair.
 _NOT_THE_CROSS_ENCODER = frozenset({BI_ENCODER_FOLDER, ENSEMBLE_FILE, FOLDS_FILE, "trained_on.txt"})
 
@@ -151,7 +156,11 @@ class Logits:
         return score
 
     def open_cross_encoder(self, path: Path) -> PairScorer:
-        """The cross-encoder at `path` alone, in the precision of this machine where it can have it."""
+        """The cross-encoder at `path` alone: on its servers, or in the precision of this machine where it can have it."""
+        if (path / REMOTE_FILE).is_file():
+            from distill_assets.models.remote import RemoteScorer
+
+            return RemoteScorer(self.models.open_servers(), read_served(path))
         from distill_assets.models.fast import open_scorer
 
         return open_scorer(
@@ -159,7 +168,12 @@ class Logits:
         )
 
     def cross_encoder_id(self, path: Path) -> str:
-        """What decides the logits of the cross-encoder at `path`: content, length, precision that it really runs in, prompt if set."""
+        """What decides the logits of the cross-encoder at `path`: content, length, precision that it really runs in, prompt if set.
+
+        Of one behind a server: what is served, and no address.
+        """
+        if (path / REMOTE_FILE).is_file():
+            return fingerprint("served", *sorted(read_json(path / REMOTE_FILE).items()))
         content, prompt = fingerprint_model(path, _NOT_THE_CROSS_ENCODER), self.settings.teacher_prompt
         chosen = () if prompt is None else (prompt,)
         return fingerprint("cross_encoder", content, self.settings.teacher_max_length, self._precision(path), *chosen)
@@ -170,6 +184,8 @@ class Logits:
 
     def way(self, path: Path) -> str:
         """Which way through `models/fast/scorer.py` the cross-encoder at `path` takes: as its checkpoint says, else it is opened."""
+        if (path / REMOTE_FILE).is_file():
+            return "served"
         is_fold = path.name.startswith("fold-")
         manifest = read_json_object((path.parent if is_fold else path) / "manifest.json") or {}
         told = manifest.get("ways", {}).get(path.name if is_fold else "")
@@ -238,6 +254,19 @@ class Logits:
             "seconds": [seconds],
         }
         self.places.warehouse.append("scoring_costs", pa.table(row))
+
+
+def write_served(folder: Path, served: "Served") -> None:
+    """Keep in a teacher's folder what a server serves, and its canary."""
+    (folder / REMOTE_FILE).write_text(json.dumps(served.as_json(), indent=2) + "\n", encoding="utf-8")
+    (folder / CANARY_FILE).write_text(json.dumps(served.logits) + "\n", encoding="utf-8")
+
+
+def read_served(folder: Path) -> "Served":
+    """What `write_served` kept."""
+    from distill_assets.models import remote
+
+    return remote.read_served(read_json(folder / REMOTE_FILE), read_json(folder / CANARY_FILE))
 
 
 _ways: dict[tuple[Path, str], str] = {}  # opening a teacher to ask takes seconds: once per process and content

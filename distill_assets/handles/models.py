@@ -1,5 +1,6 @@
 """Which models: where they lie, what identifies them, how they are loaded. No model is opened before it is asked for."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +18,13 @@ from distill_assets.models.catalog import (
 from distill_assets.models.folders import is_cross_encoder, own_max_tokens, tokenizer_file
 from distill_assets.models.prompts import Prompts, find_prompts
 from distill_assets.records import fingerprint
-from distill_assets.settings.values import BUNDLED, Settings
+from distill_assets.settings.values import BUNDLED, TOKEN_VARIABLE, Settings, server_urls
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
     from distill_assets.models.encoders import Precision
+    from distill_assets.models.remote import ServerPool
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Models:
 
     @property
     def teacher_choice(self) -> str:
-        """`bundled`, a folder or a hub name; `auto` resolved."""
+        """`bundled`, a folder, a hub name or the address of servers; `auto` resolved."""
         if self.settings.teacher != "auto":
             return self.settings.teacher
         return BUNDLED if self.settings.collection == "python_api" else self.student_name
@@ -120,18 +122,49 @@ class Models:
         return self.resolve(self.teacher_choice)
 
     @property
+    def is_teacher_served(self) -> bool:
+        """Whether the teacher is a model behind an inference server, which is taken as it is."""
+        return bool(server_urls(self.teacher_choice))
+
+    @property
+    def teacher_source_id(self) -> str:
+        """Changes when what the teacher is made from does. Of a server that is its address: no server is asked here."""
+        if self.is_teacher_served:
+            return fingerprint("served", self.teacher_choice)
+        return fingerprint_model(self.teacher_source_path)
+
+    def open_servers(self) -> "ServerPool":
+        """The servers that the settings name.
+
+        Raises:
+            ModelError: they name none.
+        """
+        from distill_assets.models.remote import ServerPool
+
+        urls = server_urls(self.teacher_choice)
+        if not urls:
+            raise ModelError(
+                f"the teacher was made from an inference server, and now teacher = {self.teacher_choice!r}: run makes it anew"
+            )
+        return ServerPool(urls, os.environ.get(TOKEN_VARIABLE))
+
+    @property
     def is_teacher_joined(self) -> bool:
         """Whether the teacher is joined with a bi-encoder's cosine: by setting, else where it was grown from an encoder."""
         if self.settings.teacher_with_cosine is not None:
             return self.settings.teacher_with_cosine
-        return self.teacher_choice == BUNDLED or not is_cross_encoder(self.teacher_source_path)
+        return self.teacher_choice == BUNDLED or not self._is_cross_encoder
 
     @property
     def is_teacher_trained(self) -> bool:
         """Whether the teacher is fine-tuned on this collection's labels: by setting, or because it has no scoring head yet."""
         if self.teacher_choice == BUNDLED:
             return self.settings.teacher_finetune
-        return self.settings.teacher_finetune or not is_cross_encoder(self.teacher_source_path)
+        return self.settings.teacher_finetune or not self._is_cross_encoder
+
+    @property
+    def _is_cross_encoder(self) -> bool:
+        return self.is_teacher_served or is_cross_encoder(self.teacher_source_path)
 
     @property
     def is_teacher_of_collection(self) -> bool:
@@ -210,4 +243,5 @@ class Models:
         return name in self.settings.trusted_models
 
     def resolve(self, name: str) -> Path:
+        """Folder of a model, as the settings name it. Raises `ModelError` where there is none."""
         return resolve_model(name, is_trusted=self.is_trusted(name))

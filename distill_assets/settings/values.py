@@ -8,6 +8,7 @@ bad values are refused.
 
 import json
 import os
+import re
 import sys
 import tomllib
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
@@ -45,6 +47,8 @@ FULL: dict[str, Any] = {
 EXAMPLE_FILE = Path(__file__).with_name("distill.toml")
 _VARIABLE = "DISTILL_"
 _FILE_VARIABLE = "DISTILL_SETTINGS"
+TOKEN_VARIABLE = "DISTILL_TEACHER_TOKEN"  # of an inference server; no setting, because settings are printed and stored
+_CREDENTIALS = re.compile(r"//[^/\s]*@")  # of an address
 
 
 class _Table(BaseModel):
@@ -86,9 +90,12 @@ class ModelChoice(_Table):
     document_prompt: str | None = None
     # What bi-encoders encode in. auto: bf16 if the hardware multiplies in it. Training has its own.
     student_precision: Literal["auto", "fp32", "bf16"] = "auto"
-    # A cross-encoder (local folder or hub name), or bundled (trained for python_api).
+    # A cross-encoder (local folder or hub name), bundled (trained for python_api), or an inference server: http://HOST:PORT, or
+    # several that serve the same model, with commas. A server's bearer token is read from DISTILL_TEACHER_TOKEN alone.
     # auto: bundled for python_api, otherwise trained from the student's encoder on the train labels.
     teacher: str = "auto"
+    # The model that a server serves, as a folder or hub name: its scores must be the server's when the teacher is made.
+    teacher_local_copy: str | None = None
     # Add the untouched student's cosine to the teacher's logit. By default only if the teacher was trained from an encoder.
     teacher_with_cosine: bool | None = None
     teacher_max_length: int = Field(
@@ -209,6 +216,17 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             raise ValueError(f"{list(value)}: expected two or more names, each once; a single one is set as student")
         return value
 
+    @field_validator("teacher")
+    @classmethod
+    def _check_teacher(cls, value: str) -> str:
+        for url in server_urls(value):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+                raise ValueError("a server is http://HOST:PORT or https://HOST:PORT, several are separated by commas")
+            if "@" in parts.netloc:
+                raise ValueError(f"settings are printed and stored: leave out user and password, set {TOKEN_VARIABLE}")
+        return value
+
     @field_validator("recipes")
     @classmethod
     def _check_recipes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -273,6 +291,19 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             raise SettingsError(
                 f"recipe {recipe.name!r} draws {wanted} negatives ({recipe.sampling}) from {there}: there is nothing to draw; raise "
                 f'{name} above {wanted} (20 to 50 are usual), or set sampling = "top"'
+            )
+
+    def require_teacher(self) -> None:
+        """Raise `SettingsError` where a teacher behind a server is to be trained, or one that is not has a local copy."""
+        if server_urls(self.teacher) and self.teacher_finetune:
+            raise SettingsError(
+                f"teacher_finetune = true and teacher = {self.teacher!r}: a model behind a server cannot be trained; set teacher to "
+                "its folder or hub name, or teacher_finetune to false"
+            )
+        if self.teacher_local_copy is not None and not server_urls(self.teacher):
+            raise SettingsError(
+                f"teacher_local_copy = {self.teacher_local_copy!r} and teacher = {self.teacher!r}: a copy is compared with a server; "
+                "set teacher to the server's address, or remove teacher_local_copy"
             )
 
     def recipe(self, name: str) -> Recipe:
@@ -362,7 +393,14 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
     if mistakes:
         raise SettingsError(f"settings{f' ({chosen})' if is_own else ''}: {'; '.join(mistakes)}")
     _ = settings.all_recipes  # a bad recipe is refused when settings load, not hours later when it is trained
+    settings.require_teacher()
     return ReadSettings(settings, dict.fromkeys(Settings.model_fields, "default") | sources, own if is_own else None)
+
+
+def server_urls(teacher: str) -> tuple[str, ...]:
+    """The inference servers that a value of the setting `teacher` names; none where it names a model."""
+    is_server = teacher.startswith(("http://", "https://"))
+    return tuple(url.strip().rstrip("/") for url in teacher.split(",")) if is_server else ()
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -406,7 +444,9 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
     mistakes: list[str] = []
     variables = {f"{_VARIABLE}{name.upper()}": name for name in Settings.model_fields}
-    for variable in sorted(name for name in os.environ if name.startswith(_VARIABLE) and name != _FILE_VARIABLE):
+    for variable in sorted(
+        name for name in os.environ if name.startswith(_VARIABLE) and name not in (_FILE_VARIABLE, TOKEN_VARIABLE)
+    ):
         name, text = variables.get(variable), os.environ[variable]
         if name is None:
             mistakes.append(f"unknown variable {variable}: {_nearest(variable, {each: each for each in variables})}")
@@ -437,4 +477,5 @@ def _explain(error: ErrorDetails, sources: dict[str, str]) -> str:
         return _unknown(".".join(str(part) for part in error["loc"]))
     key, *rest = (str(part) for part in error["loc"])
     source = sources.get(key, "default")
-    return f"{'.'.join([key, *rest])} = {error['input']!r} ({source}): {error['msg']}"
+    value = _CREDENTIALS.sub("//***@", repr(error["input"]))
+    return f"{'.'.join([key, *rest])} = {value} ({source}): {error['msg']}"

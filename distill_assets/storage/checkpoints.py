@@ -16,10 +16,11 @@ from distill_assets.errors import ModelError
 from distill_assets.storage.folders import publish_folder, read_json_object, require_folder_name, temporary_folder
 
 MANIFEST = "manifest.json"
+CANARY_FILE = "canary.json"  # what a server said of fixed pairs when the teacher was made
 _WORK = "work"
 # Facts about a model's making, and state that only a resumed training reads: neither changes what the model computes.
 _NOT_MODEL_NAMES = frozenset(
-    {MANIFEST, "README.md", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
+    {MANIFEST, CANARY_FILE, "README.md", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt"}
     | {"trainer_state.json", "training_args.bin"}
 )
 
