@@ -99,6 +99,7 @@ READS: dict[str, Read] = {
         ("teacher_scores",), lambda m: m.state.versions("teacher_scores", m.state.batches), lambda c, _: c.logits()
     ),
     "student": Read((), lambda m: m.project.models.student_id),
+    "baselines": Read((), lambda m: m.project.models.baselines_id),
     "teacher_source": Read((), lambda m: fingerprint_model(m.project.models.teacher_source_path)),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
     "recipe": Read((), lambda m: m.recipe.fingerprint),

@@ -56,6 +56,16 @@ class Models:
         """Folder of the untouched student."""
         return resolve_model(self.settings.student)
 
+    @cached_property
+    def baselines(self) -> dict[str, Path]:
+        """Folders of the baselines by their name on the leaderboard."""
+        return {name: resolve_model(model) for name, model in self.settings.named_baselines.items()}
+
+    @property
+    def baselines_id(self) -> str:
+        """Changes when a baseline comes, goes, or is another model."""
+        return fingerprint(*((name, self.encoder_id(path)) for name, path in self.baselines.items()))
+
     @property
     def student_id(self) -> str:
         """`encoder_id` of the untouched student."""
