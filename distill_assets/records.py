@@ -8,10 +8,21 @@ from typing import Literal
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-# Names of the systems that are compared; every other one is a recipe. `hard_labels` is the recipe that the others are tested against.
+# Names of the systems that are compared; every other one is a recipe, a baseline, or fused from BM25 and one of these (`hybrid_of`).
+# `hard_labels` is the recipe that the others are tested against.
 BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER = "bm25", "hybrid", "untouched_student", "teacher"
 RESERVED_SYSTEMS: tuple[str, ...] = (BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER)
 HARD_LABELS = "hard_labels"
+
+
+def hybrid_of(encoder: str) -> str:
+    """Name of the system that fuses BM25 and this bi-encoder: `hybrid` for the untouched student, else `hybrid:NAME`."""
+    return HYBRID if encoder == UNTOUCHED_STUDENT else f"{HYBRID}:{encoder}"
+
+
+def is_hybrid(system: str) -> bool:
+    """Whether a system fuses BM25 and a bi-encoder."""
+    return system.partition(":")[0] == HYBRID
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,7 @@ GRAPH: dict[str, Row] = {
         None,
         "evaluation",
         ["duckdb", "pytorch"],
-        "5",
+        "6",
     ),
     "champion": (
         ["eval_metrics"],

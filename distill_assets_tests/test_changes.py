@@ -414,7 +414,7 @@ def test_a_judgement_of_0_takes_an_earlier_one_back(make: Any, instance: dg.Dags
         "hard_negatives": {"train", "dev"},
         "teacher_scores": {"train"},
         "eval_metrics": {"dev", "test"},
-        "query_results": {"test"},
+        "query_results": {"dev", "test"},
     }
     run(project, instance)
     for table in before:

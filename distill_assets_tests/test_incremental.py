@@ -27,10 +27,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from distill_assets.assets import ASSETS
+from distill_assets.assets.rankings import FORMER_CHAMPION
 from distill_assets.assets.release import roll_back
 from distill_assets.errors import PromotionError
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.orchestration.stages import INGEST, is_stale, is_stale_for_retraining, partitions_of, stages_of
+from distill_assets.records import hybrid_of
 from distill_assets.report.publishing import current_champion
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import SliceWrite
@@ -206,6 +208,11 @@ class Line(RuleBasedStateMachine):
     def change_recipe(self, rate: float, positives: str) -> None:
         """A recipe changes."""
         self.rate, self.positives = rate, positives
+
+    @rule(baseline=st.sampled_from((None, "encoder", "other_encoder")))
+    def change_baseline(self, baseline: str | None) -> None:
+        """A published model comes to the leaderboard, is replaced, or leaves it."""
+        self.overrides["baselines"] = (str(self.models[baseline]),) if baseline else ()
 
     @rule(student=st.sampled_from(("encoder", "other_encoder")))
     def change_student(self, student: str) -> None:
@@ -417,10 +424,15 @@ def compare(incremental: Any, scratch: Any) -> None:
     recipes = sorted(incremental.settings.all_recipes)
     for name in recipes:
         _same_students(name, incremental, scratch)
-    for system in ("bm25", "untouched_student", "hybrid", "teacher", *recipes):
+    baselines = sorted(incremental.settings.named_baselines)
+    encoders = ["untouched_student", *baselines, *recipes]
+    systems = ["bm25", "teacher", *encoders, *map(hybrid_of, encoders)]
+    for system in systems:
         _same_rows(
             "rankings", *(p.places.warehouse.read("rankings", slice_keys=[system]) for p in (incremental, scratch))
         )
+    ranked = [s for s in incremental.places.warehouse.slices("rankings") if not s.startswith(FORMER_CHAMPION)]
+    assert ranked == sorted(systems), "rankings of a system that is no more"
     _same_rows(
         "eval_metrics", *(p.places.warehouse.read("eval_metrics", slice_keys=recipes) for p in (incremental, scratch))
     )

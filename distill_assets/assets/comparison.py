@@ -74,16 +74,17 @@ def result_rows(
     inputs: Inputs,
     split: str,
     pool: ScoredPool,
-    students: Mapping[str, Path],
+    encoders: Mapping[str, Path],
     per_system: Mapping[str, Mapping[str, QueryMetrics]],
+    on_dev: Mapping[str, Mapping[str, QueryMetrics]],
 ) -> pa.Table:
-    """Rows of `query_results`: nDCG@10, and for each student its agreement with the teacher on the pool.
+    """Rows of `query_results`: nDCG@10, and for each bi-encoder its agreement with the teacher on the pool. Dev: nDCG@10 alone.
 
-    The students' vectors are in their store by now: nothing is encoded again.
+    The bi-encoders' vectors are in their store by now: nothing is encoded again.
     """
     logits = pool.per_query(pool.logits)
     agreement: dict[tuple[str, str], dict[str, float | None]] = {}
-    for system, path in students.items():
+    for system, path in encoders.items():
         for query_id, cosines in pool.per_query(inputs.project.vectors.cosines(path, pool.pairs)).items():
             agreement[system, query_id] = {
                 "kendall_tau": kendall_tau_b(logits[query_id], cosines),
@@ -93,6 +94,11 @@ def result_rows(
         {"split": split, "system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
         | agreement.get((system, query_id), {})
         for system, metrics in per_system.items()
+        for query_id, found in metrics.items()
+    ]
+    rows += [
+        {"split": "dev", "system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
+        for system, metrics in on_dev.items()
         for query_id, found in metrics.items()
     ]
     return pa.Table.from_pylist(rows, schema=schema_of("query_results"))

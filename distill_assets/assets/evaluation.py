@@ -1,5 +1,6 @@
 """Group `evaluation`: per query and per system metrics, and all systems side by side."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,8 @@ from distill_assets.assets.rankings import (
     DEPTH,
     RANKING_INPUTS,
     RANKING_SETTINGS,
+    drop_former_rankings,
+    fused_rankings,
     judged_queries,
     rankings_of,
     write_of,
@@ -22,12 +25,12 @@ from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.assets.timing import measure_speeds
 from distill_assets.errors import EvaluationError
 from distill_assets.evaluation.leaderboard import compare_systems
-from distill_assets.evaluation.metrics import METRIC_NAMES, evaluate_run, mean_of
+from distill_assets.evaluation.metrics import METRIC_NAMES, QueryMetrics, evaluate_run, mean_of
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.records import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, hybrid_of
 from distill_assets.report.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.report.publishing import summarise, write_project_report
-from distill_assets.retrieval.rankings import Run, fuse_runs
+from distill_assets.retrieval.rankings import Run
 from distill_assets.storage.collection import EVALUATION
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite
@@ -74,7 +77,8 @@ EVAL_METRICS = Asset(
 def leaderboard(inputs: Inputs) -> Made:
     """All systems on test queries: means with 95 % intervals, gap closed, latency, encoding speed, size. On dev where there are none.
 
-    `hybrid` fuses BM25 and the untouched student by reciprocal rank: what search would be without any training.
+    `hybrid` fuses BM25 and the untouched student by reciprocal rank: what search would be without any training. `hybrid:NAME`
+    fuses BM25 and a recipe's student or a baseline.
     """
     split = "test" if judged_queries(inputs, "test")[0] else "dev"
     queries, qrels = judged_queries(inputs, split)
@@ -83,27 +87,34 @@ def leaderboard(inputs: Inputs) -> Made:
             "no test or dev query has a judgement of a document that exists: there is nothing to compare; add qrels/test.tsv"
         )
     students = {UNTOUCHED_STUDENT: inputs.student_path} | {n: inputs.checkpoint_path(n) for n in inputs.recipes}
-    runs: dict[str, Run] = {BM25: rankings_of(inputs, BM25, None)[split]}
-    runs |= {name: rankings_of(inputs, name, path)[split] for name, path in students.items()}
-    runs[HYBRID] = fuse_runs(runs[BM25], runs[UNTOUCHED_STUDENT], DEPTH)
+    encoders = students | inputs.baselines
+    rankings = {BM25: rankings_of(inputs, BM25, None)}
+    rankings |= {name: rankings_of(inputs, name, path) for name, path in encoders.items()}
+    hybrids = {hybrid_of(name): fused_rankings(rankings[BM25], rankings[name]) for name in encoders}
+    rankings |= hybrids
+    runs = {system: found[split] for system, found in rankings.items()}
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
     runs[TEACHER] = pool.reranked(DEPTH)
     per_system = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
     on_dev, num_scored = teacher_rows(inputs, students)
-    speeds = measure_speeds(inputs, queries, runs[TEACHER], students)
-    models = {name: fingerprint_model(path) for name, path in students.items()}
-    board = compare_systems(split, per_system, speeds, models)
+    speeds = measure_speeds(inputs, queries, runs[TEACHER], encoders)
+    models = {name: fingerprint_model(path) for name, path in encoders.items()}
+    board = compare_systems(split, per_system, speeds, models, inputs.baselines)
     rows = [asdict(row) for row in board]
     table = pa.Table.from_pylist(rows, schema=schema_of("leaderboard"))
-    made_from = {name: inputs.versions[name] for name in ("teacher", "metrics", "settings.pool_depth")}
+    made_from = {name: inputs.versions[name] for name in ("teacher", "metrics", "baselines", "settings.pool_depth")}
+    drop_former_rankings(inputs, runs)
     return Made(
         rows=table,
         # Speeds differ from run to run; what the data version says is the quality.
         data_version=content_version(table.select(["system", "split", *METRIC_NAMES])),
         beside=[
-            *(write_of(system, {split: runs[system]}, made_from) for system in (TEACHER, HYBRID)),
+            write_of(TEACHER, {split: runs[TEACHER]}, made_from),
+            *(write_of(system, found, made_from) for system, found in hybrids.items()),
             SliceWrite(
-                table="query_results", rows=result_rows(inputs, split, pool, students, per_system), is_empty_meant=True
+                table="query_results",
+                rows=result_rows(inputs, split, pool, encoders, per_system, _dev_metrics(inputs, split, rankings)),
+                is_empty_meant=True,
             ),
             SliceWrite(table="teacher_fitness", rows=on_dev, is_empty_meant=True),
         ],
@@ -124,7 +135,7 @@ def leaderboard(inputs: Inputs) -> Made:
 LEADERBOARD = Asset(
     name="leaderboard",
     reads=Reads(
-        inputs=("metrics", "checkpoints", "student", "teacher", "tokeniser", *RANKING_INPUTS, *DEV_INPUTS),
+        inputs=("metrics", "checkpoints", "student", "baselines", "teacher", "tokeniser", *RANKING_INPUTS, *DEV_INPUTS),
         settings=(*RANKING_SETTINGS, "pool_depth", "step_queries", "teacher_max_length", "teacher_prompt", "precision"),
         only_if=if_set("teacher_prompt"),
     ),
@@ -133,9 +144,19 @@ LEADERBOARD = Asset(
     group="evaluation",
     pool="teacher",
     kinds=frozenset({"pytorch", "duckdb"}),
-    code_version="5",
+    code_version="6",
     when_red="Materialise what the error names. Pairs that the teacher has scored are kept.",
 )
+
+
+def _dev_metrics(
+    inputs: Inputs, split: str, rankings: Mapping[str, Mapping[str, Run]]
+) -> dict[str, dict[str, QueryMetrics]]:
+    """Per system what it has on dev, where dev is not the split of the leaderboard itself: by it the report chooses."""
+    _, qrels = judged_queries(inputs, "dev")
+    if split == "dev" or not qrels:
+        return {}
+    return {system: evaluate_run(found["dev"], qrels, inputs.min_relevance) for system, found in rankings.items()}
 
 
 def _picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:

@@ -139,6 +139,12 @@ class Inputs:
         self._require("student")
         return self.project.models.student_path
 
+    @property
+    def baselines(self) -> dict[str, Path]:
+        """Folders of the baselines by name."""
+        self._require("baselines")
+        return self.project.models.baselines
+
     def checkpoint_path(self, recipe: str) -> Path:
         """Folder of a recipe's student."""
         self._require("checkpoint" if recipe == self.partition else "checkpoints")

@@ -1,6 +1,6 @@
 """Rankings as a table: each system searches the dev and test queries once. Metrics, pool, leaderboard, gate and export read it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,14 @@ import pyarrow as pa
 
 from distill_assets.assets.inputs import Inputs
 from distill_assets.records import Query
-from distill_assets.retrieval.rankings import Run
+from distill_assets.retrieval.rankings import Run, fuse_runs
 from distill_assets.storage.collection import EVALUATION, Qrels
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite, Warehouse
 
 DEPTH = 100  # recall@100 is the deepest metric
 _CODE_VERSION = "2"
+FORMER_CHAMPION = "champion-"  # before its fingerprint: the system of a champion that is no recipe's student any more
 # What a ranking is made from beside its system; an asset that reads rankings declares these.
 RANKING_INPUTS = ("documents", "evaluation_queries", "evaluation_judgements")
 RANKING_SETTINGS = ("dev_queries", "test_queries")
@@ -41,6 +42,22 @@ def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, 
     runs: dict[str, Run] = {split: search(asked, DEPTH) for split, asked in queries.items()}
     warehouse.write(write_of(system, runs, made_from))
     return runs
+
+
+def fused_rankings(bm25: Mapping[str, Run], encoder: Mapping[str, Run]) -> dict[str, Run]:
+    """Rankings by split of BM25 and a bi-encoder, fused by reciprocal rank."""
+    return {split: fuse_runs(bm25[split], encoder[split], DEPTH) for split in EVALUATION}
+
+
+def drop_former_rankings(inputs: Inputs, systems: Collection[str]) -> None:
+    """Drop the rankings of what is neither one of these systems nor a recipe, so that nobody exports them as today's.
+
+    A recipe that is skipped keeps its rankings, and so does a former champion.
+    """
+    warehouse, kept = inputs.project.places.warehouse, {*systems, *inputs.project.settings.known_recipes}
+    for system in warehouse.slices("rankings"):
+        if system not in kept and not system.startswith(FORMER_CHAMPION):
+            warehouse.drop_slice("rankings", system)
 
 
 def write_of(system: str, runs: Mapping[str, Run], made_from: Mapping[str, str]) -> SliceWrite:

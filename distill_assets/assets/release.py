@@ -10,7 +10,13 @@ import pyarrow as pa
 from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.rankings import RANKING_INPUTS, RANKING_SETTINGS, judged_queries, rankings_of
+from distill_assets.assets.rankings import (
+    FORMER_CHAMPION,
+    RANKING_INPUTS,
+    RANKING_SETTINGS,
+    judged_queries,
+    rankings_of,
+)
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.errors import PromotionError
@@ -169,7 +175,7 @@ def _former_dev(inputs: Inputs, row: Row, students: Mapping[str, Row], dev: Mapp
     if not path.is_dir():
         inputs.log.warning(f"the folder of champion {row['recipe']} is gone: {path}; nothing is compared with it")
         return None
-    return _dev_ndcg(inputs, f"champion-{row['model_fingerprint'][:16]}", path)
+    return _dev_ndcg(inputs, f"{FORMER_CHAMPION}{row['model_fingerprint'][:16]}", path)
 
 
 def _best_so_far(history: list[Row]) -> Row | None:

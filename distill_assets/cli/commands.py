@@ -58,6 +58,15 @@ Recipes = Annotated[
     list[str] | None,
     typer.Option("--recipe", help="Only this recipe; may be repeated.", show_default="all", rich_help_panel=_PANEL),
 ]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        help="A published bi-encoder as it is, for the leaderboard: hub name or folder; may be repeated.",
+        show_default="as set",
+        rich_help_panel=_PANEL,
+    ),
+]
 Quick = Annotated[
     bool,
     typer.Option("--quick", help="Fewer packages and queries: minutes, and noisier numbers.", rich_help_panel=_PANEL),
@@ -113,13 +122,14 @@ def settings(
     teacher: Teacher = None,
     student: Student = None,
     recipe: Recipes = None,
+    baseline: Baselines = None,
     as_json: Json = False,
 ) -> Document | None:
     """Print each setting, its value, and where that is from: default, file, demo, environment or flag.
 
     `demo` is the table `[python_api]` of the file, which holds for that collection alone.
     """
-    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
     found = _open_project(given).settings_with_sources("flag" if _line is None else "line")
     values = found.settings.model_dump(mode="json")
     if as_json:
@@ -146,6 +156,7 @@ def run(
     teacher: Teacher = None,
     student: Student = None,
     recipe: Recipes = None,
+    baseline: Baselines = None,
     as_json: Json = False,
 ) -> Document | None:
     """Materialise what is missing or stale, in order, and print the leaderboard.
@@ -155,7 +166,7 @@ def run(
     """
     from distill_assets.assets.manifests import chosen_sizes
 
-    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
     project = _open_project(_sizes(quick, full) | given)
     sizes = chosen_sizes(project)
     typer.echo("; ".join(f"{name.replace('_', ' ')}: {size}" for name, size in sizes.items()), err=True)
@@ -177,6 +188,7 @@ def retrain(
     teacher: Teacher = None,
     student: Student = None,
     recipe: Recipes = None,
+    baseline: Baselines = None,
     as_json: Json = False,
 ) -> Document | None:
     """Retrain every recipe on all scores to date, compare, and let the gate decide on the champion.
@@ -187,7 +199,7 @@ def retrain(
     from distill_assets.orchestration.automation import reason_not_to_retrain
     from distill_assets.orchestration.stages import is_stale_for_retraining, status_of
 
-    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
     project = _open_project(_sizes(quick, full) | given)
 
     fresh = {"teacher_checkpoint": fresh_teacher, "student_choice": fresh_student}
@@ -355,12 +367,13 @@ def why(
     teacher: Teacher = None,
     student: Student = None,
     recipe: Recipes = None,
+    baseline: Baselines = None,
     as_json: Json = False,
 ) -> Document | None:
     """Say in one sentence of each asset's partition whether it is fresh, due, waiting or refused, and because of which input."""
     from distill_assets.orchestration.explanation import explain
 
-    given = _given(recipe, collection=collection, teacher=teacher, student=student)
+    given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
     answers = explain(_open_project(_sizes(quick, full) | given), asset)
     if as_json:
         return {"assets": [asdict(answer) for answer in answers]}
@@ -371,7 +384,7 @@ def why(
 
 @app.command(name="export-ranking")
 def export_ranking(
-    system: Annotated[str, typer.Argument(help="bm25, hybrid, untouched_student, teacher or a recipe.")],
+    system: Annotated[str, typer.Argument(help="A system of the leaderboard: bm25, teacher, a recipe, ...")],
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
     collection: Collection = None,
     as_json: Json = False,
@@ -445,9 +458,9 @@ def _sizes(quick: bool, full: bool) -> dict[str, Any]:
     return QUICK if quick else FULL if full else {}
 
 
-def _given(recipe: list[str] | None = None, **flags: str | None) -> dict[str, Any]:
+def _given(recipe: list[str] | None = None, **flags: str | list[str] | None) -> dict[str, Any]:
     """The settings that flags give; they win over environment and file."""
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value not in (None, [])}
     return given | ({"skip_recipes": _open_project(given).settings.all_but(recipe)} if recipe else {})
 
 

@@ -79,17 +79,20 @@ def compare_with_baseline(
     }
 
 
-def comparison_columns(per_system: PerSystem, recipes: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Per recipe the columns of its row that compare it: `gap_closed*`, `p_vs_*` and `detectable_vs_*`.
+def comparison_columns(
+    per_system: PerSystem, recipes: Sequence[str], others: Sequence[str] = ()
+) -> dict[str, dict[str, float | None]]:
+    """Per system the columns of its row that compare it: `p_vs_*`, `detectable_vs_*`, and for recipes `gap_closed*`.
 
     The gap is told only where the teacher is significantly above the untouched student: a share of a gap that may be none says
-    nothing. A system that was not evaluated brings no column. The tests are two families, one per baseline, each corrected over
-    the recipes: they answer two questions (does distilling beat plain fine-tuning; does training help at all).
+    nothing. A system that was not evaluated brings no column. The tests are two families, one per baseline: is a
+    system better than plain fine-tuning; is it better than no training at all. Each is corrected over the recipes and `others`
+    (published models and hybrids), because a reader looks for marks in the whole column.
     """
-    columns: dict[str, dict[str, float | None]] = {name: {} for name in recipes}
+    columns: dict[str, dict[str, float | None]] = {name: {} for name in (*recipes, *others)}
     for suffix, baseline in BASELINES.items():
         if baseline in per_system:
-            for name, found in compare_with_baseline(per_system, baseline, recipes).items():
+            for name, found in compare_with_baseline(per_system, baseline, [*recipes, *others]).items():
                 columns[name] |= {f"p_vs_{suffix}": found.p_holm, f"detectable_vs_{suffix}": found.detectable}
     if UNTOUCHED_STUDENT not in per_system or TEACHER not in per_system:
         return columns

@@ -1,6 +1,6 @@
 """The leaderboard as values: one row per system, which of them the champion is, and the cells of its table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from distill_assets.evaluation.tables import (
     format_score,
     format_share,
 )
-from distill_assets.records import BM25, HYBRID, RESERVED_SYSTEMS, TEACHER
+from distill_assets.records import BM25, RESERVED_SYSTEMS, TEACHER, is_hybrid
 
 CHAMPION_MARK = "*"
 SIGNIFICANT = "†"
@@ -40,8 +40,8 @@ class LeaderboardRow:
             the teacher is not significantly above the untouched student.
         query_ms_p50: median time of one query end to end; for the teacher, of reranking that query's pool.
         documents_per_s: documents encoded a second; None for systems that encode none.
-        p_vs_hard_labels: paired randomisation test against that recipe, Holm-corrected over the recipes; None where
-            nothing was tested. `p_vs_untouched` likewise.
+        p_vs_hard_labels: paired randomisation test against that recipe, Holm-corrected over all rows that are tested against it
+            (recipes, baselines, hybrids); None where nothing was tested. `p_vs_untouched` likewise.
         detectable_vs_hard_labels: true difference that this test finds with 80 % probability; `detectable_vs_untouched`
             likewise.
     """
@@ -70,8 +70,8 @@ class LeaderboardRow:
 
     @property
     def is_student(self) -> bool:
-        """Whether this is a bi-encoder: a recipe's student or the untouched one."""
-        return self.system not in (BM25, HYBRID, TEACHER)
+        """Whether this is a bi-encoder: a recipe's student, the untouched one or a baseline."""
+        return self.system not in (BM25, TEACHER) and not is_hybrid(self.system)
 
 
 def compare_systems(
@@ -79,6 +79,7 @@ def compare_systems(
     per_system: Mapping[str, Mapping[str, QueryMetrics]],
     speeds: Mapping[str, Mapping[str, float]],
     models: Mapping[str, str],
+    baselines: Collection[str] = (),
 ) -> list[LeaderboardRow]:
     """One row per system. Fewer than `MIN_QUERIES` queries are not tested.
 
@@ -86,12 +87,14 @@ def compare_systems(
         split: of the queries.
         per_system: system -> query_id -> metrics, on the same queries.
         speeds: system -> columns of what a query costs.
-        models: student -> content of its folder.
+        models: bi-encoder -> content of its folder.
+        baselines: systems that are published models as they are.
     """
     ndcg = {system: values_of(found, "ndcg_at_10") for system, found in per_system.items()}
-    recipes = [system for system in ndcg if system not in RESERVED_SYSTEMS]
+    others = [system for system in ndcg if is_hybrid(system) or system in baselines]
+    recipes = [system for system in ndcg if system not in {*RESERVED_SYSTEMS, *others}]
     num_queries = len(next(iter(ndcg.values())))
-    compared = comparison_columns(ndcg, recipes) if num_queries >= MIN_QUERIES else {}
+    compared = comparison_columns(ndcg, recipes, others) if num_queries >= MIN_QUERIES else {}
     rows = []
     for system, found in per_system.items():
         low, high = bootstrap_interval([value for _, value in sorted(ndcg[system].items())])
@@ -168,7 +171,7 @@ def champion_note(rows: Sequence[LeaderboardRow], champion: Champion | None) -> 
 
 
 def versus(row: LeaderboardRow, rows: Iterable[LeaderboardRow], suffix: str) -> str:
-    """Difference of a recipe from a baseline, marked where significant: `+0.071†`; `-` where nothing was tested.
+    """Difference of a system from a baseline, marked where significant: `+0.071†`; `-` where nothing was tested.
 
     `suffix` names the baseline in columns, see `BASELINES`.
     """
@@ -196,7 +199,7 @@ def legend_of_tests(rows: Sequence[LeaderboardRow]) -> list[str]:
             )
     if not sentences:
         return []
-    test = f"two-sided paired randomisation test, p ≤ {ALPHA:g}, Holm-corrected over the recipes"
+    test = f"two-sided paired randomisation test, p ≤ {ALPHA:g}, Holm-corrected over the rows that are compared"
     return [f"{SIGNIFICANT} significantly different: {test}.", *sentences]
 
 

@@ -73,6 +73,16 @@ class Models:
         """Folder of the untouched student."""
         return self.resolve(self.student_name)
 
+    @cached_property
+    def baselines(self) -> dict[str, Path]:
+        """Folders of the baselines by their name on the leaderboard."""
+        return {name: self.resolve(model) for name, model in self.settings.named_baselines.items()}
+
+    @property
+    def baselines_id(self) -> str:
+        """Changes when a baseline comes, goes, or is another model."""
+        return fingerprint(*((name, self.encoder_id(path)) for name, path in self.baselines.items()))
+
     @property
     def student_id(self) -> str:
         """`encoder_id` of the untouched student."""
@@ -213,7 +223,7 @@ class Models:
     ) -> "SentenceTransformer":
         """Load a bi-encoder at the length that the settings allow; fp32 is for training.
 
-        `origin` is the model, as the settings name it, that the folder is or was made from: the student by default.
+        `origin` is the model, as the settings name it, that the folder is or was made from: a baseline or the student by default.
         """
         from distill_assets.models.encoders import load_student
 
@@ -222,7 +232,7 @@ class Models:
             device=self.device,
             max_length=self.settings.student_max_length,
             precision=precision,
-            is_trusted=self.is_trusted(origin or self.student_name),
+            is_trusted=self.is_trusted(origin or self._origin_of(path)),
             prompts=self.prompts(path),
         )
 
@@ -241,6 +251,11 @@ class Models:
     def is_trusted(self, name: str) -> bool:
         """Whether a model, as the settings name it, may bring pickled weights and Python code of its own."""
         return name in self.settings.trusted_models
+
+    def _origin_of(self, path: Path) -> str:
+        """The model, as the settings name it, that lies at `path` or that the checkpoint there was trained from."""
+        published = {folder: self.settings.named_baselines[name] for name, folder in self.baselines.items()}
+        return published.get(path, self.student_name)
 
     def resolve(self, name: str) -> Path:
         """Folder of a model, as the settings name it. Raises `ModelError` where there is none."""

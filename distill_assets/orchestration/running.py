@@ -79,6 +79,7 @@ def run_line(
         DistillError: a step failed; the error is the step's own.
     """
     groups, source = _groups(project, until), project.collection.source
+    _ = project.models.baselines  # one that is nowhere is told now, not after hours of training
     batches = yield from _arrived(definitions, project, instance, on_start)
     if not batches:
         raise SourceError(f"{source.name} has no batch: add packages, or folders to the inbox")

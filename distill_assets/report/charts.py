@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from distill_assets.errors import NonFiniteError, ShapeError
 from distill_assets.evaluation.leaderboard import LeaderboardRow, sort_rows
 from distill_assets.evaluation.tables import format_number
-from distill_assets.records import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import BM25, HYBRID, TEACHER, UNTOUCHED_STUDENT, is_hybrid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,7 +189,7 @@ def _label(system: str, champion: str | None) -> str:
 
 def _colour(system: str, champion: str | None) -> str | None:
     """References and the champion look the same in every chart; None is the next one of `SERIES`."""
-    return CHAMPION if system == champion else REFERENCES.get(system)
+    return CHAMPION if system == champion else REFERENCES.get(HYBRID if is_hybrid(system) else system)
 
 
 def _new_figure(

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.records import RESERVED_SYSTEMS, is_hybrid
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
 PACKAGED = "packaged"
@@ -148,6 +149,8 @@ class Evaluation(_Table):
 
     dev_queries: int | None = Field(None, ge=1)  # dev queries that choose the champion; all by default
     test_queries: int | None = Field(None, ge=1)  # test queries on the leaderboard; all by default
+    # Published bi-encoders as they are (hub name, name@revision or folder): further rows of the leaderboard, never champion.
+    baselines: tuple[str, ...] = ()
     pool_depth: int = Field(30, ge=1)  # documents of each first-stage system in the pool that the teacher reranks
     # nDCG@10 by which a new champion may be worse than a trained one. It has to be better than the untouched student.
     promotion_margin: float = Field(0.01, ge=0)
@@ -260,9 +263,41 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
         return Path(self.collection.removeprefix("beir:")).expanduser().resolve()
 
     @property
+    def known_recipes(self) -> set[str]:
+        """Names of built-in and own recipes, skipped ones too."""
+        return {*BUILT_IN_RECIPES, *self.recipes}
+
+    @property
+    def named_baselines(self) -> dict[str, str]:
+        """The baselines by their name on the leaderboard: the last part of the hub name, or the folder's name. Sorted by name.
+
+        Raises:
+            SettingsError: a name is empty, stands twice, or is that of a recipe or another system.
+        """
+        found: dict[str, str] = {}
+        for model in self.baselines:
+            name = model.rstrip("/").rpartition("/")[2].partition("@")[0]
+            if name in ("", ".", "..", "~"):
+                raise SettingsError(
+                    f"baselines: {model!r} gives no name for the leaderboard: write a hub name or the folder's path"
+                )
+            if name in {*RESERVED_SYSTEMS, *self.known_recipes} or is_hybrid(name):
+                raise SettingsError(
+                    f"baselines: {model!r} would be the system {name!r}, which the leaderboard has already: give the model in a folder "
+                    "of another name"
+                )
+            if name in found:
+                raise SettingsError(
+                    f"baselines: {found[name]!r} and {model!r} would both be the system {name!r}: remove one, or put it in a folder of "
+                    "another name"
+                )
+            found[name] = model
+        return dict(sorted(found.items()))
+
+    @property
     def all_recipes(self) -> dict[str, Recipe]:
         """Built-in recipes as changed by the settings, and own ones, without those skipped; sorted by name."""
-        known = {*BUILT_IN_RECIPES, *self.recipes}
+        known = self.known_recipes
         if unknown := sorted(set(self.skip_recipes) - known):
             raise SettingsError(f"skip_recipes names unknown recipes {unknown}: there are {', '.join(sorted(known))}")
         found: dict[str, Recipe] = {}
@@ -312,7 +347,7 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
 
     def all_but(self, wanted: list[str]) -> tuple[str, ...]:
         """The `skip_recipes` that leaves these recipes alone, skipped ones too. Raises `UnknownRecipeError`."""
-        known = {*BUILT_IN_RECIPES, *self.recipes}
+        known = self.known_recipes
         if unknown := sorted(set(wanted) - known):
             raise UnknownRecipeError(f"no recipe {', '.join(unknown)}: there are {', '.join(sorted(known))}")
         return tuple(sorted(known - set(wanted)))
@@ -394,6 +429,7 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
         raise SettingsError(f"settings{f' ({chosen})' if is_own else ''}: {'; '.join(mistakes)}")
     _ = settings.all_recipes  # a bad recipe is refused when settings load, not hours later when it is trained
     settings.require_teacher()
+    _ = settings.named_baselines
     return ReadSettings(settings, dict.fromkeys(Settings.model_fields, "default") | sources, own if is_own else None)
 
 

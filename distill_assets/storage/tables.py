@@ -91,7 +91,7 @@ _NDCG = "nDCG@10, trec_eval's linear gains."
 _MRR = "Reciprocal rank of the first relevant document of the top 10."
 _RECALL = "Share of the relevant documents in the top 100."
 _MAP = "Average precision."
-_P = "p-value against {}: paired randomisation test, Holm-corrected over the recipes; NULL where nothing was tested."
+_P = "p-value against {}: paired randomisation test, Holm-corrected over the rows that are compared; NULL where nothing was tested."
 _DETECTABLE = "True difference that this test finds with 80 % probability."
 
 TABLES: dict[str, TableSpec] = {

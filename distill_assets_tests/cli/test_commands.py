@@ -88,6 +88,8 @@ def test_run_search_leaderboard_and_a_second_run(
     assert {s["name"] for s in board["systems"]} == {
         "bm25",
         "hybrid",
+        "hybrid:hard_labels",
+        "hybrid:margin_mse",
         "untouched_student",
         "teacher",
         "hard_labels",
@@ -294,12 +296,14 @@ def test_flags_win_and_are_told(
     """A flag that an old variable of the shell undoes trains for hours on the wrong documents."""
     monkeypatch.setenv("DISTILL_SKIP_RECIPES", '["kl", "hard_labels"]')
     flags = ["--collection", "beir:x", "--teacher", "t", "--student", "s", "--recipe", "hard_labels"]
+    flags += ["--baseline", "a/b", "--baseline", "c"]
     assert call(monkeypatch, "settings", "--json", *flags) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["settings"]}
     assert {name: row["value"] for name, row in rows.items() if row["source"] == "flag"} == {
         "collection": "beir:x",
         "teacher": "t",
         "student": "s",
+        "baselines": ["a/b", "c"],
         "skip_recipes": ["kl", "margin_mse"],
     }
     assert call(monkeypatch, "settings", *flags) == 0

@@ -164,6 +164,25 @@ def test_comparison_columns_are_corrected_per_baseline() -> None:
     assert found["margin_mse"]["detectable_vs_hard_labels"] == pytest.approx(0.16175, abs=1e-5)
 
 
+def test_baselines_and_hybrids_are_of_the_family_and_close_no_gap() -> None:
+    """One recipe of p 2/8, tested alone, is told with 0.25. With a published model and a hybrid beside it three marks are looked for.
+
+    A family without them would find one of twenty useless models significant by chance.
+    """
+    low, high = {"q1": 0.0, "q2": 0.0, "q3": 0.0}, {"q1": 0.1, "q2": 0.2, "q3": 0.3}
+    per_query = {"untouched_student": low, "kl": high, "bge-small": high, "hybrid:kl": high, "teacher": high}
+    found = comparison_columns(per_query, ["kl"], ["bge-small", "hybrid:kl"])
+    assert [found[name]["p_vs_untouched"] for name in ("kl", "bge-small", "hybrid:kl")] == [0.75, 0.75, 0.75]
+    values = {
+        s: {f"q{i}": QueryMetrics(v, v, v, v) for i in range(20)}
+        for s, v in zip(per_query, (0, 1, 1, 1, 1), strict=True)
+    }
+    rows = {row.system: row for row in compare_systems("test", values, {}, {}, ["bge-small"])}
+    assert rows["kl"].gap_closed == 1.0 and rows["kl"].p_vs_untouched == rows["bge-small"].p_vs_untouched is not None
+    assert rows["bge-small"].gap_closed is rows["hybrid:kl"].gap_closed is rows["teacher"].p_vs_untouched is None
+    assert (rows["bge-small"].is_student, rows["hybrid:kl"].is_student) == (True, False)
+
+
 def test_gap_closed_is_compared_on_the_same_queries() -> None:
     """Half way on each query is 50 % in every draw; sorting queries by value, or a teacher row, would give another share."""
     queries = [f"q{i}" for i in range(6)]  # six queries better: p = 2 / 64

@@ -420,3 +420,30 @@ def test_no_limit_that_nobody_asked_for() -> None:
     settings = load_settings(EXAMPLE_FILE, collection="beir:somewhere")
     names = ("student_max_length", "train_queries", "dev_queries", "test_queries", "teacher_queries", "student_epochs")
     assert {name: getattr(settings, name) for name in names} == dict.fromkeys(names)
+
+
+def test_baselines_are_named_by_the_last_part_of_their_name(elsewhere: Path) -> None:
+    """The name is a row of the leaderboard: the whole hub name would push all numbers off a terminal."""
+    settings = load_settings(baselines=("BAAI/bge-small-en-v1.5@main", "models/own/", "packaged"))
+    assert settings.named_baselines == {
+        "bge-small-en-v1.5": "BAAI/bge-small-en-v1.5@main",
+        "own": "models/own/",
+        "packaged": "packaged",
+    }
+
+
+@pytest.mark.parametrize(
+    ("baselines", "said"),
+    [
+        (["a/x", "b/x"], "'a/x' and 'b/x' would both be the system 'x'"),
+        (["models/kl"], "'models/kl' would be the system 'kl', which the leaderboard has already"),
+        (["me/teacher"], "would be the system 'teacher'"),
+        (["models/hybrid:kl"], "would be the system 'hybrid:kl'"),
+        (["."], "'.' gives no name"),
+        (["a/@main"], "'a/@main' gives no name"),
+    ],
+)
+def test_a_baseline_takes_no_other_systems_name(baselines: list[str], said: str, elsewhere: Path) -> None:
+    """Two systems of one name share their rankings: the numbers of the one are shown for the other."""
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        load_settings(baselines=baselines, skip_recipes=["kl"])
