@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import Dense, Transformer
-from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling, StaticEmbedding
 
 from distill_assets_tests.layouts import LAYOUTS
 
@@ -68,13 +68,12 @@ def tiny_modernbert_mean(folder: Path) -> Path:
 
 def tiny_distilbert(folder: Path) -> Path:
     """DistilBERT with a classification head: no token types, other names."""
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+    from transformers import DistilBertForSequenceClassification
 
-    shape = {"dim": HIDDEN, "hidden_dim": 48, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 80}
     return _save(
         folder,
         "bert",
-        lambda **given: DistilBertForSequenceClassification(DistilBertConfig(**shape, initializer_range=0.3, **given)),
+        lambda **given: DistilBertForSequenceClassification(_distilbert_config(**given)),
         reads=("input_ids", "attention_mask"),
     )
 
@@ -124,17 +123,36 @@ def tiny_decoder(folder: Path) -> Path:
 
 def _save_encoder(folder: Path, kind: str) -> Path:
     """An encoder without a head beside `folder`."""
-    from transformers import BertConfig, BertModel, ModernBertModel, T5Config, T5EncoderModel
+    from transformers import (
+        BertConfig,
+        BertModel,
+        DistilBertModel,
+        ModernBertModel,
+        T5Config,
+        T5EncoderModel,
+        XLMRobertaConfig,
+        XLMRobertaModel,
+    )
 
     makers: dict[str, Any] = {
         "bert": lambda **given: BertModel(BertConfig(**_SHAPE, **given)),
+        "xlm-roberta": lambda **given: XLMRobertaModel(XLMRobertaConfig(**_SHAPE, type_vocab_size=1, **given)),
+        "distilbert": lambda **given: DistilBertModel(_distilbert_config(**given)),
         "modernbert": lambda **given: ModernBertModel(_modernbert_config(**given)),
         "t5": lambda **given: T5EncoderModel(
             T5Config(d_model=HIDDEN, d_kv=8, d_ff=48, num_layers=3, num_heads=4, initializer_factor=2.0, **given)
         ),
     }
-    layout = "xlm-roberta" if kind == "t5" else kind
-    return _save(folder.with_name(f"{folder.name}-{kind}"), layout, makers[kind], num_labels=None)
+    layout = {"t5": "xlm-roberta", "distilbert": "bert"}.get(kind, kind)
+    reads = ("input_ids", "attention_mask") if kind == "distilbert" else None
+    return _save(folder.with_name(f"{folder.name}-{kind}"), layout, makers[kind], num_labels=None, reads=reads)
+
+
+def _distilbert_config(**given: Any) -> Any:
+    from transformers import DistilBertConfig
+
+    shape = {"dim": HIDDEN, "hidden_dim": 48, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 80}
+    return DistilBertConfig(**shape, initializer_range=0.3, **given)
 
 
 def _modernbert_config(**given: Any) -> Any:
@@ -185,3 +203,24 @@ def _ids(tokenizer: Any) -> dict[str, int]:
     names = {"bos": "cls", "eos": "sep", "cls": "cls", "sep": "sep", "pad": "pad"}
     ids = {f"{name}_token_id": getattr(tokenizer, f"{own}_token_id") for name, own in names.items()}
     return {"vocab_size": len(tokenizer), **ids}
+
+
+STUDENTS = ("bert", "xlm-roberta", "modernbert", "distilbert", "t5", "static", "plain")
+
+
+def tiny_student(folder: Path, kind: str, pooling: str = "mean") -> Path:
+    """A bi-encoder of a family with both prompts; `static` has no transformer, `plain` is as transformers saves an encoder."""
+    if kind == "plain":
+        return _save_encoder(folder, "bert")
+    torch.manual_seed(5)
+    if kind == "static":
+        modules: list[Any] = [StaticEmbedding(LAYOUTS["bert"](), embedding_dim=HIDDEN)]
+    else:
+        modules = [
+            Transformer(str(_save_encoder(folder, kind)), max_seq_length=MAX_TOKENS),
+            Pooling(HIDDEN, pooling_mode=pooling),
+        ]
+    prompts = {"query": "sort the ", "document": "frame of "}
+    model = SentenceTransformer(modules=[*modules, Normalize()], device="cpu", prompts=prompts)
+    model.save_pretrained(str(folder), create_model_card=False)
+    return folder
