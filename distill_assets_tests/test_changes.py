@@ -78,9 +78,10 @@ def conditions(project: Any) -> dict[str, str]:
     return {name: condition for name, condition in found.items() if condition != "up to date"}
 
 
-def num_scored(project: Any) -> int:
-    """Pairs that were paid for, over all time."""
-    return sum(project.places.warehouse.read("scoring_costs")["num_pairs"].to_pylist())
+def num_scored(project: Any, asset: str = "") -> int:
+    """Pairs that were paid for over all time, by one asset where it is named."""
+    rows = project.places.warehouse.read("scoring_costs").to_pylist()
+    return sum(row["num_pairs"] for row in rows if asset in ("", row["asset"]))
 
 
 def logits(project: Any) -> dict[tuple[str, str], float]:
@@ -163,24 +164,32 @@ def test_a_body_cannot_read_what_its_declaration_does_not_name(mined: Any) -> No
     assert inputs.settings.batch_size == 32, "speed alone"
 
 
-def test_another_length_of_the_teacher_scores_every_pair_again_and_the_old_one_none(
-    make: Any, instance: dg.DagsterInstance
+@pytest.mark.parametrize(
+    ("change", "reason", "is_remade"),
+    [
+        ({"teacher_max_length": 12}, "settings.teacher_max_length: 48 -> 12", False),
+        ({"teacher_prompt": "sum the "}, "settings.teacher_prompt", True),  # its manifest says which way pairs take
+    ],
+)
+def test_another_reading_of_the_teacher_scores_every_pair_again_and_the_old_one_none(
+    make: Any, instance: dg.DagsterInstance, change: dict[str, Any], reason: str, is_remade: bool
 ) -> None:
-    """Logits of another length have the same shape: served from the store, they are another teacher's without a sign of it."""
+    """Logits of another length or prompt have the same shape: from the store, they are another teacher's without a sign of it."""
     project = make()
     run(project, instance, "teacher_scores")
-    first, paid = logits(project), num_scored(project)
-    shorter = make(teacher_max_length=12)
-    assert status_of(shorter, "teacher_scores", "first").reasons == ("settings.teacher_max_length: 48 -> 12",)
-    assert made(run(shorter, instance, "teacher_scores")) == [("teacher_scores", "first")]
-    second = logits(shorter)
-    assert num_scored(project) - paid == len(second) == len(first)
+    first, paid = logits(project), num_scored(project, "teacher_scores")
+    other = make(**change)
+    assert [found[: len(reason)] for found in status_of(other, "teacher_scores", "first").reasons] == [reason]
+    again = [*([("teacher_checkpoint", "")] if is_remade else []), ("teacher_scores", "first")]
+    assert made(run(other, instance, "teacher_scores")) == again
+    second = logits(other)
+    assert num_scored(project, "teacher_scores") - paid == len(second) == len(first)
     num_moved = sum(second[pair] != first[pair] for pair in first)
     assert second.keys() == first.keys() and num_moved > len(first) / 2
     ids = project.places.warehouse.query("SELECT scorer_id FROM pair_scores GROUP BY ALL").num_rows
     assert ids == 2
     paid = num_scored(project)
-    assert made(run(make(), instance, "teacher_scores")) == [("teacher_scores", "first")]
+    assert made(run(make(), instance, "teacher_scores")) == again
     assert num_scored(project) == paid and logits(project) == first
 
 

@@ -17,9 +17,9 @@ from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE, Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.models.catalog import write_trained_on
+from distill_assets.models.catalog import fingerprint_model, write_trained_on
 from distill_assets.models.cross_fitting import query_key
-from distill_assets.records import hash_text
+from distill_assets.records import fingerprint, hash_text
 from distill_assets.settings.values import load_settings
 from distill_assets.storage.missing_pairs import WantedPairs
 from distill_assets.storage.warehouse import SliceWrite
@@ -223,6 +223,8 @@ def test_nothing_missing_opens_no_model(folder: Path, wanted: WantedPairs) -> No
     [
         ("packed", {"precision": "bf16"}, 30),
         ("packed", {"teacher_max_length": 64}, 30),
+        ("packed", {"teacher_prompt": "rank: "}, 30),
+        ("packed", {"teacher_prompt": ""}, 30),  # the model's own is left out
         ("predict", {"precision": "bf16"}, 0),  # it computes in fp32 whatever is asked for
         ("packed", {"chunk_size": 8, "chunk_seconds": 1.0}, 0),
     ],
@@ -235,6 +237,14 @@ def test_what_moves_a_logit_has_a_key_of_its_own(
     assert score(open_logits(folder), path, wanted)[1] == 30
     other = open_logits(folder, **overrides)
     assert score(other, path, wanted)[1] == len(other.paid) == num_paid
+
+
+def test_a_teacher_without_a_set_prompt_keeps_its_id(folder: Path) -> None:
+    """Everything that was scored before there were prompts would be paid for again."""
+    path = save(folder / "teacher", "1.0")
+    content = fingerprint_model(path, frozenset({"bi_encoder", "ensemble.json", "folds.json", "trained_on.txt"}))
+    found = open_logits(folder, teacher_max_length=512, precision="fp32").cross_encoder_id(path)
+    assert found == fingerprint("cross_encoder", content, 512, "fp32")
 
 
 def test_a_new_joining_weight_costs_no_forward_pass(folder: Path, wanted: WantedPairs) -> None:

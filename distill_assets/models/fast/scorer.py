@@ -203,13 +203,13 @@ def _packed_forward(model: CrossEncoder, precision: Precision) -> Forward:
         if others:
             raise ModelError(f"{len(others)} modules after a classification head")
         mode = network.config.classifier_pooling if network.config.model_type == "modernbert" else "cls"
-        pooling = Pooling(network.config.hidden_size, pooling_mode=mode)
-        return _pooled(PackedEncoder(network.base_model, precision), pooling, _head_of(network), model.device)
+        return _pooled(PackedEncoder(network.base_model, precision), mode, _head_of(network), model.device)
     if model[0].module_output_name != "token_embeddings":
         raise ModelError(f"its encoder gives {model[0].module_output_name}, expected token embeddings")
     encoder = PackedEncoder(network, precision)
-    if isinstance(others[0], Pooling) and all(_reads_pooled(module) for module in others[1:]):
-        return _pooled(encoder, others[0], _chain(others[1:]), model.device)
+    mode = others[0].pooling_mode if isinstance(others[0], Pooling) else None
+    if mode in ("cls", "mean") and all(_reads_pooled(module) for module in others[1:]):
+        return _pooled(encoder, str(mode), _chain(others[1:]), model.device)
     return _by_runs(encoder, others, model.device)
 
 
@@ -240,19 +240,16 @@ def _chain(modules: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     return head
 
 
-def _pooled(
-    encoder: PackedEncoder, pooling: Pooling, head: Callable[[Tensor], Tensor], device: torch.device
-) -> Forward:
-    """One vector per pair, and one call of the head for all pairs of a batch."""
-    is_first = pooling.pooling_mode == "cls"
+def _pooled(encoder: PackedEncoder, mode: str, head: Callable[[Tensor], Tensor], device: torch.device) -> Forward:
+    """One vector per pair, `cls` or `mean`, and one call of the head for all pairs of a batch."""
 
     def forward(batch: PackedPairs) -> Tensor:
         ids, types = _to_device(batch, device)
         bounds = Bounds(batch.lengths.tolist(), device)
-        hidden = encoder(ids, types, bounds, first_only=is_first).float()
-        if not is_first:
-            features = {"token_embeddings": hidden.unsqueeze(0), "cu_seq_lens_q": bounds.cumulative.long()}
-            hidden = pooling(features)["sentence_embedding"]
+        hidden = encoder(ids, types, bounds, first_only=mode == "cls").float()
+        if mode == "mean":  # index_add gives a card other bits each time; segment_reduce is 16 times slower on a CPU
+            parts = zip(split_runs(hidden, bounds.runs), bounds.runs, strict=True)
+            hidden = torch.cat([rows.view(*run, encoder.hidden_size).mean(dim=1) for rows, run in parts])
         return head(hidden).squeeze(-1)
 
     return forward

@@ -149,6 +149,18 @@ def test_the_way_of_a_gpu_gives_the_same_logits(
     assert calls
 
 
+@pytest.mark.parametrize("model", ["modernbert"], indirect=True)
+def test_local_attention_needs_a_kernel_with_windows(
+    model: tuple[CrossEncoder, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that reads the whole pair in every layer gives other logits at full speed."""
+    monkeypatch.setattr(packed_encoder, "has_varlen", lambda device, dtype: True)
+    monkeypatch.setattr(varlen, "varlen_attn", lambda query, key, value: value)
+    with pytest.raises(ModelError, match="varlen_attn has no window_size"):
+        packed_encoder.PackedEncoder(model[0][0].model.base_model, "bf16")
+    assert FastScorer(model[0], "fp32").way == "padded"
+
+
 def test_one_kernel_for_all_lengths_is_for_cuda_in_half_precision() -> None:
     """It has no CPU kernel, and none for fp32: scoring would end with an error of the library."""
     cpu, card = torch.device("cpu"), torch.device("cuda")
