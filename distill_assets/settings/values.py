@@ -205,6 +205,7 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     def _check_teacher(cls, value: str) -> str:
         for url in server_urls(value):
             parts = urlsplit(url)
+            _ = parts.port  # raises ValueError for one that is no number
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
                 raise ValueError("a server is http://HOST:PORT or https://HOST:PORT, several are separated by commas")
             if "@" in parts.netloc:

@@ -420,3 +420,26 @@ def test_no_limit_that_nobody_asked_for() -> None:
     settings = load_settings(EXAMPLE_FILE, collection="beir:somewhere")
     names = ("student_max_length", "train_queries", "dev_queries", "test_queries", "teacher_queries", "student_epochs")
     assert {name: getattr(settings, name) for name in names} == dict.fromkeys(names)
+
+
+def test_the_servers_token_is_no_setting(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused as an unknown variable, no server with a token could be used; taken as a setting, `settings` would print it."""
+    monkeypatch.setenv("DISTILL_TEACHER_TOKEN", "secret-7")
+    assert "secret-7" not in load_settings().model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"teacher": "http://me:secret-7@host:80"}, "http://***@host:80.*leave out user and password"),
+        ({"teacher": "http://a:80,host"}, "a server is http://HOST:PORT"),
+        ({"teacher": "http://host:port"}, "Port could not be cast"),
+        ({"teacher": "http://a", "teacher_finetune": True}, "a model behind a server cannot be trained"),
+        ({"teacher": "org/model", "teacher_local_copy": "org/model"}, "a copy is compared with a server"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_refused_at_once(values: dict[str, Any], words: str, elsewhere: Path) -> None:
+    """Hours later, or never: a password in a setting is in every log, and a copy without a server is compared with nothing."""
+    with pytest.raises(SettingsError, match=words.replace("***", r"\*\*\*")) as refused:
+        load_settings(**values)
+    assert "secret-7" not in str(refused.value)
