@@ -98,7 +98,7 @@ READS: dict[str, Read] = {
         ("teacher_scores",), lambda m: m.state.versions("teacher_scores", m.state.batches), lambda c, _: c.logits()
     ),
     "student": Read((), lambda m: m.project.models.student_id),
-    "teacher_source": Read((), lambda m: m.project.models.teacher_source_id),
+    "teacher_source": Read((), lambda m: " ".join(m.project.models.teacher_source_ids)),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
     "recipe": Read((), lambda m: m.recipe.fingerprint),
     # Named by what BM25, copies or leaks decide: other words give other rankings, negatives and twins.

@@ -191,7 +191,7 @@ def retrain(
 
     def is_asked_for(asset: str) -> bool:
         # A server may serve another model than it did, and nothing but asking tells.
-        due = ("aged", "up to date") if project.models.is_teacher_served else ("aged",)
+        due = ("aged", "up to date") if any(project.models.are_teachers_served) else ("aged",)
         return fresh_teacher and asset == "teacher_checkpoint" and status_of(project, asset).condition in due
 
     def is_stale(project: "Project", asset: str, partition: str) -> bool:

@@ -74,11 +74,16 @@ class Models:
         return fingerprint(fingerprint_model(path), self.settings.student_max_length, *chosen)
 
     @property
+    def teacher_choices(self) -> tuple[str, ...]:
+        """The one teacher, or each of several: `bundled`, a folder, a hub name or the address of servers; `auto` resolved."""
+        if self.settings.teacher == "auto":
+            return (BUNDLED if self.settings.collection == "python_api" else self.settings.student,)
+        return (self.settings.teacher,) if isinstance(self.settings.teacher, str) else self.settings.teacher
+
+    @property
     def teacher_choice(self) -> str:
-        """`bundled`, a folder, a hub name or the address of servers; `auto` resolved."""
-        if self.settings.teacher != "auto":
-            return self.settings.teacher
-        return BUNDLED if self.settings.collection == "python_api" else self.settings.student
+        """The one teacher; the names of several, which name no model."""
+        return " + ".join(self.teacher_choices)
 
     @property
     def teacher_source_path(self) -> Path:
@@ -92,26 +97,29 @@ class Models:
         return resolve_model(self.teacher_choice)
 
     @property
-    def is_teacher_served(self) -> bool:
-        """Whether the teacher is a model behind an inference server, which is taken as it is."""
-        return bool(server_urls(self.teacher_choice))
+    def are_teachers_served(self) -> tuple[bool, ...]:
+        """Of each of `teacher_choices`, whether it is a model behind an inference server, which is taken as it is."""
+        return tuple(bool(server_urls(choice)) for choice in self.teacher_choices)
 
     @property
-    def teacher_source_id(self) -> str:
-        """Changes when what the teacher is made from does. Of a server that is its address: no server is asked here."""
-        if self.is_teacher_served:
-            return fingerprint("served", self.teacher_choice)
-        return fingerprint_model(self.teacher_source_path)
+    def teacher_source_ids(self) -> list[str]:
+        """Change when what the teachers are made from does. Of a server that is its address: no server is asked here."""
+        if len(self.teacher_choices) == 1 and not any(self.are_teachers_served):
+            return [fingerprint_model(self.teacher_source_path)]
+        return [
+            fingerprint("served", choice) if is_served else fingerprint_model(resolve_model(choice))
+            for choice, is_served in zip(self.teacher_choices, self.are_teachers_served, strict=True)
+        ]
 
-    def open_servers(self) -> "ServerPool":
-        """The servers that the settings name.
+    def open_servers(self, number: int = 0) -> "ServerPool":
+        """The servers that one of `teacher_choices` names.
 
         Raises:
-            ModelError: they name none.
+            ModelError: it names none.
         """
         from distill_assets.models.remote import ServerPool
 
-        urls = server_urls(self.teacher_choice)
+        urls = server_urls(self.teacher_choices[number]) if number < len(self.teacher_choices) else ()
         if not urls:
             raise ModelError(
                 f"the teacher was made from an inference server, and now teacher = {self.teacher_choice!r}: run makes it anew"
@@ -134,7 +142,9 @@ class Models:
 
     @property
     def _is_cross_encoder(self) -> bool:
-        return self.is_teacher_served or is_cross_encoder(self.teacher_source_path)
+        return (
+            len(self.teacher_choices) > 1 or all(self.are_teachers_served) or is_cross_encoder(self.teacher_source_path)
+        )
 
     @property
     def is_teacher_of_collection(self) -> bool:
@@ -142,7 +152,8 @@ class Models:
 
         The bundled teacher brings its weights along.
         """
-        return self.is_teacher_trained or (self.is_teacher_joined and self.teacher_choice != BUNDLED)
+        is_weighed = len(self.teacher_choices) > 1 or (self.is_teacher_joined and self.teacher_choice != BUNDLED)
+        return self.is_teacher_trained or is_weighed
 
     @property
     def num_teacher_folds(self) -> int:

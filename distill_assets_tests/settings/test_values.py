@@ -443,3 +443,34 @@ def test_a_server_that_cannot_be_used_is_refused_at_once(values: dict[str, Any],
     with pytest.raises(SettingsError, match=words.replace("***", r"\*\*\*")) as refused:
         load_settings(**values)
     assert "secret-7" not in str(refused.value)
+
+
+def test_several_teachers_in_the_file_and_in_the_environment(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is read as one name is looked up on the hub."""
+    Path("distill.toml").write_text('[models]\nteacher = ["org/a", "http://host:80"]\n', encoding="utf-8")
+    assert load_settings().teacher == ("org/a", "http://host:80")
+    monkeypatch.setenv("DISTILL_TEACHER", '["org/b", "org/c"]')
+    assert load_settings().teacher == ("org/b", "org/c")
+    monkeypatch.setenv("DISTILL_TEACHER", '["org/b"]')
+    assert load_settings().teacher == "org/b"
+    monkeypatch.setenv("DISTILL_TEACHER", "org/d")
+    assert load_settings().teacher == "org/d"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"teacher": []}, "a list of different ones"),
+        ({"teacher": ["a", "a"]}, "a list of different ones"),
+        ({"teacher": ["a", "bundled"]}, "not auto or bundled"),
+        ({"teacher": ["a", "b"], "teacher_finetune": True}, "teacher_finetune is set, and teacher is a list of 2"),
+        ({"teacher": ["a", "b"], "teacher_with_cosine": True}, "teacher_with_cosine is set"),
+        ({"teacher": ["a", "http://b"], "teacher_local_copy": "b"}, "teacher_local_copy is set"),
+    ],
+)
+def test_what_several_teachers_cannot_be_is_refused_at_once(
+    values: dict[str, Any], words: str, elsewhere: Path
+) -> None:
+    """Left out in silence, a fine-tuning that was asked for is believed to have been done."""
+    with pytest.raises(SettingsError, match=words):
+        load_settings(**values)
