@@ -28,6 +28,10 @@ _PATHS = ("student", "teacher")  # a folder, where there is one of that name bel
 _EXAMPLE = Path(__file__).parent / "settings" / "defs.yaml"
 
 
+def _rooted(root: Path, name: str) -> str:
+    return str(root / name) if (root / name).is_dir() else name
+
+
 class UpstreamPart(dg.Model, dg.Resolvable):
     """One asset of the team that brings documents, queries or judgements."""
 
@@ -150,8 +154,10 @@ class DistillationLine(dg.Component, dg.Model, dg.Resolvable):
             raise SettingsError(f"settings name {', '.join(twice)}: give them as attributes of the line, and once")
         values = {**self.settings, **given, "data_folder": str(root / (self.data_folder or f"data/{self.name}"))}
         for name in _PATHS:
-            if name in values and (root / str(values[name])).is_dir():
-                values[name] = str(root / values[name])
+            if isinstance(values.get(name), list):
+                values[name] = [_rooted(root, each) for each in values[name]]
+            elif name in values:
+                values[name] = _rooted(root, str(values[name]))
         if values.get("shared_stores"):
             values["shared_stores"] = str(root / values["shared_stores"])
         if str(values.get("collection", "")).startswith("beir:"):

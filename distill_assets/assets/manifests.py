@@ -60,7 +60,7 @@ def chosen_sizes(project: Project) -> dict[str, str]:
     return {
         "student_tokens": f"{'any number' if tokens is None else tokens}{why}",
         "student_prompts": str(project.models.prompts(project.models.student_path)),
-        "teacher_tokens": "as many as its server reads" if project.models.is_teacher_served else teacher_tokens,
+        "teacher_tokens": "as many as its server reads" if all(project.models.are_teachers_served) else teacher_tokens,
         **{f"{split}_queries": queries(split) for split in SPLITS},
         "passes": "as each recipe says" if epochs is None else f"{epochs} (as set)",
     }

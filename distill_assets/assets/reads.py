@@ -107,7 +107,7 @@ READS: dict[str, Read] = {
     "student_candidates": Read((), lambda m: fingerprint(*m.project.models.candidate_ids.items())),
     "student": Read(("student_choice",), _student_version),
     "baselines": Read((), lambda m: m.project.models.baselines_id),
-    "teacher_source": Read((), lambda m: m.project.models.teacher_source_id),
+    "teacher_source": Read((), lambda m: " ".join(m.project.models.teacher_source_ids)),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
     "recipe": Read((), lambda m: m.recipe.fingerprint),
     # Named by what BM25, copies or leaks decide: other words give other rankings, negatives and twins.

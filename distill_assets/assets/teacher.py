@@ -15,6 +15,7 @@ from distill_assets.assets.reads import Moment, Reads, if_set
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import ask_servers, build_teacher
 from distill_assets.handles.logits import read_served
+from distill_assets.models.catalog import member_folders
 from distill_assets.quality.verdicts import ScoredPair, judge_logits, judge_negatives_above, judge_teacher
 from distill_assets.records import fingerprint
 from distill_assets.report.charts import as_markdown_image, score_histogram_chart
@@ -41,10 +42,9 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
     is_of_collection = models.is_teacher_of_collection
     used = {name: v for name, v in inputs.versions.items() if is_of_collection or name not in _LABELS}
     served = ask_servers(inputs)
-    if (
-        served is not None
-    ):  # by what is served: a server that moves is the same teacher, one that serves another model is not
-        used["teacher_source"] = fingerprint(*sorted(served.as_json().items()))
+    if any(served):  # by what is served: a server that moves is the same teacher, one that serves another model is not
+        ids = zip(models.teacher_source_ids, served, strict=True)
+        used["teacher_source"] = " ".join(fingerprint(*one.as_json().items()) if one else source for source, one in ids)
         used.pop("settings.teacher_local_copy")
     key = fingerprint(TEACHER_CHECKPOINT.code_version, *sorted(used.items()))
     if not store.has("teacher", "teacher", key):
@@ -55,8 +55,11 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         store.clear_work("teacher", "teacher", key)
     path = store.path("teacher", "teacher", key)
-    if served is not None:
-        models.open_servers().require(read_served(path))  # a folder that was there has the canary of its time
+    for number, folder in enumerate(member_folders(path) or [path]):
+        if served[number]:
+            models.open_servers(number).require(
+                read_served(folder)
+            )  # a folder that was there has the canary of its time
     inputs.log.info(f"teacher checkpoint at {path}")
     compared = compare_new_teacher(inputs, path) if "candidates" in inputs.versions else None
     rows, fingerprint_of_model, metadata = checkpoint_row(inputs.project, "teacher", "teacher", path)
@@ -87,7 +90,7 @@ TEACHER_CHECKPOINT = Asset(
         only_if={
             **dict.fromkeys(_LABELS, _has_labels),
             "student": _is_joined,
-            "teacher_local_copy": lambda m: m.project.models.is_teacher_served,
+            "teacher_local_copy": lambda m: any(m.project.models.are_teachers_served),
             **dict.fromkeys(("teacher_recipe", "teacher_folds"), lambda m: m.project.models.is_teacher_trained),
             **dict.fromkeys(
                 ("step_queries", "teacher_max_length"), lambda m: m.project.models.is_teacher_of_collection
@@ -126,7 +129,7 @@ def teacher_scores(inputs: Inputs) -> Made:
     metadata: dict[str, Any] = {
         "num_pairs": rows.num_rows,
         "num_forward_passes": num_scored,
-        "precision": "as served" if models.is_teacher_served else models.scoring_precision,
+        "precision": "as served" if all(models.are_teachers_served) else models.scoring_precision,
     }
     positive = [pair.logit for pair in scored if pair.label > 0]
     negative = [pair.logit for pair in scored if pair.label == 0]

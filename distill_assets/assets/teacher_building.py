@@ -14,9 +14,9 @@ import numpy as np
 
 from distill_assets.assets.comparison import step_lists
 from distill_assets.assets.inputs import Inputs
-from distill_assets.errors import TrainingError
+from distill_assets.errors import ModelError, TrainingError
 from distill_assets.evaluation.metrics import DevList, rerank_ndcg
-from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE, write_served
+from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE, TEACHERS_FILE, write_served
 from distill_assets.models import canary
 from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
@@ -24,12 +24,14 @@ from distill_assets.models.catalog import (
     CROSS_ENCODER_FOLDER,
     fold_folder,
     fold_folders,
+    member_folder,
+    member_folders,
     packaged_encoder,
     read_trained_on,
     write_trained_on,
 )
 from distill_assets.models.cross_fitting import outside_fold, query_key
-from distill_assets.models.ensemble import balance_spreads, spread_within
+from distill_assets.models.ensemble import balance_spreads, mean_weights, spread_within
 from distill_assets.models.folders import is_cross_encoder, read_json
 from distill_assets.models.remote import Served
 from distill_assets.records import Query
@@ -37,13 +39,14 @@ from distill_assets.settings.values import BUNDLED
 from distill_assets.training.lists import build_teacher_epochs, choose_queries, pairs_of, per_list
 
 
-def ask_servers(inputs: Inputs) -> Served | None:
-    """What the teacher's servers serve, compared with its local copy where there is one; None for a teacher that is not served."""
+def ask_servers(inputs: Inputs) -> list[Served | None]:
+    """What the servers of each teacher serve, compared with its local copy where there is one; None for one that is not served."""
     models = inputs.project.models
-    if not models.is_teacher_served:
-        return None
-    served, copy = models.open_servers().served(), inputs.settings.teacher_local_copy
-    if copy is not None:
+    found = [
+        models.open_servers(i).served() if is_served else None for i, is_served in enumerate(models.are_teachers_served)
+    ]
+    copy, served = inputs.settings.teacher_local_copy, found[0]
+    if copy is not None and served is not None:
         logits = inputs.logits_handle.open_cross_encoder(models.resolve(copy))(canary.PAIRS)
         canary.require_same(
             logits.tolist(),
@@ -51,28 +54,32 @@ def ask_servers(inputs: Inputs) -> Served | None:
             f"the scores of {served.identity.model_id} behind the server and of its copy {copy!r}",
             "check that both are the same model, and the server's template and pooling",
         )
-    return served
+    return found
 
 
-def build_teacher(inputs: Inputs, folder: Path, work_folder: Path, served: Served | None) -> dict[str, Any]:
-    """Write the teacher's files into `folder`, or what is `served`, and return what the manifest says of it."""
+def build_teacher(inputs: Inputs, folder: Path, work_folder: Path, served: Sequence[Served | None]) -> dict[str, Any]:
+    """Write the teacher's files into `folder` and return what the manifest says of it. `served` is that of `ask_servers`."""
     models = inputs.project.models
     num_folds = models.num_teacher_folds
     prompt = inputs.settings.teacher_prompt
-    about: dict[str, Any] = {"source": served.identity.model_id if served else models.teacher_choice}
-    about |= {} if prompt is None else {"prompt": prompt}
-    if served is not None:
-        about |= {"served": served.as_json()}
-        write_served(folder, served)
+    names = [
+        one.identity.model_id if one else choice for choice, one in zip(models.teacher_choices, served, strict=True)
+    ]
+    about: dict[str, Any] = {"source": " + ".join(names), **({} if prompt is None else {"prompt": prompt})}
+    if len(names) > 1:
+        about["joined"] = _build_several(inputs, folder, served)
+    elif served[0] is not None:
+        write_served(folder, served[0])
     elif num_folds == 1:
         about |= _build_member(inputs, folder, work_folder, fold=0)
     else:
         about["folds"] = [_build_fold(inputs, folder, work_folder, fold) for fold in range(num_folds)]
-    if models.is_teacher_of_collection and (num_folds > 1 or models.is_teacher_joined):
+    if len(names) == 1 and models.is_teacher_of_collection and (num_folds > 1 or models.is_teacher_joined):
         about["joined"] = _join(inputs, folder)
     elif models.teacher_choice == BUNDLED:
         _write_bundled_join(folder, is_joined=models.is_teacher_joined)
-    members = {path.name if path != folder else "": path for path in fold_folders(folder) or [folder]}
+    parts = [*fold_folders(folder), *member_folders(folder)]
+    members = {path.name if path != folder else "": path for path in parts or [folder]}
     return about | {"ways": {name: inputs.logits_handle.way(path) for name, path in members.items()}}
 
 
@@ -85,6 +92,33 @@ def train_queries(inputs: Inputs) -> list[Query]:
             "which is then split 80/10/10"
         )
     return found
+
+
+def _build_several(inputs: Inputs, folder: Path, served: Sequence[Served | None]) -> dict[str, Any]:
+    """Each of several teachers as it is, and the weight of its logits, measured on dev candidates; nDCG@10 of reranking with each."""
+    lists, scores = step_lists(inputs), []
+    for number, choice in enumerate(inputs.project.models.teacher_choices):
+        path, one = member_folder(folder, number), served[number]
+        if one is not None:
+            path.mkdir()
+            write_served(path, one)
+        else:
+            _copy_cross_encoder(inputs.project.models.resolve(choice), path, choice)
+        scores.append(per_list(lists, inputs.logits_handle.score_alone(path, pairs_of(lists))))
+    weights = mean_weights(scores)
+    _write_json(folder / TEACHERS_FILE, {"weights": weights})
+    whole = [np.average(of_query, axis=0, weights=weights).tolist() for of_query in zip(*scores, strict=True)]
+    found = [rerank_ndcg(lists, of_one) for of_one in scores]
+    return {"dev_ndcg_at_10_joined": rerank_ndcg(lists, whole), "weights": weights, "dev_ndcg_at_10": found}
+
+
+def _copy_cross_encoder(source: Path, folder: Path, choice: str) -> None:
+    if not is_cross_encoder(source):
+        raise ModelError(
+            f"{choice!r} has no scoring head, and in a list of teachers each is taken as it is: name cross-encoders, or this encoder "
+            "alone, which is then trained"
+        )
+    shutil.copytree(source, folder)
 
 
 def _build_fold(inputs: Inputs, folder: Path, work_folder: Path, fold: int) -> dict[str, Any]:

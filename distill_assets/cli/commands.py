@@ -206,7 +206,7 @@ def retrain(
 
     def is_asked_for(asset: str) -> bool:
         # A server may serve another model than it did, and nothing but asking tells.
-        is_served = asset == "teacher_checkpoint" and project.models.is_teacher_served
+        is_served = asset == "teacher_checkpoint" and any(project.models.are_teachers_served)
         due = ("aged", "up to date") if is_served else ("aged",)
         return fresh.get(asset, False) and status_of(project, asset).condition in due
 

@@ -1,6 +1,7 @@
 """Pairs to teacher logits: each member scores what it has not scored yet, chunk by chunk; the members are joined on reading.
 
 one teacher            cross-encoder, bi_encoder/ where it brings one, ensemble.json where a cosine joins it
+several                teacher-0/, teacher-1/, ... of these, in the order of the setting; teachers.json: what each is multiplied by
 one behind a server    remote.json instead of the cross-encoder: what is served, not where; canary.json: its logits of fixed pairs
 a cross-fitted one     fold-0/, fold-1/, ... of these, each with trained_on.txt; folds.json
 """
@@ -22,7 +23,13 @@ import pyarrow.compute as pc
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.models.catalog import BI_ENCODER_FOLDER, fingerprint_model, fold_folders, read_trained_on
+from distill_assets.models.catalog import (
+    BI_ENCODER_FOLDER,
+    fingerprint_model,
+    fold_folders,
+    member_folders,
+    read_trained_on,
+)
 from distill_assets.models.cross_fitting import shares_of
 from distill_assets.models.folders import read_json
 from distill_assets.models.scoring import PairScorer, score_in_chunks, window_of
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
 
 ENSEMBLE_FILE = "ensemble.json"  # in a teacher's folder: the weight with which a bi-encoder's cosine joins its logit
 FOLDS_FILE = "folds.json"  # in a cross-fitted teacher's folder: what each fold's scores are multiplied by
+TEACHERS_FILE = "teachers.json"  # in the folder of several teachers: the weight of each one's logit
 REMOTE_FILE = "remote.json"  # in the folder of a teacher behind a server: the identity of what is served
 # What lies in a teacher's folder beside the cross-encoder and is no part of what the cross-encoder says of a pair.
 _NOT_THE_CROSS_ENCODER = frozenset({BI_ENCODER_FOLDER, ENSEMBLE_FILE, FOLDS_FILE, "trained_on.txt"})
@@ -95,6 +103,10 @@ class Logits:
     def teacher(self, path: Path) -> Teacher:
         """The members of the teacher at `path`. Opens a model only where its folder does not say how it scores."""
         folders, content = fold_folders(path), fingerprint_model(path)
+        if several := member_folders(path):
+            weights = read_json(path / TEACHERS_FILE)["weights"]
+            found = [m for folder, w in zip(several, weights, strict=True) for m in self._members(folder, 0, w)]
+            return Teacher(content, tuple(found))
         if not folders:
             return Teacher(content, tuple(self._members(path, 0, 1.0)))
         scales = read_json(path / FOLDS_FILE)["scales"]
@@ -160,7 +172,8 @@ class Logits:
         if (path / REMOTE_FILE).is_file():
             from distill_assets.models.remote import RemoteScorer
 
-            return RemoteScorer(self.models.open_servers(), read_served(path))
+            number = int(path.name.rsplit("-", 1)[1]) if _is_part(path) else 0
+            return RemoteScorer(self.models.open_servers(number), read_served(path))
         from distill_assets.models.fast import open_scorer
 
         return open_scorer(
@@ -186,9 +199,9 @@ class Logits:
         """Which way through `models/fast/scorer.py` the cross-encoder at `path` takes: as its checkpoint says, else it is opened."""
         if (path / REMOTE_FILE).is_file():
             return "served"
-        is_fold = path.name.startswith("fold-")
-        manifest = read_json_object((path.parent if is_fold else path) / "manifest.json") or {}
-        told = manifest.get("ways", {}).get(path.name if is_fold else "")
+        is_part = _is_part(path)
+        manifest = read_json_object((path.parent if is_part else path) / "manifest.json") or {}
+        told = manifest.get("ways", {}).get(path.name if is_part else "")
         if told is not None:
             return str(told)
         key = (path, fingerprint_model(path))
@@ -254,6 +267,11 @@ class Logits:
             "seconds": [seconds],
         }
         self.places.warehouse.append("scoring_costs", pa.table(row))
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a folder is a fold of a teacher, or one of several."""
+    return path.name.startswith(("fold-", "teacher-"))
 
 
 def write_served(folder: Path, served: "Served") -> None:

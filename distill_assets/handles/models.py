@@ -13,6 +13,7 @@ from distill_assets.models.catalog import (
     BUNDLED_TEACHER,
     fingerprint_model,
     fold_folders,
+    member_folder,
     resolve_model,
 )
 from distill_assets.models.folders import is_cross_encoder, own_max_tokens, tokenizer_file
@@ -114,11 +115,16 @@ class Models:
         return find_prompts(path, query=self.settings.query_prompt, document=self.settings.document_prompt)
 
     @property
+    def teacher_choices(self) -> tuple[str, ...]:
+        """The one teacher, or each of several: `bundled`, a folder, a hub name or the address of servers; `auto` resolved."""
+        if self.settings.teacher == "auto":
+            return (BUNDLED if self.settings.collection == "python_api" else self.student_name,)
+        return (self.settings.teacher,) if isinstance(self.settings.teacher, str) else self.settings.teacher
+
+    @property
     def teacher_choice(self) -> str:
-        """`bundled`, a folder, a hub name or the address of servers; `auto` resolved."""
-        if self.settings.teacher != "auto":
-            return self.settings.teacher
-        return BUNDLED if self.settings.collection == "python_api" else self.student_name
+        """The one teacher; the names of several, which name no model."""
+        return " + ".join(self.teacher_choices)
 
     @property
     def teacher_source_path(self) -> Path:
@@ -132,26 +138,29 @@ class Models:
         return self.resolve(self.teacher_choice)
 
     @property
-    def is_teacher_served(self) -> bool:
-        """Whether the teacher is a model behind an inference server, which is taken as it is."""
-        return bool(server_urls(self.teacher_choice))
+    def are_teachers_served(self) -> tuple[bool, ...]:
+        """Of each of `teacher_choices`, whether it is a model behind an inference server, which is taken as it is."""
+        return tuple(bool(server_urls(choice)) for choice in self.teacher_choices)
 
     @property
-    def teacher_source_id(self) -> str:
-        """Changes when what the teacher is made from does. Of a server that is its address: no server is asked here."""
-        if self.is_teacher_served:
-            return fingerprint("served", self.teacher_choice)
-        return fingerprint_model(self.teacher_source_path)
+    def teacher_source_ids(self) -> list[str]:
+        """Change when what the teachers are made from does. Of a server that is its address: no server is asked here."""
+        if len(self.teacher_choices) == 1 and not any(self.are_teachers_served):
+            return [fingerprint_model(self.teacher_source_path)]
+        return [
+            fingerprint("served", choice) if is_served else fingerprint_model(self.resolve(choice))
+            for choice, is_served in zip(self.teacher_choices, self.are_teachers_served, strict=True)
+        ]
 
-    def open_servers(self) -> "ServerPool":
-        """The servers that the settings name.
+    def open_servers(self, number: int = 0) -> "ServerPool":
+        """The servers that one of `teacher_choices` names.
 
         Raises:
-            ModelError: they name none.
+            ModelError: it names none.
         """
         from distill_assets.models.remote import ServerPool
 
-        urls = server_urls(self.teacher_choice)
+        urls = server_urls(self.teacher_choices[number]) if number < len(self.teacher_choices) else ()
         if not urls:
             raise ModelError(
                 f"the teacher was made from an inference server, and now teacher = {self.teacher_choice!r}: run makes it anew"
@@ -174,7 +183,9 @@ class Models:
 
     @property
     def _is_cross_encoder(self) -> bool:
-        return self.is_teacher_served or is_cross_encoder(self.teacher_source_path)
+        return (
+            len(self.teacher_choices) > 1 or all(self.are_teachers_served) or is_cross_encoder(self.teacher_source_path)
+        )
 
     @property
     def is_teacher_of_collection(self) -> bool:
@@ -182,7 +193,8 @@ class Models:
 
         The bundled teacher brings its weights along.
         """
-        return self.is_teacher_trained or (self.is_teacher_joined and self.teacher_choice != BUNDLED)
+        is_weighed = len(self.teacher_choices) > 1 or (self.is_teacher_joined and self.teacher_choice != BUNDLED)
+        return self.is_teacher_trained or is_weighed
 
     @property
     def num_teacher_folds(self) -> int:
@@ -245,8 +257,15 @@ class Models:
             device=self.device,
             max_length=self.settings.teacher_max_length,
             prompt=self.settings.teacher_prompt,
-            is_trusted=self.is_trusted(self.teacher_choice),
+            is_trusted=self.is_trusted(self._teacher_of(path)),
         )
+
+    def _teacher_of(self, path: Path) -> str:
+        """The one of `teacher_choices` that lies at `path`, or that the checkpoint there was made from."""
+        for number, choice in enumerate(self.teacher_choices):
+            if path.name == member_folder(path.parent, number).name:
+                return choice
+        return self.teacher_choice
 
     def is_trusted(self, name: str) -> bool:
         """Whether a model, as the settings name it, may bring pickled weights and Python code of its own."""

@@ -85,7 +85,21 @@ def fold_folder(teacher: Path, fold: int) -> Path:
 
 def fold_folders(teacher: Path) -> list[Path]:
     """The folds of a cross-fitted teacher in order; none for any other."""
-    return sorted(teacher.glob("fold-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    return _numbered(teacher, "fold")
+
+
+def member_folder(teacher: Path, number: int) -> Path:
+    """Where one of several teachers lies."""
+    return teacher / f"teacher-{number}"
+
+
+def member_folders(teacher: Path) -> list[Path]:
+    """Several teachers in the order of the setting; none for any other."""
+    return _numbered(teacher, "teacher")
+
+
+def _numbered(teacher: Path, name: str) -> list[Path]:
+    return sorted(teacher.glob(f"{name}-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
 def write_trained_on(fold: Path, keys: Iterable[str]) -> None:

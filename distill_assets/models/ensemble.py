@@ -1,4 +1,4 @@
-"""A teacher of two members: the cross-encoder's logit plus a bi-encoder's cosine, scaled to the same spread.
+"""A teacher of several members, scaled to the same spread: a cross-encoder and a bi-encoder's cosine, or several cross-encoders.
 
 On short documents one vector loses little, and a cross-encoder grown from few labels makes other mistakes than the encoder it
 came from. The mean of standardised scores is the usual way to join rankers without training (Hofstaetter et al. 2020 average
@@ -27,6 +27,28 @@ def balance_spreads(logits: Sequence[Sequence[float]], cosines: Sequence[Sequenc
             "the student's cosines are equal for all candidates of a query: the encoder's output has collapsed"
         )
     return logit_spread / cosine_spread
+
+
+def mean_weights(scores: Sequence[Sequence[Sequence[float]]]) -> list[float]:
+    """The weights with which several scorers' logits add up to the mean of standardised ones, in the units of the first.
+
+    weight_i = spread_0 / spread_i / n. What divides all of them changes no ranking; so it is the first one's spread, and temperatures
+    mean what they mean for that one alone. In another order, the mean is the same but for its unit.
+
+    Args:
+        scores: of each scorer, one list of candidate scores per query, in the same order.
+
+    Raises:
+        TrainingError: a scorer gives all candidates of every query the same score.
+    """
+    spreads = [spread_within(of_one) for of_one in scores]
+    for number, spread in enumerate(spreads, start=1):
+        if not spread > 0:
+            raise TrainingError(
+                f"teacher {number} of {len(spreads)} gives all dev candidates of a query the same score: there is nothing to join; "
+                "leave it out"
+            )
+    return [spreads[0] / spread / len(spreads) for spread in spreads]
 
 
 def spread_within(scores: Sequence[Sequence[float] | np.ndarray]) -> float:

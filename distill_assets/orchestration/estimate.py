@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from distill_assets.assets.student_choice import TRIAL_DOCUMENTS
 from distill_assets.handles.project import Project
-from distill_assets.models.catalog import BUNDLED_TEACHER, weights_mb
+from distill_assets.models.catalog import weights_mb
 from distill_assets.models.folders import own_max_tokens
 from distill_assets.orchestration.stages import INGEST, IsStale, Stage, partitions_of, stages_of
 from distill_assets.progress import as_duration
 from distill_assets.records import SPLITS
-from distill_assets.settings.values import Settings
+from distill_assets.settings.values import BUNDLED, Settings
 
 _SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as texts and as pairs
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
@@ -104,15 +104,9 @@ def estimate(project: Project, is_stale: IsStale, until: str) -> str:
         for key in stale if stage.by != "batch" else stale[:1]:
             trains = models.is_teacher_trained
             total += work_of(asset, key, sizes, settings, num_folds=num_folds, trains_teacher=trains)
-    if models.is_teacher_served:
-        return (
-            f"about {as_duration(total.seconds(text_s, 0))} from here on this machine: {1 / text_s:,.0f} texts a second, measured now; "
-            f"and what the teacher's server takes for {total.pairs:,.0f} pairs"
-        )
-    return (
-        f"about {as_duration(total.seconds(text_s, pair_s))} from here on this machine: {1 / text_s:,.0f} texts and "
-        f"{1 / pair_s:,.0f} pairs a second, measured now"
-    )
+    speeds = f"{1 / text_s:,.0f} texts" + (f" and {1 / pair_s:,.0f} pairs" if pair_s else "")
+    servers = f"; and what a server takes for {total.pairs:,.0f} pairs" if any(models.are_teachers_served) else ""
+    return f"about {as_duration(total.seconds(text_s, pair_s))} from here on this machine: {speeds} a second, measured now{servers}"
 
 
 def _assets_until(project: Project, until: str) -> list[tuple[Stage, str]]:
@@ -142,7 +136,7 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
 def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[float, float]:
     """Seconds of a text of the student, and of a pair of the teacher: an encoder of the student's size, scaled to the teacher's.
 
-    A teacher behind a server takes no time of this machine.
+    A pair of several teachers takes what it takes of each; one behind a server takes no time of this machine.
     """
     from distill_assets.models.encoders import encode_texts
 
@@ -158,9 +152,12 @@ def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[
             encode_texts(model, sample, "document", batch_size=project.settings.batch_size)
             times.append(time.perf_counter() - started)
         found.append(min(times) / max(1, len(sample)))  # the first pass pays for set-up, others for what else runs
-    if models.is_teacher_served:
-        return found[0], 0.0
-    source = models.teacher_source_path
-    # A bundled teacher is adapters of the packaged encoder.
-    ratio = 1.0 if source == BUNDLED_TEACHER else weights_mb(source) / max(1e-9, weights_mb(models.student_path))
-    return found[0], found[1] * ratio
+    if models.teacher_choice == BUNDLED:  # adapters of the packaged encoder
+        return found[0], found[1]
+    here = [
+        choice
+        for choice, is_served in zip(models.teacher_choices, models.are_teachers_served, strict=True)
+        if not is_served
+    ]
+    teacher_mb = sum(weights_mb(models.resolve(choice)) for choice in here)
+    return found[0], found[1] * teacher_mb / max(1e-9, weights_mb(models.student_path))

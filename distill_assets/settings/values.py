@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -93,8 +93,9 @@ class ModelChoice(_Table):
     student_precision: Literal["auto", "fp32", "bf16"] = "auto"
     # A cross-encoder (local folder or hub name), bundled (trained for python_api), or an inference server: http://HOST:PORT, or
     # several that serve the same model, with commas. A server's bearer token is read from DISTILL_TEACHER_TOKEN alone.
+    # A list of cross-encoders and servers: the mean of their logits, each scaled to the spread of the first one's.
     # auto: bundled for python_api, otherwise trained from the student's encoder on the train labels.
-    teacher: str = "auto"
+    teacher: str | tuple[str, ...] = "auto"
     # The model that a server serves, as a folder or hub name: its scores must be the server's when the teacher is made.
     teacher_local_copy: str | None = None
     # Add the untouched student's cosine to the teacher's logit. By default only if the teacher was trained from an encoder.
@@ -221,14 +222,20 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
 
     @field_validator("teacher")
     @classmethod
-    def _check_teacher(cls, value: str) -> str:
-        for url in server_urls(value):
+    def _check_teacher(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        several = (value,) if isinstance(value, str) else value
+        if not several or len(set(several)) < len(several):
+            raise ValueError("expected one teacher, or a list of different ones")
+        if len(several) > 1 and {"auto", BUNDLED} & set(several):
+            raise ValueError(f"a list holds cross-encoders and servers: name models, not auto or {BUNDLED}")
+        for url in (url for teacher in several for url in server_urls(teacher)):
             parts = urlsplit(url)
+            _ = parts.port  # raises ValueError for one that is no number
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
                 raise ValueError("a server is http://HOST:PORT or https://HOST:PORT, several are separated by commas")
             if "@" in parts.netloc:
                 raise ValueError(f"settings are printed and stored: leave out user and password, set {TOKEN_VARIABLE}")
-        return value
+        return value if len(several) > 1 else several[0]
 
     @field_validator("recipes")
     @classmethod
@@ -329,7 +336,15 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             )
 
     def require_teacher(self) -> None:
-        """Raise `SettingsError` where a teacher behind a server is to be trained, or one that is not has a local copy."""
+        """Raise `SettingsError` where a teacher cannot be made as other settings say."""
+        if not isinstance(self.teacher, str):
+            for name in ("teacher_finetune", "teacher_with_cosine", "teacher_local_copy"):
+                if getattr(self, name):
+                    raise SettingsError(
+                        f"{name} is set, and teacher is a list of {len(self.teacher)}: several teachers are taken as they are; "
+                        f"remove {name}, or name one teacher"
+                    )
+            return
         if server_urls(self.teacher) and self.teacher_finetune:
             raise SettingsError(
                 f"teacher_finetune = true and teacher = {self.teacher!r}: a model behind a server cannot be trained; set teacher to "
@@ -487,7 +502,9 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
         if name is None:
             mistakes.append(f"unknown variable {variable}: {_nearest(variable, {each: each for each in variables})}")
             continue
-        is_json = get_origin(Settings.model_fields[name].annotation) in (tuple, dict)
+        kind = Settings.model_fields[name].annotation
+        kinds = {get_origin(each) for each in (kind, *get_args(kind))}
+        is_json = get_origin(kind) in (tuple, dict) or (text.startswith("[") and tuple in kinds)
         try:
             values[name] = None if text == "none" else json.loads(text) if is_json else text
         except ValueError:

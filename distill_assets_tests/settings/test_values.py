@@ -447,3 +447,57 @@ def test_a_baseline_takes_no_other_systems_name(baselines: list[str], said: str,
     """Two systems of one name share their rankings: the numbers of the one are shown for the other."""
     with pytest.raises(SettingsError, match=re.escape(said)):
         load_settings(baselines=baselines, skip_recipes=["kl"])
+
+
+def test_the_servers_token_is_no_setting(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused as an unknown variable, no server with a token could be used; taken as a setting, `settings` would print it."""
+    monkeypatch.setenv("DISTILL_TEACHER_TOKEN", "secret-7")
+    assert "secret-7" not in load_settings().model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"teacher": "http://me:secret-7@host:80"}, "http://***@host:80.*leave out user and password"),
+        ({"teacher": "http://a:80,host"}, "a server is http://HOST:PORT"),
+        ({"teacher": "http://host:port"}, "Port could not be cast"),
+        ({"teacher": "http://a", "teacher_finetune": True}, "a model behind a server cannot be trained"),
+        ({"teacher": "org/model", "teacher_local_copy": "org/model"}, "a copy is compared with a server"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_refused_at_once(values: dict[str, Any], words: str, elsewhere: Path) -> None:
+    """Hours later, or never: a password in a setting is in every log, and a copy without a server is compared with nothing."""
+    with pytest.raises(SettingsError, match=words.replace("***", r"\*\*\*")) as refused:
+        load_settings(**values)
+    assert "secret-7" not in str(refused.value)
+
+
+def test_several_teachers_in_the_file_and_in_the_environment(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is read as one name is looked up on the hub."""
+    Path("distill.toml").write_text('[models]\nteacher = ["org/a", "http://host:80"]\n', encoding="utf-8")
+    assert load_settings().teacher == ("org/a", "http://host:80")
+    monkeypatch.setenv("DISTILL_TEACHER", '["org/b", "org/c"]')
+    assert load_settings().teacher == ("org/b", "org/c")
+    monkeypatch.setenv("DISTILL_TEACHER", '["org/b"]')
+    assert load_settings().teacher == "org/b"
+    monkeypatch.setenv("DISTILL_TEACHER", "org/d")
+    assert load_settings().teacher == "org/d"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"teacher": []}, "a list of different ones"),
+        ({"teacher": ["a", "a"]}, "a list of different ones"),
+        ({"teacher": ["a", "bundled"]}, "not auto or bundled"),
+        ({"teacher": ["a", "b"], "teacher_finetune": True}, "teacher_finetune is set, and teacher is a list of 2"),
+        ({"teacher": ["a", "b"], "teacher_with_cosine": True}, "teacher_with_cosine is set"),
+        ({"teacher": ["a", "http://b"], "teacher_local_copy": "b"}, "teacher_local_copy is set"),
+    ],
+)
+def test_what_several_teachers_cannot_be_is_refused_at_once(
+    values: dict[str, Any], words: str, elsewhere: Path
+) -> None:
+    """Left out in silence, a fine-tuning that was asked for is believed to have been done."""
+    with pytest.raises(SettingsError, match=words):
+        load_settings(**values)
