@@ -101,7 +101,9 @@ class DistillationLine(dg.Component, dg.Model, dg.Resolvable):
     ]
     teacher: Annotated[
         str | None,
-        Field(default=None, description="A cross-encoder, hub name or folder. By default made from the student."),
+        Field(
+            default=None, description="A cross-encoder: hub name, folder or server. By default made from the student."
+        ),
     ]
     student: Annotated[
         str | None, Field(default=None, description="A bi-encoder, hub name or folder. By default all-MiniLM-L6-v2.")

@@ -9,6 +9,7 @@ What a server says of itself is the scorer's identity, whatever its address. Whe
 with the canary (`models/canary.py`), at the start and every `CHECK_EVERY` pairs.
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -230,16 +231,16 @@ class ServerPool:
                 except requests.RequestException as error:
                     failure = f"{url}: {type(error).__name__}: {error}"
                     continue
-                if response.status_code == 200 or (body is None and response.status_code in (404, 405)):
-                    return url, _parsed(response, is_page=body is None)
-                failure = f"{url} answers {response.status_code}: {response.text[:300]}"
-                num_500 += response.status_code == 500
-                if response.status_code not in _BUSY | {500} or num_500 >= _TRIES_OF_500:
-                    raise TeacherServerError(self._hidden(f"{failure}{_hint(response.status_code)}"))
+                response.encoding = "utf-8"
+                text, status = self._hidden(response.text), response.status_code
+                if status == 200 or (body is None and status in (404, 405)):
+                    return url, _parsed(text if status == 200 else "", url, is_page=body is None)
+                failure = f"{url} answers {status}: {text[:300]}"
+                num_500 += status == 500
+                if status not in _BUSY | {500} or num_500 >= _TRIES_OF_500:
+                    raise TeacherServerError(f"{failure}{_hint(status)}")
         raise _UnreachableError(
-            self._hidden(
-                f"no server of the teacher answers: {failure[:400]}; start it, then go on: what was scored is kept"
-            )
+            f"no server of the teacher answers: {failure[:400]}; start it, then go on: what was scored is kept"
         )
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -317,15 +318,15 @@ def _cohere_door(url: str, prefix: str, models: Sequence[dict[str, Any]]) -> _Do
     return _Door(url, identity, f"{prefix}/rerank", _OPTIONS.get(str(model.get("owned_by")), {}))
 
 
-def _parsed(response: requests.Response, *, is_page: bool) -> Any:
+def _parsed(text: str, url: str, *, is_page: bool) -> Any:
     """Its JSON. Of a page that is not there, or is none of the protocol's, None."""
     try:
-        return response.json() if response.status_code == 200 else None
+        return json.loads(text)
     except ValueError as error:
         if is_page:
             return None
         raise TeacherServerError(
-            f"{response.url} answers no JSON but {response.text[:200]!r}: is it an inference server? Nothing of this chunk is stored"
+            f"{url} answers no JSON but {text[:200]!r}: is it an inference server? Nothing of this chunk is stored"
         ) from error
 
 
