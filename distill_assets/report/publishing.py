@@ -15,6 +15,7 @@ from distill_assets.evaluation.leaderboard import (
     sort_rows,
 )
 from distill_assets.evaluation.tables import format_score
+from distill_assets.evaluation.ways import Answer, compare_ways, ways_of
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
@@ -118,7 +119,28 @@ def read_conclusion(project: Project) -> list[str]:
         FROM answers_found WHERE batch IN (SELECT unnest($batches::VARCHAR[]))
     """
     data = TrainingData(num_train_queries=_count_labels(project)["queries"], **_query(project, sql)[0])
-    return conclude(rows, read_champion(project), history[-1]["reason"], data, read_teacher_comparison(project))
+    champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
+    return conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
+
+
+def _read_results(project: Project) -> dict[str, dict[str, dict[str, float]]]:
+    """nDCG@10 by split, system and query."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in project.places.warehouse.read("query_results").to_pylist():
+        found.setdefault(row["split"], {}).setdefault(row["system"], {})[row["query_id"]] = row["ndcg_at_10"]
+    return found
+
+
+def _which_way(project: Project, rows: Sequence[LeaderboardRow], champion: Champion | None) -> Answer | None:
+    """Which way is ahead on the queries of the leaderboard."""
+    values, split, recipes = _read_results(project), rows[0].split, project.settings.all_recipes
+    measured, marked = values.get(split, {}), find_champion_row(rows, champion)
+    distilled = {name for name, recipe in recipes.items() if recipe.uses_teacher}
+    baselines, labels = project.settings.named_baselines.keys(), recipes.keys() - distilled
+    ways = ways_of(measured, baselines=baselines, labels=labels, distilled=distilled)
+    # A leaderboard of an older version has no values on dev.
+    dev = values.get("dev", {}) if split != "dev" else {}
+    return compare_ways(ways, dev, measured, marked.system if marked else None)
 
 
 def _query(project: Project, sql: str, **parameters: Any) -> list[dict[str, Any]]:

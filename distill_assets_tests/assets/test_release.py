@@ -58,7 +58,7 @@ def test_a_student_that_is_not_shown_to_be_better_does_not_reach_search(project:
     assert told[0].startswith("Training was not shown to help on these documents: search uses the untouched student.")
     assert decision["reason"] in told[0]
     assert told[1].startswith("Why, probably: ") and "with 20 dev queries small gains cannot be shown" in told[1]
-    assert told[2].startswith("bm25 (1.000) and hybrid (1.000) are ahead of every bi-encoder")
+    assert told[2].startswith("12 test queries are too few to say which way is best")
     page = (project.places.report / "index.html").read_text(encoding="utf-8")
     assert "Training was not shown to help" in page
     assert search(project, "how to sum a matrix", 3).champion == "untouched_student"
