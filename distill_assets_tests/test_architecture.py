@@ -225,7 +225,7 @@ GRAPH: dict[str, Row] = {
         None,
         "release",
         ["duckdb"],
-        "3",
+        "4",
     ),
 }
 

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill_assets.evaluation.comparison import TeacherComparison, compare_teacher
+from distill_assets.evaluation.groups import GroupTable, Rule, group_table
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
@@ -50,6 +51,7 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
         agreement=_agreement(project),
         logits=(_logits(project, is_positive=True), _logits(project, is_positive=False)),
         curves=_curves(project),
+        groups=_groups(project, rows),
         conclusion=read_conclusion(project),
     )
     path = project.places.report / "index.html"
@@ -141,6 +143,16 @@ def _which_way(project: Project, rows: Sequence[LeaderboardRow], champion: Champ
     # A leaderboard of an older version has no values on dev.
     dev = values.get("dev", {}) if split != "dev" else {}
     return compare_ways(ways, dev, measured, marked.system if marked else None)
+
+
+def _groups(project: Project, rows: Sequence[LeaderboardRow]) -> list[GroupTable]:
+    """The leaderboard by groups of queries, a table for each rule."""
+    labels: dict[str, dict[str, str]] = {}
+    for row in project.places.warehouse.read("query_groups").to_pylist():
+        labels.setdefault(row["rule"], {})[row["query_id"]] = row["label"]
+    measured, systems = _read_results(project).get(rows[0].split, {}), [row.system for row in rows]
+    found = [group_table(rule, labels[rule], systems, measured) for rule in get_args(Rule) if rule in labels]
+    return [table for table in found if table is not None]
 
 
 def _query(project: Project, sql: str, **parameters: Any) -> list[dict[str, Any]]:
