@@ -66,6 +66,9 @@ class Collection:
     qrels: list[Qrel]
     num_dropped_qrels: int = 0
     num_blank: int = 0  # documents and queries without text, which were dropped
+    labels: Mapping[str, str] = field(
+        default_factory=dict
+    )  # query_id -> its group as the source names it, where it does
     unread: Mapping[str, str] = field(default_factory=dict)  # files that were there and not read -> why, and what to do
 
 

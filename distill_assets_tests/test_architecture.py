@@ -227,7 +227,7 @@ GRAPH: dict[str, Row] = {
         None,
         "release",
         ["duckdb"],
-        "3",
+        "4",
     ),
 }
 

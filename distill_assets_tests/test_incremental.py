@@ -58,6 +58,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "train_queries": (8, 6),
     "promotion_margin": (0.01, 0.5),
     "min_relevance": (1, 2),
+    "query_groups": (("source", "batch", "length"), ("source",)),
 }
 LEARNING_RATES = (5e-5, 1e-3)
 POSITIVES = ("found", "human", "teacher")
@@ -75,6 +76,7 @@ class Batch:
         self.documents: Texts = {}
         self.queries: dict[str, tuple[str, str]] = {}
         self.judged: dict[tuple[str, str], int] = {}
+        self.labels: Texts = {}
         for number, action in enumerate(ACTIONS[:9]):
             name = TOPICS[topic]
             self.documents[f"{name}-{action}"] = f"{action} every value of the {name} along one axis"
@@ -91,7 +93,9 @@ class Batch:
         shutil.rmtree(hidden, ignore_errors=True)
         (hidden / "qrels").mkdir(parents=True)
         _write_lines(hidden / "corpus.jsonl", [{"_id": d, "text": t} for d, t in sorted(self.documents.items())])
-        _write_lines(hidden / "queries.jsonl", [{"_id": q, "text": t} for q, (t, _) in sorted(self.queries.items())])
+        labels = {q: {"group": label} for q, label in self.labels.items()}
+        queries = [{"_id": q, "text": t, **labels.get(q, {})} for q, (t, _) in sorted(self.queries.items())]
+        _write_lines(hidden / "queries.jsonl", queries)
         for split in ("train", "dev", "test"):
             rows = [f"{q}\t{d}\t{r}" for (q, d), r in sorted(self.judged.items()) if self._split(q) == split]
             (hidden / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
@@ -178,6 +182,13 @@ class Line(RuleBasedStateMachine):
             other = data.draw(st.sampled_from(sorted(self.batches)))
             tested = [t for t, s in self.batches[other].queries.values() if s == "test"]
             batch.queries[query_id] = (tested[0] if tested else text, split)
+        self._write_all()
+
+    @rule(data=st.data(), label=st.sampled_from(("", "faq", "log")))
+    def change_label(self, data: Any, label: str) -> None:
+        """A query gets another group, or none."""
+        batch = self._some_batch(data)
+        batch.labels[data.draw(st.sampled_from(sorted(batch.queries)))] = label
         self._write_all()
 
     @rule(data=st.data())
@@ -436,6 +447,7 @@ def compare(incremental: Any, scratch: Any) -> None:
     _same_rows(
         "eval_metrics", *(p.places.warehouse.read("eval_metrics", slice_keys=recipes) for p in (incremental, scratch))
     )
+    _same_rows("query_groups", *(p.places.warehouse.read("query_groups") for p in (incremental, scratch)))
     _same_rows("leaderboard", *(p.places.warehouse.read("leaderboard") for p in (incremental, scratch)))
 
 

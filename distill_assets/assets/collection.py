@@ -12,7 +12,7 @@ from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.reads import Reads
-from distill_assets.assets.reporting import markdown_table
+from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.errors import InputsMovedError, SourceError
 from distill_assets.evaluation.splits import find_twins
 from distill_assets.handles.project import Project
@@ -71,14 +71,27 @@ def read_batch(project: Project, collection: Collection) -> Reading:
 
 def queries(inputs: Inputs) -> Made:
     """Queries of one batch, each with its split: train, dev or test."""
-    found = _read(inputs).queries
+    collection = _read(inputs)
+    found = collection.queries
+    labels = pa.Table.from_pylist(
+        [{"query_id": query_id, "label": label} for query_id, label in sorted(collection.labels.items())],
+        schema=schema_of("query_labels"),
+    )
     columns = {
         "query_id": [q.query_id for q in found],
         "text": [q.text for q in found],
         "text_key": [hash_text(normalise(q.text)) for q in found],
         "split": [q.split for q in found],
     }
-    return _made("queries", columns, {"leakage_within_limit": _judge_leakage(inputs, found)})
+    beside = SliceWrite(
+        table="query_labels",
+        rows=labels,
+        slice_key=inputs.partition,
+        data_version=content_version(labels),
+        is_empty_meant=True,
+    )
+    made = _made("queries", columns, {"leakage_within_limit": _judge_leakage(inputs, found)})
+    return replace(made, beside=[beside])
 
 
 def qrels(inputs: Inputs) -> Made:

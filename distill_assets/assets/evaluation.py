@@ -1,6 +1,6 @@
 """Group `evaluation`: per query and per system metrics, and all systems side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +12,13 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.rankings import (
     DEPTH,
+    GROUP_INPUTS,
+    GROUP_SETTINGS,
     RANKING_INPUTS,
     RANKING_SETTINGS,
     drop_former_rankings,
     fused_rankings,
+    grouped,
     judged_queries,
     rankings_of,
     write_of,
@@ -27,7 +30,7 @@ from distill_assets.errors import EvaluationError
 from distill_assets.evaluation.leaderboard import compare_systems
 from distill_assets.evaluation.metrics import METRIC_NAMES, QueryMetrics, evaluate_run, mean_of
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, hybrid_of
+from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Query, hybrid_of
 from distill_assets.report.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.report.publishing import summarise, write_project_report
 from distill_assets.retrieval.rankings import Run
@@ -116,6 +119,7 @@ def leaderboard(inputs: Inputs) -> Made:
                 rows=result_rows(inputs, split, pool, encoders, per_system, _dev_metrics(inputs, split, rankings)),
                 is_empty_meant=True,
             ),
+            SliceWrite(table="query_groups", rows=_group_rows(inputs, queries), is_empty_meant=True),
             SliceWrite(table="teacher_fitness", rows=on_dev, is_empty_meant=True),
         ],
         metadata={
@@ -135,8 +139,26 @@ def leaderboard(inputs: Inputs) -> Made:
 LEADERBOARD = Asset(
     name="leaderboard",
     reads=Reads(
-        inputs=("metrics", "checkpoints", "student", "baselines", "teacher", "tokeniser", *RANKING_INPUTS, *DEV_INPUTS),
-        settings=(*RANKING_SETTINGS, "pool_depth", "step_queries", "teacher_max_length", "teacher_prompt", "precision"),
+        inputs=(
+            "metrics",
+            "checkpoints",
+            "student",
+            "baselines",
+            "teacher",
+            "tokeniser",
+            *RANKING_INPUTS,
+            *GROUP_INPUTS,
+            *DEV_INPUTS,
+        ),
+        settings=(
+            *RANKING_SETTINGS,
+            *GROUP_SETTINGS,
+            "pool_depth",
+            "step_queries",
+            "teacher_max_length",
+            "teacher_prompt",
+            "precision",
+        ),
         only_if=if_set("teacher_prompt"),
     ),
     body=leaderboard,
@@ -157,6 +179,15 @@ def _dev_metrics(
     if split == "dev" or not qrels:
         return {}
     return {system: evaluate_run(found["dev"], qrels, inputs.min_relevance) for system, found in rankings.items()}
+
+
+def _group_rows(inputs: Inputs, queries: Sequence[Query]) -> pa.Table:
+    rows = [
+        {"rule": rule, "query_id": query_id, "label": label}
+        for rule, labels in grouped(inputs, queries).items()
+        for query_id, label in labels.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=schema_of("query_groups"))
 
 
 def _picture(image: bytes, alt: str) -> dg.MarkdownMetadataValue:

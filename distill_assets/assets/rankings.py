@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from distill_assets.assets.inputs import Inputs
+from distill_assets.evaluation.groups import groups_of
 from distill_assets.records import Query
 from distill_assets.retrieval.rankings import Run, fuse_runs
 from distill_assets.storage.collection import EVALUATION, Qrels
@@ -18,12 +19,18 @@ _CODE_VERSION = "2"
 FORMER_CHAMPION = "champion-"  # before its fingerprint: the system of a champion that is no recipe's student any more
 # What a ranking is made from beside its system; an asset that reads rankings declares these.
 RANKING_INPUTS = ("documents", "evaluation_queries", "evaluation_judgements")
+GROUP_INPUTS, GROUP_SETTINGS = ("query_origins",), ("query_groups",)  # what `grouped` reads
 RANKING_SETTINGS = ("dev_queries", "test_queries")
 
 
 def judged_queries(inputs: Inputs, split: str) -> tuple[list[Query], Qrels]:
     """The queries of a split that are evaluated, and their judgements."""
     return inputs.evaluated(split, inputs.settings.dev_queries if split == "dev" else inputs.settings.test_queries)
+
+
+def grouped(inputs: Inputs, queries: Sequence[Query]) -> dict[str, dict[str, str]]:
+    """The groups of these queries by the rules of the settings: rule -> query_id -> label."""
+    return groups_of(inputs.settings.query_groups, queries, inputs.query_origins)
 
 
 def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, Run]:

@@ -85,6 +85,7 @@ READS: dict[str, Read] = {
     "training_judgements": _view("training_judgements", "qrels", lambda c, b: c.judgements(TRAINING, b)),
     "texts": _view("texts", "corpus", lambda c, b: c.texts(b)),
     "evaluation_queries": _view("evaluation_queries", "queries", lambda c, b: c.queries(EVALUATION, b)),
+    "query_origins": _view("query_origins", "queries", lambda c, b: c.origins(EVALUATION, b)),
     "evaluation_judgements": _view("evaluation_judgements", "qrels", lambda c, b: c.judgements(EVALUATION, b)),
     "own_queries": _own_view("training_queries", "queries", lambda c, b: c.queries(TRAINING, b)),
     "own_judgements": _own_view("training_judgements", "qrels", lambda c, b: c.judgements(TRAINING, b)),

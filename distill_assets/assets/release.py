@@ -12,15 +12,20 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.rankings import (
     FORMER_CHAMPION,
+    GROUP_INPUTS,
+    GROUP_SETTINGS,
     RANKING_INPUTS,
     RANKING_SETTINGS,
+    grouped,
     judged_queries,
     rankings_of,
 )
 from distill_assets.assets.reads import Reads
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.errors import PromotionError
+from distill_assets.evaluation.comparison import Comparison
 from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion
+from distill_assets.evaluation.groups import loss_sentence, lost_groups
 from distill_assets.evaluation.metrics import evaluate_run
 from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.handles.project import Project
@@ -48,10 +53,11 @@ def champion(inputs: Inputs) -> Made:
     former = {row["model_fingerprint"]: _former_dev(inputs, row, students, dev) for row in (present, best) if row}
     allowed = _allowed(students, dev, refused_models(history))
     decision = _decide(inputs, allowed, dev[UNTOUCHED_STUDENT], students, present, former)
+    lost = _lost(inputs, decision, dev, former.get(present["model_fingerprint"]))
     row = students[decision.candidate] | {
         "decided_at": utc_now(),
         "verdict": "promoted" if decision.promote else "kept",
-        "reason": decision.reason,
+        "reason": f"{decision.reason}{loss_sentence(lost)}",
         "dev_ndcg_at_10": _mean(dev[decision.candidate]),
         "p_value": decision.p_value,
     }
@@ -67,6 +73,7 @@ def champion(inputs: Inputs) -> Made:
         metadata={
             "verdict": row["verdict"],
             "reason": row["reason"],
+            "groups_lost": ", ".join(sorted(lost)) or "none",
             "dev_ndcg_at_10": row["dev_ndcg_at_10"],
             "previous_champion": f"{present['recipe']} {present['model_fingerprint']}",
         },
@@ -77,15 +84,15 @@ def champion(inputs: Inputs) -> Made:
 CHAMPION = Asset(
     name="champion",
     reads=Reads(
-        inputs=("metrics", "checkpoints", "student", *RANKING_INPUTS),
-        settings=(*RANKING_SETTINGS, "promotion_margin", "promotion_alpha"),
+        inputs=("metrics", "checkpoints", "student", *RANKING_INPUTS, *GROUP_INPUTS),
+        settings=(*RANKING_SETTINGS, *GROUP_SETTINGS, "promotion_margin", "promotion_alpha"),
     ),
     body=champion,
     table="champion_history",
     group="release",
     pool="encoder",
     kinds=frozenset({"duckdb"}),
-    code_version="3",
+    code_version="4",
     when_red="The champion before it still stands, and search goes on with it. Materialise `leaderboard`, then this one.",
     checks=(
         Check(
@@ -164,6 +171,18 @@ def _decide(
         margin=inputs.settings.promotion_margin,
         alpha=inputs.settings.promotion_alpha,
     )
+
+
+def _lost(
+    inputs: Inputs, decision: Decision, dev: Mapping[str, PerQuery], present: PerQuery | None
+) -> dict[str, Comparison]:
+    """Groups of dev queries that the candidate loses against the present champion; none where the gate has tested nothing.
+
+    They are named and stop nothing: with a dozen groups a veto on each would hold up most champions.
+    """
+    if decision.p_value is None or present is None:
+        return {}
+    return lost_groups(grouped(inputs, judged_queries(inputs, "dev")[0]), dev[decision.candidate], present)
 
 
 def _former_dev(inputs: Inputs, row: Row, students: Mapping[str, Row], dev: Mapping[str, PerQuery]) -> PerQuery | None:

@@ -4,7 +4,7 @@ Input is `{system: {query_id: nDCG@10}}`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,11 @@ class Comparison:
     p_value: float
     p_holm: float
     detectable: float
+
+    @property
+    def turned(self) -> "Comparison":
+        """The baseline against the system: the tests are two-sided."""
+        return replace(self, difference=-self.difference)
 
     @property
     def is_better(self) -> bool:

@@ -163,7 +163,7 @@ class State:
         """
         if batch is not None:
             self._require_batch(batch)
-        tables = (*COLLECTION_TABLES, "hard_negatives")
+        tables = (*COLLECTION_TABLES, "query_labels", "hard_negatives")
         key = (
             view,
             self.handle.near_identical,

@@ -1,14 +1,15 @@
-"""What a run comes to, in words: whether training helped, probably why not, and what to try."""
+"""What a run comes to, in words: whether training helped, probably why not, what to try, and which way is ahead."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distill_assets.evaluation.comparison import TeacherComparison
-from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow, find_champion_row, find_row, sort_rows
-from distill_assets.evaluation.significance import ALPHA
-from distill_assets.evaluation.tables import format_difference, format_score
+from distill_assets.evaluation.comparison import Comparison, TeacherComparison
+from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow, find_champion_row, find_row
+from distill_assets.evaluation.significance import ALPHA, MIN_QUERIES
+from distill_assets.evaluation.tables import format_difference, format_interval, format_p, format_score
+from distill_assets.evaluation.ways import Answer, Rival
 from distill_assets.quality.verdicts import MIN_AREA_UNDER_CURVE, MIN_POSITIVES_FOUND
-from distill_assets.records import BM25, HYBRID, UNTOUCHED_STUDENT
+from distill_assets.records import UNTOUCHED_STUDENT
 
 _FEW_QUERIES = 200
 
@@ -33,8 +34,18 @@ def conclude(
     decision: str,
     data: TrainingData,
     teacher: TeacherComparison | None,
+    answer: Answer | None = None,
 ) -> list[str]:
-    """Sentences for the end of a run and the head of the report; `decision` is the gate's last one, in words."""
+    """Sentences for the end of a run and the head of the report.
+
+    Args:
+        rows: of the leaderboard.
+        champion: what search uses.
+        decision: the gate's last one, in words.
+        data: what there was to learn from.
+        teacher: whether it is fit to teach.
+        answer: which way is ahead, on the queries of `rows`; None where there are not two.
+    """
     if rows and not any(row.ndcg_at_10 for row in rows):
         return [
             "Every system has nDCG@10 0.000: the judgements name other documents than search returns. Compare the ids of corpus, "
@@ -49,7 +60,9 @@ def conclude(
         ]
     elif row and untouched:
         found = [_on_champion(row, untouched)]
-    return found + _on_search(sort_rows(rows))
+    if not found or answer is None:
+        return found
+    return [*found, *_on_baselines(answer.baselines, rows[0].split), _on_ways(answer, rows[0].split)]
 
 
 def _on_champion(row: LeaderboardRow, untouched: LeaderboardRow) -> str:
@@ -88,14 +101,52 @@ def _why_not(data: TrainingData, teacher: TeacherComparison | None) -> list[str]
     return found or ["the untouched student may know already what the labels say; try a stronger student or teacher"]
 
 
-def _on_search(best_first: Sequence[LeaderboardRow]) -> list[str]:
-    """BM25 and hybrid where they are ahead of every bi-encoder."""
-    best = next((row for row in best_first if row.is_student), None)
-    ahead = [row for row in best_first if row.system in (BM25, HYBRID) and best and row.ndcg_at_10 > best.ndcg_at_10]
-    if best is None or not ahead:
-        return []
-    listed = " and ".join(f"{row.system} ({format_score(row.ndcg_at_10)})" for row in ahead)
-    is_ahead, need = ("is", "needs") if len(ahead) == 1 else ("are", "need")
+def _on_baselines(against_champion: Mapping[str, Comparison], split: str) -> list[str]:
+    """The published models that are above the champion, each with its test."""
     return [
-        f"{listed} {is_ahead} ahead of every bi-encoder (best: {best.system}, {format_score(best.ndcg_at_10)}) and {need} no training."
+        f"The baseline {name} is {'significantly ahead of' if found.is_better else 'above'} the champion on {split}, by "
+        f"{format_score(found.difference)}{'' if found.is_better else ', which may be chance'} (p {format_p(found.p_holm)}, Holm over "
+        f"{len(against_champion)})."
+        for name, found in against_champion.items()
+        if found.difference > 0
     ]
+
+
+def _on_ways(answer: Answer, split: str) -> str:
+    """Which way is ahead, by how much, and what these queries cannot tell."""
+    queries = f"{answer.num_queries:,} {split} queries"
+    if not answer.rivals:
+        return f"{queries} are too few to say which way is best: {MIN_QUERIES} are the least, {_FEW_QUERIES} are usual."
+    chosen = "dev" if answer.is_chosen_apart else "these same queries"
+    told = [
+        f"Best of all ways on {chosen}: {answer.way} ({answer.leader}), which needs {'' if answer.needs_training else 'no '}training; "
+        f"nDCG@10 {format_score(answer.mean)} on {queries}."
+    ]
+    ahead = [rival for rival in answer.rivals if rival.comparison.is_better]
+    behind = [rival for rival in answer.rivals if rival.comparison.is_worse]
+    unclear = [rival for rival in answer.rivals if rival not in ahead and rival not in behind]
+    if ahead:
+        told.append(f"There it is significantly ahead of: {_listed(ahead)}.")
+    if behind:
+        told.append(f"There it is significantly behind: {_listed(behind)}.")
+    if unclear:
+        visible = max(rival.comparison.detectable for rival in unclear)
+        told.append(
+            f"These queries cannot tell it from: {_listed(unclear)}. They show differences of {format_score(visible)} or more."
+        )
+    if answer.is_chosen_apart:
+        told.append(
+            f"Each way is its best system on dev; {split} chose nothing. p is Holm-corrected over the {len(answer.rivals)} ways."
+        )
+    else:
+        told.append("Nothing else was there to choose on, so the lead looks larger than it is.")
+    return " ".join(told)
+
+
+def _listed(rivals: Sequence[Rival]) -> str:
+    """Each rival with the leader's lead on it, the interval of that, and p."""
+    return "; ".join(
+        f"{rival.way} ({rival.system}: {format_difference(rival.comparison.difference)}, 95 % interval "
+        f"{format_interval(rival.low, rival.high)}, p {format_p(rival.comparison.p_holm)})"
+        for rival in rivals
+    )

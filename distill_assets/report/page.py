@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distill_assets.errors import ShapeError
 from distill_assets.evaluation.comparison import TeacherComparison
+from distill_assets.evaluation.groups import GroupTable
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
@@ -43,6 +44,7 @@ class Page:
             `difference`, nDCG@10 of `system` and `baseline`, texts of `relevant` documents, and `sides`: for both the `system`, the
             `rank` of the first relevant document, and the texts of the first documents `found`. Texts may hold anything.
         agreement: per student its mean `kendall_tau` (None where every pool ties throughout) and `overlap_at_10` with the teacher.
+        groups: the leaderboard by groups of queries, one table for each rule.
         logits: raw teacher logits of positives and of hard negatives.
         curves: recipe to (step, training loss) and (step, dev nDCG@10); the second may be empty.
         conclusion: whether training helped, and what follows, as sentences.
@@ -58,6 +60,7 @@ class Page:
     ways: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     contests: Sequence[Mapping[str, Any]] = ()
     agreement: Sequence[Mapping[str, Any]] = ()
+    groups: Sequence[GroupTable] = ()
     logits: tuple[Sequence[float], Sequence[float]] = ((), ())
     curves: Mapping[str, tuple[charts.Curve, charts.Curve]] = field(default_factory=dict)
     conclusion: Sequence[str] = ()

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill_assets.evaluation.comparison import TeacherComparison, compare_teacher
+from distill_assets.evaluation.groups import GroupTable, Rule, group_table
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
@@ -15,6 +16,7 @@ from distill_assets.evaluation.leaderboard import (
     sort_rows,
 )
 from distill_assets.evaluation.tables import format_score
+from distill_assets.evaluation.ways import Answer, compare_ways, ways_of
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
@@ -49,6 +51,7 @@ def write_project_report(project: Project, steps: Sequence[tuple[str, float]] = 
         agreement=_agreement(project),
         logits=(_logits(project, is_positive=True), _logits(project, is_positive=False)),
         curves=_curves(project),
+        groups=_groups(project, rows),
         conclusion=read_conclusion(project),
     )
     path = project.places.report / "index.html"
@@ -118,7 +121,38 @@ def read_conclusion(project: Project) -> list[str]:
         FROM answers_found WHERE batch IN (SELECT unnest($batches::VARCHAR[]))
     """
     data = TrainingData(num_train_queries=_count_labels(project)["queries"], **_query(project, sql)[0])
-    return conclude(rows, read_champion(project), history[-1]["reason"], data, read_teacher_comparison(project))
+    champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
+    return conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
+
+
+def _read_results(project: Project) -> dict[str, dict[str, dict[str, float]]]:
+    """nDCG@10 by split, system and query."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in project.places.warehouse.read("query_results").to_pylist():
+        found.setdefault(row["split"], {}).setdefault(row["system"], {})[row["query_id"]] = row["ndcg_at_10"]
+    return found
+
+
+def _which_way(project: Project, rows: Sequence[LeaderboardRow], champion: Champion | None) -> Answer | None:
+    """Which way is ahead on the queries of the leaderboard."""
+    values, split, recipes = _read_results(project), rows[0].split, project.settings.all_recipes
+    measured, marked = values.get(split, {}), find_champion_row(rows, champion)
+    distilled = {name for name, recipe in recipes.items() if recipe.uses_teacher}
+    baselines, labels = project.settings.named_baselines.keys(), recipes.keys() - distilled
+    ways = ways_of(measured, baselines=baselines, labels=labels, distilled=distilled)
+    # A leaderboard of an older version has no values on dev.
+    dev = values.get("dev", {}) if split != "dev" else {}
+    return compare_ways(ways, dev, measured, marked.system if marked else None)
+
+
+def _groups(project: Project, rows: Sequence[LeaderboardRow]) -> list[GroupTable]:
+    """The leaderboard by groups of queries, a table for each rule."""
+    labels: dict[str, dict[str, str]] = {}
+    for row in project.places.warehouse.read("query_groups").to_pylist():
+        labels.setdefault(row["rule"], {})[row["query_id"]] = row["label"]
+    measured, systems = _read_results(project).get(rows[0].split, {}), [row.system for row in rows]
+    found = [group_table(rule, labels[rule], systems, measured) for rule in get_args(Rule) if rule in labels]
+    return [table for table in found if table is not None]
 
 
 def _query(project: Project, sql: str, **parameters: Any) -> list[dict[str, Any]]:

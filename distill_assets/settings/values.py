@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.evaluation.groups import Rule
 from distill_assets.records import RESERVED_SYSTEMS, is_hybrid
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
@@ -152,6 +153,9 @@ class Evaluation(_Table):
     test_queries: int | None = Field(None, ge=1)  # test queries on the leaderboard; all by default
     # Published bi-encoders as they are (hub name, name@revision or folder): further rows of the leaderboard, never champion.
     baselines: tuple[str, ...] = ()
+    # Rules that split the leaderboard by groups of queries. source: the label that came with the query ("group" in queries.jsonl);
+    # batch; length: short, medium, long; code: whether there is a code token. The gate names a group that a champion loses.
+    query_groups: tuple[Rule, ...] = ("source", "batch", "length", "code")
     pool_depth: int = Field(30, ge=1)  # documents of each first-stage system in the pool that the teacher reranks
     # nDCG@10 by which a new champion may be worse than a trained one. It has to be better than the untouched student.
     promotion_margin: float = Field(0.01, ge=0)

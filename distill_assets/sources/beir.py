@@ -28,8 +28,8 @@ from distill_assets.sources.base import check_collection, require_batch_name, re
 from distill_assets.sources.files import GZIP, cannot_read, opened, shown
 from distill_assets.sources.parsing import read_judgements, read_texts
 
-# Raised whenever the same files would give other documents, queries or splits, so that stored batches count as stale.
-READER_VERSION = "3"
+# Raised whenever the same files would give other documents, queries, splits or labels, so that stored batches count as stale.
+READER_VERSION = "4"
 _CORPUS, _QUERIES, _QRELS, _READY = "corpus.jsonl", "queries.jsonl", "qrels", "_READY"
 _TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # how a file of judgements ends
 _TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in ("", GZIP))
@@ -134,13 +134,15 @@ class BeirSource:
         folder = self._folder(batch)
         files = _batch_files(folder)
         qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS])
-        asked = [(query_id, text) for query_id, _, text in _texts_of(files, _QUERIES)]
-        key_of = {query_id: normalise(text) for query_id, text in asked}
+        asked = list(_texts_of(files, _QUERIES))
+        key_of = {query_id: normalise(text) for query_id, _, text, _ in asked}
         splits = given_splits(judged, key_of, self.train_share_of_dev)
-        queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, text in asked]
-        documents = [Document(*fields) for fields in _texts_of(files, _CORPUS)]
+        queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, _, text, _ in asked]
+        documents = [Document(*fields) for *fields, _ in _texts_of(files, _CORPUS)]
         found = check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
-        found = replace(found, unread=_unread(folder, files))
+        kept = {query.query_id for query in found.queries}
+        labels = {query_id: label for query_id, _, _, label in asked if label and query_id in kept}
+        found = replace(found, unread=_unread(folder, files), labels=labels)
         return _with_local_ids(found, batch) if self.local_ids else found
 
     def _folder(self, batch: str) -> Path:
@@ -173,6 +175,7 @@ def _with_local_ids(collection: Collection, batch: str) -> Collection:
         documents=[replace(d, doc_id=f"{batch}/{d.doc_id}") for d in collection.documents],
         queries=[replace(q, query_id=f"{batch}/{q.query_id}") for q in collection.queries],
         qrels=[Qrel(f"{batch}/{q.query_id}", f"{batch}/{q.doc_id}", q.relevance) for q in collection.qrels],
+        labels={f"{batch}/{query_id}": label for query_id, label in collection.labels.items()},
     )
 
 
@@ -286,7 +289,7 @@ def _why_unread(path: Path) -> str:
     return f"it has no ending that is read ({', '.join(_TABLES)} for judgements, .jsonl for texts): write it as one of these"
 
 
-def _texts_of(files: Sequence[Path], name: str) -> Iterator[tuple[str, str, str]]:
+def _texts_of(files: Sequence[Path], name: str) -> Iterator[tuple[str, str, str, str]]:
     """Records of a batch's corpus or queries file, plain or compressed; nothing where it brings none."""
     found = [path for path in files if path.name in (name, name + GZIP)]
     if len(found) > 1:
@@ -294,7 +297,7 @@ def _texts_of(files: Sequence[Path], name: str) -> Iterator[tuple[str, str, str]
             f"{found[0].parent}: {name} is there twice, plain and as {GZIP}; expected one: remove the other"
         )
     for path in found:
-        yield from read_texts(path)
+        yield from read_texts(path, has_labels=name == _QUERIES)
 
 
 def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:

@@ -24,8 +24,8 @@ _QUOTED = re.compile(r'"[^"]+"')
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")
 
 
-def read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text of every record of a corpus or queries file.
+def read_texts(path: Path, *, has_labels: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    """Id, title, text and label of every record of a corpus or queries file; the label is empty where a file or record has none.
 
     Raises:
         MalformedRecordError: a record is none, or the file is one array: then no line of it is a record.
@@ -41,7 +41,8 @@ def read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
         with faults.kept():
             record = _parse_object(path, number, line)
             record_id = _require_id(path, number, record)
-            found = (record_id, _string(path, number, record, "title"), _string(path, number, record, "text"))
+            label = _label(path, number, record) if has_labels else ""
+            found = (record_id, _string(path, number, record, "title"), _string(path, number, record, "text"), label)
         if found:
             yield found
     faults.raise_any()
@@ -80,6 +81,19 @@ def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
     if not isinstance(found, str):
         raise malformed(path, number, f'a string under "{key}"', json.dumps(record))
     return _require_encodable(path, number, key, found)
+
+
+def _label(path: Path, number: int, record: dict[str, Any]) -> str:
+    """What stands under `group`, or under `group` of `metadata`; empty where nothing does."""
+    metadata = record.get("metadata")
+    found = record.get("group", metadata.get("group") if isinstance(metadata, dict) else None)
+    if found is None:
+        return ""
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    if not isinstance(found, str):
+        raise malformed(path, number, 'a string or integer under "group", or none', json.dumps(record))
+    return _require_encodable(path, number, "group", found.strip())
 
 
 def _require_encodable(path: Path, number: int, key: str, text: str) -> str:

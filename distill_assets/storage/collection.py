@@ -74,6 +74,10 @@ _JUDGEMENTS = """
 _REJECTIONS = """
     SELECT batch, query_id, doc_id FROM shared JOIN kept USING (query_id) WHERE relevance <= 0 AND split IN {splits} AND {own}
 """
+_ORIGINS = """
+    SELECT batch, query_id, coalesce(label, '') AS label FROM kept LEFT JOIN query_labels USING (batch, query_id)
+    WHERE split IN {splits} AND {own}
+"""
 # The texts by which a view may have changed: their ids may stay while another batch replaces or removes them.
 _USED_TEXTS = """
     SELECT used.batch, used.doc_id, coalesce(content_hash, '') AS content_hash FROM used LEFT JOIN documents USING (doc_id)
@@ -90,6 +94,7 @@ VERSIONED: dict[str, tuple[str, str, tuple[Split, ...]]] = {
     "training_rejections": (_REJECTIONS, "sha256(query_id) || sha256(doc_id)", TRAINING),
     "texts": (_USED_TEXTS, "sha256(doc_id) || sha256(content_hash)", TRAINING),
     "evaluation_queries": (_QUERIES, _HASHED_QUERY, EVALUATION),
+    "query_origins": (_ORIGINS, "sha256(query_id) || sha256(label)", EVALUATION),
     "evaluation_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, EVALUATION),
 }
 
@@ -114,6 +119,11 @@ class Collection:
         """Queries of these splits, sorted by id."""
         rows = self._select(f"SELECT query_id, text, split FROM ({_QUERIES}) ORDER BY query_id", splits, batch)
         return [Query(**row) for row in rows.to_pylist()]
+
+    def origins(self, splits: Sequence[Split], batch: str = "") -> dict[str, tuple[str, str]]:
+        """Of the queries of these splits the batch that counts and its label, empty where it gave none: query_id -> (batch, label)."""
+        rows = self._select(f"{_ORIGINS} ORDER BY query_id", splits, batch).to_pylist()
+        return {row["query_id"]: (row["batch"], row["label"]) for row in rows}
 
     def judgements(self, splits: Sequence[Split], batch: str = "") -> Qrels:
         """Judgements above 0 of the queries of these splits, of documents that exist: query_id -> doc_id -> relevance.

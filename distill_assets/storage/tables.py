@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
-# primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`; 6 `student_trials`.
+# primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`;
+# 6 `student_trials`, `query_labels` and `query_groups`.
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
 SCHEMA_VERSION: int = 6
@@ -119,6 +120,16 @@ TABLES: dict[str, TableSpec] = {
                 True,
             ),
             "split": _SPLIT,
+        },
+        key_columns=("batch", "query_id"),
+        slice_column="batch",
+    ),
+    "query_labels": TableSpec(
+        asset="queries",
+        columns={
+            "batch": _BATCH,
+            "query_id": _QUERY_ID,
+            "label": _text("Group of the query as its source names it; queries without one have no row."),
         },
         key_columns=("batch", "query_id"),
         slice_column="batch",
@@ -274,6 +285,15 @@ TABLES: dict[str, TableSpec] = {
             "overlap_at_10": _double("Share of the teacher's top 10 of the pool in this system's.", is_nullable=True),
         },
         key_columns=("split", "system", "query_id"),
+    ),
+    "query_groups": TableSpec(
+        asset="leaderboard",
+        columns={
+            "rule": _text("What made the groups: source, batch, length or code."),
+            "query_id": _text("Id of a query of the leaderboard."),
+            "label": _text("Group that the query is in."),
+        },
+        key_columns=("rule", "query_id"),
     ),
     "teacher_fitness": TableSpec(
         asset="leaderboard",

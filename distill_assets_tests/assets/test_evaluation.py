@@ -58,7 +58,17 @@ def test_a_baseline_is_measured_like_a_student_and_leaves_no_trace(
     assert status_of(project(), "leaderboard").reasons == ("baselines changed",)
     assert status_of(project(), "champion").condition == "up to date"
 
+    queries = beir_folder / "queries.jsonl"
+    queries.write_text(queries.read_text("utf-8").replace('"text"', '"group": "asked", "text"', 60), encoding="utf-8")
+    list(run_line(build_definitions(line), line, dg.DagsterInstance.ephemeral(), until="hard_negatives"))
+    assert status_of(line, "hard_negatives", "tiny").condition == "up to date"
+    assert status_of(line, "eval_metrics", "margin_mse").condition == "up to date"
+    assert status_of(project(str(published)), "leaderboard").reasons == ("baselines changed", "query_origins changed")
+    assert status_of(line, "champion").reasons == ("query_origins changed",)
+
     run(project())
+    labels = {(row["rule"], row["label"]) for row in line.places.warehouse.read("query_groups").to_pylist()}
+    assert labels == {("source", "asked"), ("source", "(no label)")}
     left = (own | fused) - {"hybrid:published-model"}
     assert {row.system for row in read_rows(line)} == left == line.places.warehouse.slices("rankings").keys()
 

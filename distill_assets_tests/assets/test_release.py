@@ -8,9 +8,11 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from distill_assets.assets import release
 from distill_assets.assets.release import HISTORY_SCHEMA, refused_models, roll_back
 from distill_assets.definitions import build_definitions
 from distill_assets.errors import PromotionError
+from distill_assets.evaluation.comparison import Comparison
 from distill_assets.evaluation.leaderboard import find_champion_row
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.orchestration.running import run_line
@@ -40,17 +42,30 @@ def add(project: Any, hour: int, recipe: str, verdict: str, folder: Path) -> Non
     project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
 
 
-def test_a_student_that_is_not_shown_to_be_better_does_not_reach_search(project: Any, tiny_encoder: Path) -> None:
+def test_a_student_that_is_not_shown_to_be_better_does_not_reach_search(
+    project: Any, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the untouched student as first champion any student is promoted, however much training harmed it.
 
     Twenty dev queries show no gain at p = 0.05: search, leaderboard and the last words of the run say so, all of them.
     """
-    steps = list(run_line(build_definitions(project), project, dg.DagsterInstance.ephemeral()))
+    looked_at: list[Any] = []
+    lost = {"length: long": Comparison(difference=-0.1, p_value=0.01, p_holm=0.02, detectable=0.05)}
+    monkeypatch.setattr(release, "lost_groups", lambda *given: looked_at.append(given) or lost)
+    monkeypatch.setattr(release, "grouped", lambda inputs, queries: {q.query_id: q.split for q in queries})
+    instance = dg.DagsterInstance.ephemeral()
+    steps = list(run_line(build_definitions(project), project, instance))
     assert steps[-1].was_materialised
+    [(groups, candidate, present)] = looked_at
+    assert set(groups.values()) == {"dev"} and groups.keys() == candidate.keys() == present.keys()
     first, decision = read_history(project)
     assert (first["recipe"], first["verdict"], first["sequence"]) == ("untouched_student", "promoted", 1)
     assert first["model_fingerprint"] == fingerprint_model(tiny_encoder)
     assert decision["verdict"] == "kept" and "not shown to be better than the untouched student" in decision["reason"]
+    assert decision["reason"].endswith("dev queries: length: long (-0.100, p 0.020). p is Holm-corrected.")
+    event = instance.get_latest_materialization_event(dg.AssetKey("champion"))
+    assert event is not None and event.asset_materialization is not None
+    assert event.asset_materialization.metadata["groups_lost"].value == "length: long"
     rows = read_rows(project)
     marked = find_champion_row(rows, read_champion(project))
     assert marked is not None and marked.system == "untouched_student"
@@ -58,7 +73,7 @@ def test_a_student_that_is_not_shown_to_be_better_does_not_reach_search(project:
     assert told[0].startswith("Training was not shown to help on these documents: search uses the untouched student.")
     assert decision["reason"] in told[0]
     assert told[1].startswith("Why, probably: ") and "with 20 dev queries small gains cannot be shown" in told[1]
-    assert told[2].startswith("bm25 (1.000) and hybrid (1.000) are ahead of every bi-encoder")
+    assert told[2].startswith("12 test queries are too few to say which way is best")
     page = (project.places.report / "index.html").read_text(encoding="utf-8")
     assert "Training was not shown to help" in page
     assert search(project, "how to sum a matrix", 3).champion == "untouched_student"

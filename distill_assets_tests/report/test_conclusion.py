@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import pytest
 
-from distill_assets.evaluation.comparison import compare_teacher
+from distill_assets.evaluation.comparison import Comparison, compare_teacher
 from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow
+from distill_assets.evaluation.ways import Answer, Rival
 from distill_assets.report.conclusion import TrainingData, conclude
 
 DATA = TrainingData(num_train_queries=800, num_dev_queries=400, share_found=0.9, area_under_curve=0.7)
@@ -85,15 +87,82 @@ def test_a_teacher_that_is_not_above_the_untouched_student_is_a_reason() -> None
     assert "the teacher is not above" not in strong
 
 
-def test_what_needs_no_training_is_named_where_it_is_ahead() -> None:
-    """On SciFact BM25 is ahead of the untouched student: a user who looks at bi-encoders alone would ship the worse search."""
-    both = told("kl", row("kl", 0.6, 0.001), row("bm25", 0.65), row("hybrid", 0.7), row("teacher", 0.9))
-    assert both.endswith(
-        "hybrid (0.700) and bm25 (0.650) are ahead of every bi-encoder (best: kl, 0.600) and need no training."
+def answer(*rivals: tuple[str, str, float, float], **changes: Any) -> Answer:
+    """`kl` leads with 0.600 on 300 queries; a rival is (way, system, the leader's lead, p). Intervals are 0.02 to either side."""
+    found = [
+        Rival(
+            way=way,
+            system=system,
+            comparison=Comparison(difference=lead, p_value=p, p_holm=p, detectable=0.03),
+            low=lead - 0.02,
+            high=lead + 0.02,
+        )
+        for way, system, lead, p in rivals
+    ]
+    leads = {"way": "distillation", "leader": "kl", "mean": 0.6, "needs_training": True, "num_queries": 300}
+    return Answer(**{**leads, "rivals": found, "baselines": {}, "is_chosen_apart": True, **changes})  # type: ignore[arg-type]
+
+
+def last(found: Answer, split: str = "test") -> list[str]:
+    """The sentences after the one on the champion."""
+    uses = Champion(recipe="kl", model_fingerprint="kl", dev_ndcg_at_10=0.5, decided_at=datetime(2026, 1, 1))
+    rows = [replace(row(*each), split=split) for each in (("untouched_student", 0.5), ("kl", 0.6, 0.001))]
+    return conclude(rows, uses, "", DATA, None, found)[1:]
+
+
+def test_the_answer_says_who_is_ahead_by_how_much_and_what_cannot_be_told() -> None:
+    """A "best" without its test sells chance; a difference that is not visible must come with what would be."""
+    found = answer(
+        ("untouched model", "bge-small", 0.04, 0.003),
+        ("BM25", "bm25", 0.2, 0.0001),
+        ("hard labels", "hard_labels", 0.01, 0.4),
+        ("hybrid", "hybrid:kl", -0.05, 0.002),
     )
-    one = told("kl", row("kl", 0.6, 0.001), row("bm25", 0.55), row("hybrid", 0.7))
-    assert one.endswith("hybrid (0.700) is ahead of every bi-encoder (best: kl, 0.600) and needs no training.")
-    assert "ahead" not in told("kl", row("kl", 0.6, 0.001), row("bm25", 0.6), row("hybrid", 0.5))
+    assert " ".join(last(found)).split(". ") == [
+        "Best of all ways on dev: distillation (kl), which needs training; nDCG@10 0.600 on 300 test queries",
+        "There it is significantly ahead of: untouched model (bge-small: +0.040, 95 % interval 0.020 to 0.060, p 0.003); BM25 (bm25: "
+        "+0.200, 95 % interval 0.180 to 0.220, p < 0.001)",
+        "There it is significantly behind: hybrid (hybrid:kl: -0.050, 95 % interval -0.070 to -0.030, p 0.002)",
+        "These queries cannot tell it from: hard labels (hard_labels: +0.010, 95 % interval -0.010 to 0.030, p 0.400)",
+        "They show differences of 0.030 or more",
+        "Each way is its best system on dev; test chose nothing",
+        "p is Holm-corrected over the 4 ways.",
+    ]
+
+
+def test_the_answer_for_a_leader_without_training() -> None:
+    """On SciFact BM25 is ahead of the untouched student: a team that is not told trains for nothing."""
+    led = {"way": "BM25", "leader": "bm25", "needs_training": False}
+    (told,) = last(answer(("distillation", "kl", 0.01, 0.5), **led))
+    assert told.startswith("Best of all ways on dev: BM25 (bm25), which needs no training; ")
+    assert "ahead" not in told and "behind" not in told and "cannot tell it from: distillation (kl: +0.010" in told
+
+
+def test_the_answer_says_where_the_same_queries_chose() -> None:
+    """A collection without test queries chooses and tests on dev: the lead is too large, and the page must not call it planned."""
+    (told,) = last(answer(("BM25", "bm25", 0.1, 0.01), is_chosen_apart=False), "dev")
+    assert told.startswith("Best of all ways on these same queries: ") and "on 300 dev queries" in told
+    assert told.endswith("Nothing else was there to choose on, so the lead looks larger than it is.")
+
+
+def test_few_queries_choose_no_way() -> None:
+    """12 queries have a best system as well, and it says nothing."""
+    assert last(answer(num_queries=12)) == [
+        "12 test queries are too few to say which way is best: 20 are the least, 200 are usual."
+    ]
+
+
+def test_a_baseline_ahead_of_the_champion_is_named_with_its_test() -> None:
+    """It is never champion, so nothing else would say that search could be better for nothing."""
+    against = {
+        "bge": Comparison(difference=0.04, p_value=0.001, p_holm=0.002, detectable=0.03),
+        "e5": Comparison(difference=0.01, p_value=0.4, p_holm=0.4, detectable=0.03),
+        "gte": Comparison(difference=-0.2, p_value=0.001, p_holm=0.002, detectable=0.03),
+    }
+    assert last(answer(num_queries=300, baselines=against))[:-1] == [
+        "The baseline bge is significantly ahead of the champion on test, by 0.040 (p 0.002, Holm over 3).",
+        "The baseline e5 is above the champion on test, by 0.010, which may be chance (p 0.400, Holm over 3).",
+    ]
 
 
 def test_nothing_is_said_before_the_first_decision() -> None:

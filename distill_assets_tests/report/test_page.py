@@ -11,6 +11,7 @@ import pytest
 
 from distill_assets.errors import ShapeError
 from distill_assets.evaluation.comparison import TeacherComparison, compare_teacher
+from distill_assets.evaluation.groups import GroupTable
 from distill_assets.evaluation.leaderboard import Champion
 from distill_assets.report import charts
 from distill_assets.report.page import Page, describe_cost, describe_speed, format_seconds, render_page
@@ -83,6 +84,7 @@ def make_full_page(text: str = "some text", **changes: Any) -> Page:
         },
         contests=[contest],
         agreement=[{"system": "margin_mse", "kendall_tau": 0.71, "overlap_at_10": 0.8, "num_queries": 500}],
+        groups=[GroupTable("source", [["system", text], ["margin_mse", "0.550"], ["bm25", "few"]], 3)],
         logits=([1.0, 2.0], [-1.0, 0.0]),
         curves={"margin_mse": ([(1, 0.5)], [(1, 0.6)])},
         steps=[("corpus", 1.0)],
@@ -104,7 +106,7 @@ def test_every_section_is_there_in_its_order_and_well_formed() -> None:
     assert not re.search(r'<th(?! scope=)\b|alt=""', html)
     headings = re.findall(r'<h([1-4])(?: id="(\w+)")?', html)
     ids = [key for level, key in headings if level == "2"]
-    assert ids == ["ways", "leaderboard", "queries", "agreement", "training", "history", "time", "facts"]
+    assert ids == ["ways", "leaderboard", "groups", "queries", "agreement", "training", "history", "time", "facts"]
     assert headings[0][0] == "1" and all(int(b) <= int(a) + 1 for (a, _), (b, _) in itertools.pairwise(headings))
     assert html.count('src="data:image/png;base64,') == html.count("<figure") == html.count(' alt="') == 6
 
@@ -116,6 +118,14 @@ def test_fine_tuning_against_distillation_in_numbers() -> None:
     assert '<th scope="col">Fine-tuning: hard_labels</th><th scope="col">Distillation: margin_mse</th>' in section
     assert "<td>0.540</td><td>0.550</td>" in section
     assert "<td>+0.040\u2007</td><td>+0.050†</td>" in section  # a figure space in place of the mark of significance
+
+
+def test_groups_are_shown_with_those_that_are_left_out() -> None:
+    """A table without its missing columns reads as if these were all groups."""
+    html = render_page(make_full_page("faq: 20 queries"))
+    section = html[html.index('id="groups"') : html.index('id="queries"')]
+    assert '<h3 id="groups-source">source</h3>' in section and '<th scope="col">faq: 20 queries</th>' in section
+    assert "3 smaller groups are not shown." in section and "<td>few</td>" in section
 
 
 def test_costs_in_pairs_and_seconds() -> None:
@@ -176,7 +186,7 @@ def test_hostile_texts_are_escaped_everywhere() -> None:
     html = render_page(page)
     assert "<script" not in html
     escaped = "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;"
-    assert html.count(escaped) >= 14
+    assert html.count(escaped) >= 15
     assert f"<h4>{escaped}" in html  # the query itself is shown as it was typed
 
 
@@ -212,7 +222,7 @@ def test_a_champion_that_is_another_checkpoint_is_described_and_marks_nothing() 
 def test_the_champions_row_is_marked() -> None:
     """One mark on the leaderboard and one among the agreements: a page without any could not say which row search uses."""
     html = render_page(make_full_page())
-    assert html.count('<tr class="champion"><th scope="row">margin_mse') == 2
+    assert html.count('<tr class="champion"><th scope="row">margin_mse') == 3
     assert "not on this leaderboard" not in html
 
 

@@ -661,6 +661,32 @@ def test_two_batches_may_number_alike(tmp_path: Path) -> None:
     assert source.fingerprint("north") != BeirSource(tmp_path).fingerprint("north")
 
 
+def test_a_query_may_bring_its_group(tmp_path: Path) -> None:
+    """A label under another key, or of a query that was dropped, splits the report by groups that nobody meant."""
+    folder = write_batch(tmp_path / "t", {"d1": "one"})
+    rows: list[dict[str, Any]] = [
+        {"_id": "1", "text": "a", "group": " faq "},
+        {"_id": "2", "text": "b", "metadata": {"group": 7, "url": "x"}},
+        {"_id": "3", "text": "c", "group": "own", "metadata": {"group": "other"}},
+        {"_id": "4", "text": "d", "group": None, "metadata": ["group"]},
+        *({"_id": f"5{i}", "text": "e"} for i in range(20)),
+        {"_id": "6", "text": " ", "group": "blank"},
+    ]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert BeirSource(tmp_path).read("t").labels == {"1": "faq", "2": "7", "3": "own"}
+    assert BeirSource(tmp_path, local_ids=True).read("t").labels == {"t/1": "faq", "t/2": "7", "t/3": "own"}
+
+
+@pytest.mark.parametrize("group", ["true", "1.5", '["a"]', '"\\ud800"'])
+def test_a_group_that_is_no_label_is_refused(tmp_path: Path, group: str) -> None:
+    """Left out in silence, its queries would be of no group."""
+    folder = write_batch(tmp_path / "t", {"d1": "one"})
+    for row in (f'"group": {group}', f'"metadata": {{"group": {group}}}'):
+        (folder / "queries.jsonl").write_text('{"_id": "q", "text": "x", ' + row + "}\n", encoding="utf-8")
+        with pytest.raises(MalformedRecordError, match=r"queries\.jsonl, line 1: expected .*group"):
+            BeirSource(tmp_path).read("t")
+
+
 def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     """One fault a run is a day of mending for a file with twenty of them."""
     folder = write_batch(tmp_path / "t", {"d1": "one"}, {"q": "what"})

@@ -25,6 +25,7 @@ class Batch:
     judgements: Mapping[tuple[str, str], int] = field(default_factory=dict)
     mined: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (query_id, doc_id) -> rank
     logits: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # query_id -> label of the source
 
     def tables(self, batch: str) -> dict[str, list[dict[str, Any]]]:
         """The same as rows of the warehouse. Documents with an even number of letters have a title."""
@@ -45,6 +46,7 @@ class Batch:
                 {"batch": batch, "query_id": q, "text": t, "text_key": t, "split": s}
                 for q, (t, s) in self.queries.items()
             ],
+            "query_labels": [{"batch": batch, "query_id": q, "label": label} for q, label in self.labels.items()],
             "qrels": [
                 {"batch": batch, "query_id": q, "doc_id": d, "relevance": r} for (q, d), r in self.judgements.items()
             ],
@@ -252,6 +254,13 @@ class World:
         judged = {(kept[q][0], d) for q, d in self.judged() if kept[q][1][1] != "test"}
         return judged | {(name, d) for name, _, _, d in self.mined()}
 
+    def query_rows(self, view: str, splits: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Id, batch, and what the view says beside them, of each kept query of these splits."""
+        kept = [(q, name, told) for q, (name, told) in self.kept().items() if told[1] in splits]
+        if view == "query_origins":
+            return [(q, name, (self.batches[name].labels.get(q, ""),)) for q, name, _ in kept]
+        return list(kept)
+
     def rows(self, view: str) -> dict[str, set[Any]]:
         """Rows of one of `VERSIONED` by batch; a batch without one is not there."""
         kept, documents = self.kept(), self.last("documents")
@@ -260,10 +269,9 @@ class World:
         if view == "texts":
             for name, d in self.used():
                 found.setdefault(name, set()).add((d, documents[d][1] if d in documents else None))
-        elif view.endswith("queries"):
-            for q, (name, (text, split)) in kept.items():
-                if split in splits:
-                    found.setdefault(name, set()).add((q, text, split))
+        elif view in ("query_origins", "training_queries", "evaluation_queries"):
+            for q, name, told in self.query_rows(view, splits):
+                found.setdefault(name, set()).add((q, *told))
         else:
             is_wanted = (lambda r: r == 0) if view == "training_rejections" else (lambda r: r > 0)
             for (q, d), relevance in self.shared().items():
@@ -282,6 +290,7 @@ BATCHES = st.builds(
     st.dictionaries(PAIRS, st.integers(0, 2)),
     st.dictionaries(PAIRS, st.integers(1, 2)),
     st.dictionaries(PAIRS, st.integers(-2, 2).map(float)),
+    st.dictionaries(QUERY_IDS, st.sampled_from(["x", "y"])),
 )
 WORLDS = st.builds(
     World,
@@ -307,6 +316,8 @@ def test_every_read_follows_the_rules(connection: duckdb.DuckDBPyConnection, wor
     assert [(q, d) for q, own in found.rejections(SPLITS).items() for d in own] == rejected
     for batch in ("", "a", "b", "c"):
         own = {q: text_and_split for q, (name, text_and_split) in sorted(kept.items()) if batch in ("", name)}
+        origins = {q: (kept[q][0], world.batches[kept[q][0]].labels.get(q, "")) for q in own}
+        assert found.origins(SPLITS, batch) == origins
         assert found.queries(["train", "dev"], batch) == [Query(q, t, s) for q, (t, s) in own.items() if s != "test"]
         ranked = sorted((q, rank, d) for name, q, rank, d in world.mined() if d in documents and batch in ("", name))
         assert found.candidates(batch) == {q: [d for own_q, _, d in ranked if own_q == q] for q, _, _ in ranked}
@@ -326,6 +337,7 @@ EDITS = st.one_of(
     st.tuples(st.just("queries"), QUERY_IDS, st.none() | st.tuples(TEXTS, st.sampled_from(SPLITS))),
     st.tuples(st.just("judgements"), PAIRS, st.none() | st.integers(0, 2)),
     st.tuples(st.just("mined"), PAIRS, st.none() | st.integers(1, 2)),
+    st.tuples(st.just("labels"), QUERY_IDS, st.none() | st.sampled_from(["x", "y"])),
     st.tuples(st.just("current"), st.none(), st.sampled_from([("a", "b"), ("c", "b")])),
     st.tuples(st.just("left_out"), st.none(), st.sampled_from([(), ("q2",)])),
 )
@@ -350,6 +362,9 @@ SMALL = World(
 )
 
 
+LABELLED = World({"a": Batch({}, {"q1": ("x", "dev")}, labels={"q1": "x"}), "b": Batch()}, ("a", "b"), ())
+
+
 @given(world=WORLDS, name=st.sampled_from(["a", "b", "c"]), edit=EDITS)
 @example(SMALL, "a", ("documents", "d1", "xx"))
 @example(SMALL, "a", ("documents", "d1", None))
@@ -358,6 +373,8 @@ SMALL = World(
 @example(SMALL, "a", ("queries", "q1", ("xx", "train")))
 @example(SMALL, "a", ("judgements", ("q1", "d2"), 2))
 @example(SMALL, "b", ("judgements", ("q1", "d2"), 0))
+@example(LABELLED, "a", ("labels", "q1", "y"))
+@example(LABELLED, "b", ("labels", "q1", "y"))
 @settings(max_examples=30, deadline=None)
 def test_a_version_changes_exactly_when_rows_change(
     connection: duckdb.DuckDBPyConnection, world: World, name: str, edit: tuple[str, Any, Any]
