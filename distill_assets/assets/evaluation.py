@@ -1,7 +1,7 @@
 """Group `evaluation`: per query and per system metrics, and all systems side by side."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import dagster as dg
@@ -103,6 +103,8 @@ def leaderboard(inputs: Inputs) -> Made:
     speeds = measure_speeds(inputs, queries, runs[TEACHER], encoders)
     models = {name: fingerprint_model(path) for name, path in encoders.items()}
     board = compare_systems(split, per_system, speeds, models, inputs.baselines)
+    prompts = {name: str(inputs.project.models.prompts(path)) for name, path in encoders.items()}
+    board = [replace(row, prompts=prompts.get(row.system)) for row in board]
     rows = [asdict(row) for row in board]
     table = pa.Table.from_pylist(rows, schema=schema_of("leaderboard"))
     made_from = {name: inputs.versions[name] for name in ("teacher", "metrics", "baselines", "settings.pool_depth")}

@@ -35,6 +35,7 @@ class LeaderboardRow:
     Attributes:
         split: ``test``, or ``dev`` where a collection has no test queries: there recipes were chosen on what they are shown on.
         model_fingerprint: content of the student's folder; None for other systems, and in rows of older versions.
+        prompts: of a bi-encoder, and where they are from; None for other systems, and in rows of older versions.
         ndcg_at_10_low: lower end of the 95 % bootstrap interval of the mean; `ndcg_at_10_high` is the upper end.
         gap_closed: see `significance.gap_closed`, with its 95 % interval; None for systems that are no recipe's student, and where
             the teacher is not significantly above the untouched student.
@@ -67,6 +68,7 @@ class LeaderboardRow:
     p_vs_untouched: float | None = None
     detectable_vs_hard_labels: float | None = None
     detectable_vs_untouched: float | None = None
+    prompts: str | None = None
 
     @property
     def is_student(self) -> bool:
@@ -98,13 +100,13 @@ def compare_systems(
     rows = []
     for system, found in per_system.items():
         low, high = bootstrap_interval([value for _, value in sorted(ndcg[system].items())])
-        columns: dict[str, Any] = {**speeds.get(system, {}), **compared.get(system, {})}
+        means = {name: mean_of(found, name) for name in METRIC_NAMES}
+        columns: dict[str, Any] = {**means, **speeds.get(system, {}), **compared.get(system, {})}
         rows.append(
             LeaderboardRow(
                 split=split,
                 system=system,
                 model_fingerprint=models.get(system),
-                **{name: mean_of(found, name) for name in METRIC_NAMES},
                 ndcg_at_10_low=low,
                 ndcg_at_10_high=high,
                 num_queries=len(found),

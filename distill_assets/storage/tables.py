@@ -14,7 +14,7 @@ from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
 # primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`;
-# 6 `student_trials`, `query_labels` and `query_groups`.
+# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`.
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
 SCHEMA_VERSION: int = 6
@@ -249,6 +249,9 @@ TABLES: dict[str, TableSpec] = {
             "system": _text("Ranking system."),
             "model_fingerprint": ColumnSpec(
                 "VARCHAR", "Content of the student's folder; NULL where there is no model.", True
+            ),
+            "prompts": ColumnSpec(
+                "VARCHAR", "Prompts of a bi-encoder and where they are from; NULL for other systems.", True
             ),
             "ndcg_at_10": _double("Mean of " + _NDCG),
             "ndcg_at_10_low": _double("Lower end of the 95 % bootstrap interval."),
