@@ -175,7 +175,7 @@ class Logits:
         told = manifest.get("ways", {}).get(path.name if is_fold else "")
         if told is not None:
             return str(told)
-        key = (path, fingerprint_model(path))
+        key = (path, fingerprint_model(path), self.settings.teacher_prompt)
         if key not in _ways:
             from distill_assets.models.fast import open_scorer
 
@@ -240,7 +240,8 @@ class Logits:
         self.places.warehouse.append("scoring_costs", pa.table(row))
 
 
-_ways: dict[tuple[Path, str], str] = {}  # opening a teacher to ask takes seconds: once per process and content
+# Opening a teacher to ask takes seconds: once per process, content and prompt.
+_ways: dict[tuple[Path, str, str | None], str] = {}
 
 
 @contextmanager
