@@ -204,7 +204,7 @@ class Logits:
         told = manifest.get("ways", {}).get(path.name if is_part else "")
         if told is not None:
             return str(told)
-        key = (path, fingerprint_model(path))
+        key = (path, fingerprint_model(path), self.settings.teacher_prompt)
         if key not in _ways:
             from distill_assets.models.fast import open_scorer
 
@@ -287,7 +287,8 @@ def read_served(folder: Path) -> "Served":
     return remote.read_served(read_json(folder / REMOTE_FILE), read_json(folder / CANARY_FILE))
 
 
-_ways: dict[tuple[Path, str], str] = {}  # opening a teacher to ask takes seconds: once per process and content
+# Opening a teacher to ask takes seconds: once per process, content and prompt.
+_ways: dict[tuple[Path, str, str | None], str] = {}
 
 
 @contextmanager

@@ -48,20 +48,6 @@ class Bounds:
         """int32 (num_pairs + 1,): the bounds as the varlen kernel reads them."""
         return functional.pad(self.lengths.cumsum(dim=0), (1, 0)).to(torch.int32)
 
-    @cached_property
-    def _bands(self) -> dict[tuple[int, int], Tensor]:
-        return {}
-
-    def band(self, length: int, window: int, dtype: torch.dtype) -> Tensor:
-        """(length, length) to add to scores of attention: 0 for tokens at most `window` apart, else minus infinity.
-
-        Kept for the other layers of this batch: made for each of them, it took 5 % of ModernBERT's time.
-        """
-        if (length, window) not in self._bands:
-            far = torch.full((length, length), float("-inf"), dtype=dtype, device=self.device)
-            self._bands[length, window] = far.triu(window + 1) + far.tril(-window - 1)
-        return self._bands[length, window]
-
     def spread(self, per_pair: Tensor) -> Tensor:
         """One value per pair as one per token."""
         return per_pair.repeat_interleave(self.lengths, output_size=sum(self.per_pair))

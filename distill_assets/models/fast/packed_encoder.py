@@ -19,6 +19,10 @@ from distill_assets.models.encoders import Precision
 from distill_assets.models.fast.architectures import Layer, read_architecture
 from distill_assets.models.fast.bounds import Bounds, split_runs
 
+# Up to how many windows local attention goes by a mask, and by blocks beyond. AVX2, window 64, head size 64: 256 tokens take 2.4 ms by
+# mask and 3.6 by blocks, 512 take 10.5 and 6.9, 2,048 take 152 and 38.
+_MASKED_WINDOWS = 6
+
 
 class PackedEncoder:
     """Token embeddings of packed pairs, from the weights of an encoder.
@@ -91,12 +95,44 @@ def _attend_by_runs(qkv: Tensor, bounds: Bounds, layer: Layer, *, first_only: bo
     parts = []
     for rows, (count, length) in zip(split_runs(qkv, bounds.runs), bounds.runs, strict=True):
         query, key, value = rows.view(count, length, 3, layer.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = None
         if first_only:  # a window reaches as far from the first token as this cut
             reach = slice(None if layer.window is None else layer.window + 1)
-            query, key, value = query[:, :, :1], key[:, :, reach], value[:, :, reach]
-        elif layer.window is not None and length > layer.window + 1:
-            mask = bounds.band(length, layer.window, qkv.dtype)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        parts.append(attended.transpose(1, 2).reshape(count * query.shape[2], -1))
+            attended = functional.scaled_dot_product_attention(query[:, :, :1], key[:, :, reach], value[:, :, reach])
+        elif layer.window is None or length <= layer.window + 1:
+            attended = functional.scaled_dot_product_attention(query, key, value)
+        else:
+            attended = _attend_near(query, key, value, layer.window)
+        parts.append(attended.transpose(1, 2).reshape(-1, layer.heads * attended.shape[-1]))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend_near(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+    """Attention (pairs, heads, tokens, size) of each token to those at most `window` away.
+
+    A long pair goes in blocks as long as the window, each with the blocks beside it, so that time and memory grow with its length and
+    not with the square of it.
+    """
+    num_pairs, _, length, _ = query.shape
+    places = torch.arange(length, device=query.device)
+    if length <= _MASKED_WINDOWS * window:
+        is_near = (places[:, None] - places).abs() <= window
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=is_near)
+    num_blocks = -(-length // window)
+    end = num_blocks * window - length  # rows past the end read each other, and are cut off
+    places = functional.pad(places, (window, window + end), value=-2 * length).unfold(0, 3 * window, window)
+    is_near = (places[:, window : 2 * window, None] - places[:, None]).abs() <= window  # (blocks, window, 3 * window)
+
+    def in_blocks(tokens: Tensor, size: int) -> Tensor:
+        """Tokens as (pairs * blocks, heads, size, head size)."""
+        aside = (size - window) // 2
+        padded = functional.pad(tokens, (0, 0, aside, aside + end)).unfold(2, size, window)
+        return padded.permute(0, 2, 1, 4, 3).flatten(0, 1)
+
+    attended = functional.scaled_dot_product_attention(
+        in_blocks(query, window),
+        in_blocks(key, 3 * window),
+        in_blocks(value, 3 * window),
+        attn_mask=is_near.repeat(num_pairs, 1, 1).unsqueeze(1),
+    )
+    attended = attended.reshape(num_pairs, num_blocks, *attended.shape[1:])
+    return attended.transpose(1, 2).flatten(2, 3)[:, :, :length]
