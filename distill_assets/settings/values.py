@@ -342,8 +342,8 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     def require_teacher(self) -> None:
         """Raise `SettingsError` where a teacher cannot be made as other settings say."""
         if not isinstance(self.teacher, str):
-            for name in ("teacher_finetune", "teacher_with_cosine", "teacher_local_copy"):
-                if getattr(self, name):
+            for name in ("teacher_finetune", "teacher_with_cosine", "teacher_local_copy", "teacher_prompt"):
+                if getattr(self, name) not in (None, False):
                     raise SettingsError(
                         f"{name} is set, and teacher is a list of {len(self.teacher)}: several teachers are taken as they are; "
                         f"remove {name}, or name one teacher"
@@ -353,6 +353,11 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             raise SettingsError(
                 f"teacher_finetune = true and teacher = {self.teacher!r}: a model behind a server cannot be trained; set teacher to "
                 "its folder or hub name, or teacher_finetune to false"
+            )
+        if server_urls(self.teacher) and self.teacher_prompt is not None:
+            raise SettingsError(
+                f"teacher_prompt is set and teacher = {self.teacher!r}: a server puts its own template around a pair; set the prompt "
+                "there, and remove teacher_prompt"
             )
         if self.teacher_local_copy is not None and not server_urls(self.teacher):
             raise SettingsError(

@@ -462,6 +462,7 @@ def test_the_servers_token_is_no_setting(elsewhere: Path, monkeypatch: pytest.Mo
         ({"teacher": "http://a:80,host"}, "a server is http://HOST:PORT"),
         ({"teacher": "http://host:port"}, "Port could not be cast"),
         ({"teacher": "http://a", "teacher_finetune": True}, "a model behind a server cannot be trained"),
+        ({"teacher": "http://a", "teacher_prompt": "p"}, "a server puts its own template around a pair"),
         ({"teacher": "org/model", "teacher_local_copy": "org/model"}, "a copy is compared with a server"),
     ],
 )
@@ -492,6 +493,7 @@ def test_several_teachers_in_the_file_and_in_the_environment(elsewhere: Path, mo
         ({"teacher": ["a", "bundled"]}, "not auto or bundled"),
         ({"teacher": ["a", "b"], "teacher_finetune": True}, "teacher_finetune is set, and teacher is a list of 2"),
         ({"teacher": ["a", "b"], "teacher_with_cosine": True}, "teacher_with_cosine is set"),
+        ({"teacher": ["a", "b"], "teacher_prompt": "p"}, "teacher_prompt is set"),
         ({"teacher": ["a", "http://b"], "teacher_local_copy": "b"}, "teacher_local_copy is set"),
     ],
 )
