@@ -109,6 +109,9 @@ def estimate(project: Project, is_stale: IsStale, until: str) -> str:
             f"about {as_duration(total.seconds(text_s, 0))} from here on this machine: {1 / text_s:,.0f} texts a second, measured now; "
             f"and what the teacher's server takes for {total.pairs:,.0f} pairs"
         )
+    if models.is_teacher_imported:
+        duration = as_duration(total.seconds(text_s, 0))
+        return f"about {duration} from here on this machine: {1 / text_s:,.0f} texts a second, measured now"
     return (
         f"about {as_duration(total.seconds(text_s, pair_s))} from here on this machine: {1 / text_s:,.0f} texts and "
         f"{1 / pair_s:,.0f} pairs a second, measured now"
@@ -142,7 +145,7 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
 def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[float, float]:
     """Seconds of a text of the student, and of a pair of the teacher: an encoder of the student's size, scaled to the teacher's.
 
-    A teacher behind a server takes no time of this machine.
+    A teacher behind a server, and imported scores, take no time of this machine.
     """
     from distill_assets.models.encoders import encode_texts
 
@@ -158,7 +161,7 @@ def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[
             encode_texts(model, sample, "document", batch_size=project.settings.batch_size)
             times.append(time.perf_counter() - started)
         found.append(min(times) / max(1, len(sample)))  # the first pass pays for set-up, others for what else runs
-    if models.is_teacher_served:
+    if models.is_teacher_served or models.is_teacher_imported:
         return found[0], 0.0
     source = models.teacher_source_path
     # A bundled teacher is adapters of the packaged encoder.

@@ -23,11 +23,13 @@ from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
 from distill_assets.records import RESERVED_SYSTEMS, is_hybrid
+from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
 PACKAGED = "packaged"
 BUNDLED = "bundled"
 INBOX = "inbox"
+IMPORTED = "scores:"  # before the name of imported scores, as a teacher
 PYTHON_API = "python_api"
 # What --quick and --full change; everything else stays as set.
 QUICK: dict[str, Any] = {
@@ -93,6 +95,7 @@ class ModelChoice(_Table):
     student_precision: Literal["auto", "fp32", "bf16"] = "auto"
     # A cross-encoder (local folder or hub name), bundled (trained for python_api), or an inference server: http://HOST:PORT, or
     # several that serve the same model, with commas. A server's bearer token is read from DISTILL_TEACHER_TOKEN alone.
+    # scores:NAME: scores of another tool that `distill-assets import-scores` brought in under that name.
     # auto: bundled for python_api, otherwise trained from the student's encoder on the train labels.
     teacher: str = "auto"
     # The model that a server serves, as a folder or hub name: its scores must be the server's when the teacher is made.
@@ -222,6 +225,8 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     @field_validator("teacher")
     @classmethod
     def _check_teacher(cls, value: str) -> str:
+        if (name := imported_name(value)) is not None and not is_folder_name(name):
+            raise ValueError("imported scores are scores:NAME, with the name that import-scores gave them")
         for url in server_urls(value):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -329,7 +334,16 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             )
 
     def require_teacher(self) -> None:
-        """Raise `SettingsError` where a teacher behind a server is to be trained, or one that is not has a local copy."""
+        """Raise `SettingsError` where a teacher behind a server is to be trained, or one that is not has a local copy.
+
+        Imported scores are no model: they can be neither trained nor joined with a cosine.
+        """
+        changes = [name for name in ("teacher_finetune", "teacher_with_cosine") if getattr(self, name)]
+        if imported_name(self.teacher) is not None and changes:
+            raise SettingsError(
+                f"{changes[0]} = true and teacher = {self.teacher!r}: imported scores are taken as they are; set teacher to a "
+                f"model, or {changes[0]} to false"
+            )
         if server_urls(self.teacher) and self.teacher_finetune:
             raise SettingsError(
                 f"teacher_finetune = true and teacher = {self.teacher!r}: a model behind a server cannot be trained; set teacher to "
@@ -437,6 +451,11 @@ def server_urls(teacher: str) -> tuple[str, ...]:
     """The inference servers that a value of the setting `teacher` names; none where it names a model."""
     is_server = teacher.startswith(("http://", "https://"))
     return tuple(url.strip().rstrip("/") for url in teacher.split(",")) if is_server else ()
+
+
+def imported_name(teacher: str) -> str | None:
+    """The name of the imported scores that a value of the setting `teacher` names; None where it names a model."""
+    return teacher.removeprefix(IMPORTED) if teacher.startswith(IMPORTED) else None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
