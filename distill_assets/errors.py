@@ -62,6 +62,12 @@ class ModelError(DistillError):
     exit_code = 2
 
 
+class ScoreSetError(DistillError):
+    """A set of scores cannot be written, cannot be read, does not fit the collection, or is asked for what it does not hold."""
+
+    exit_code = 2
+
+
 class TeacherServerError(DistillError):
     """An inference server does not answer, serves another model than before, or gives scores that cannot be used."""
 

@@ -5,6 +5,7 @@ The candidates are what BM25 and the untouched student find. What they do not fi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from distill_assets.evaluation.metrics import DevList, QueryMetrics, rerank_metr
 from distill_assets.handles.logits import Teacher
 from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Query
 from distill_assets.retrieval.mining import pool_candidates
-from distill_assets.retrieval.rankings import Run, rank
+from distill_assets.retrieval.rankings import Run, place_unscored_last, rank
 from distill_assets.storage.collection import Qrels
 from distill_assets.storage.tables import schema_of
 from distill_assets.training.lists import build_dev_lists, choose_queries, pairs_of, per_list
@@ -32,7 +33,7 @@ _BM25_DEPTH = 1000  # a candidate further down counts as not found, which it wou
 class ScoredPool:
     """What the teacher reranks and its raw logits: per query the documents that BM25 and the untouched student find.
 
-    `logits` runs parallel to `pairs`, the (query, document) texts of all queries one after the other.
+    `logits` runs parallel to `pairs`, the (query, document) texts of all queries one after the other. NaN: imported scores lack it.
     """
 
     doc_ids: Mapping[str, Sequence[str]]
@@ -45,9 +46,31 @@ class ScoredPool:
         bounds = np.cumsum([len(ids) for ids in self.doc_ids.values()])[:-1]
         return dict(zip(self.doc_ids, np.split(np.asarray(scores, dtype=np.float64), bounds), strict=True))
 
+    @cached_property
+    def _logits_of(self) -> dict[str, np.ndarray]:
+        return self.per_query(self.logits)
+
     def reranked(self, depth: int) -> Run:
-        """The teacher's ranking."""
-        return {q: rank(self.doc_ids[q], scores, depth) for q, scores in self.per_query(self.logits).items()}
+        """The teacher's ranking; documents without a score come last."""
+        return {q: rank(self.doc_ids[q], place_unscored_last(scores), depth) for q, scores in self._logits_of.items()}
+
+    @property
+    def share_scored(self) -> float:
+        """Share of the pairs that have a logit: 1 but for imported scores."""
+        return 1.0 - float(np.isnan(self.logits).mean())
+
+    def agreement(self, query_id: str, cosines: np.ndarray) -> dict[str, float | None]:
+        """How far cosines order a query's scored documents as the teacher does; empty where none is scored."""
+        logits = self._logits_of[query_id]
+        scored = np.flatnonzero(~np.isnan(logits))
+        if not len(scored):
+            return {}
+        doc_ids = [self.doc_ids[query_id][i] for i in scored.tolist()]
+        logits, cosines = logits[scored], cosines[scored]
+        return {
+            "kendall_tau": kendall_tau_b(logits, cosines),
+            "overlap_at_10": overlap_at_k(doc_ids, logits, cosines),
+        }
 
     def recall(self, qrels: Qrels) -> float:
         """Mean share of a query's relevant documents that are in its pool: what reranking cannot exceed."""
@@ -80,16 +103,12 @@ def result_rows(
 ) -> pa.Table:
     """Rows of `query_results`: nDCG@10, and for each bi-encoder its agreement with the teacher on the pool. Dev: nDCG@10 alone.
 
-    The bi-encoders' vectors are in their store by now: nothing is encoded again.
+    The bi-encoders' vectors are in their store by now: nothing is encoded again. Agreement is on the documents that the teacher scored.
     """
-    logits = pool.per_query(pool.logits)
     agreement: dict[tuple[str, str], dict[str, float | None]] = {}
     for system, path in encoders.items():
         for query_id, cosines in pool.per_query(inputs.project.vectors.cosines(path, pool.pairs)).items():
-            agreement[system, query_id] = {
-                "kendall_tau": kendall_tau_b(logits[query_id], cosines),
-                "overlap_at_10": overlap_at_k(pool.doc_ids[query_id], logits[query_id], cosines),
-            }
+            agreement[system, query_id] = pool.agreement(query_id, cosines)
     rows = [
         {"split": split, "system": system, "query_id": query_id, "ndcg_at_10": found.ndcg_at_10}
         | agreement.get((system, query_id), {})
@@ -146,17 +165,30 @@ def compare_new_teacher(inputs: Inputs, path: Path) -> TeacherComparison | None:
         return None
     students = {UNTOUCHED_STUDENT: inputs.project.models.student_path}
     ndcg, _ = _ndcg_on_dev(inputs, lists, inputs.logits_handle.teacher(path), students)
-    return compare_teacher(ndcg | {BM25: _rerank(lists, _bm25_scores(inputs, lists))})
+    bm25 = _rerank(lists, _bm25_scores(inputs, lists))
+    return compare_teacher(ndcg | {BM25: {query_id: bm25[query_id] for query_id in ndcg.get(TEACHER, ())}})
 
 
 def _ndcg_on_dev(
     inputs: Inputs, lists: Sequence[DevList], teacher: Teacher, students: Mapping[str, Path]
 ) -> tuple[dict[str, dict[str, float]], int]:
-    """System -> query_id -> nDCG@10 of ranking the candidates of `lists`; and the teacher's forward passes."""
-    pairs = pairs_of(lists)
-    logits, num_scored = inputs.logits_handle.score_texts(teacher, pairs)
-    ndcg = {name: _rerank(lists, inputs.project.vectors.cosines(path, pairs)) for name, path in students.items()}
-    return {TEACHER: _rerank(lists, logits)} | ndcg, num_scored
+    """System -> query_id -> nDCG@10 of ranking the candidates of `lists`; and the teacher's forward passes.
+
+    Candidates that imported scores lack come last. A query of which they have none is left out: it says nothing of the teacher.
+    """
+    logits, num_scored = inputs.logits_handle.score_texts(teacher, pairs_of(lists))
+    scored = [
+        (each, place_unscored_last(found).tolist())
+        for each, found in zip(lists, per_list(lists, logits), strict=True)
+        if not np.isnan(found).all()
+    ]
+    if not scored:
+        return {}, num_scored
+    ranked, scores = [each for each, _ in scored], [score for _, found in scored for score in found]
+    ndcg = {TEACHER: _rerank(ranked, scores)}
+    for name, path in students.items():
+        ndcg[name] = _rerank(ranked, inputs.project.vectors.cosines(path, pairs_of(ranked)))
+    return ndcg, num_scored
 
 
 def _rerank(lists: Sequence[DevList], scores: Sequence[float] | np.ndarray) -> dict[str, float]:

@@ -97,10 +97,12 @@ def leaderboard(inputs: Inputs) -> Made:
     rankings |= hybrids
     runs = {system: found[split] for system, found in rankings.items()}
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
-    runs[TEACHER] = pool.reranked(DEPTH)
+    reranked = pool.reranked(DEPTH)
+    if pool.share_scored:  # imported scores may hold nothing of it: then nobody knows how the teacher ranks
+        runs[TEACHER] = reranked
     per_system = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
     on_dev, num_scored = teacher_rows(inputs, students)
-    speeds = measure_speeds(inputs, queries, runs[TEACHER], encoders)
+    speeds = measure_speeds(inputs, queries, reranked, encoders)
     models = {name: fingerprint_model(path) for name, path in encoders.items()}
     board = compare_systems(split, per_system, speeds, models, inputs.baselines)
     prompts = {name: str(inputs.project.models.prompts(path)) for name, path in encoders.items()}
@@ -114,7 +116,7 @@ def leaderboard(inputs: Inputs) -> Made:
         # Speeds differ from run to run; what the data version says is the quality.
         data_version=content_version(table.select(["system", "split", *METRIC_NAMES])),
         beside=[
-            write_of(TEACHER, {split: runs[TEACHER]}, made_from),
+            *(write_of(TEACHER, {split: runs[TEACHER]}, made_from) for _ in runs.keys() & {TEACHER}),
             *(write_of(system, found, made_from) for system, found in hybrids.items()),
             SliceWrite(
                 table="query_results",
@@ -130,6 +132,7 @@ def leaderboard(inputs: Inputs) -> Made:
             "quality_and_latency": _picture(quality_latency_chart(board), "nDCG@10 against query latency"),
             "num_teacher_forward_passes": pool.num_scored + num_scored,
             "pool_recall": pool.recall(qrels),
+            "share_of_pool_scored": pool.share_scored,
         },
         then=lambda: {
             "report": dg.MetadataValue.path(str(write_project_report(inputs.project))),

@@ -56,11 +56,15 @@ def chosen_sizes(project: Project) -> dict[str, str]:
     why = " (as set)" if settings.student_max_length else " (all that the model can)"
     is_set = "teacher_max_length" in settings.model_fields_set
     teacher_tokens = f"{settings.teacher_max_length}{' (as set)' if is_set else ''}"
+    if all(project.models.are_teachers_served):
+        teacher_tokens = "as many as its server reads"
+    if project.models.is_teacher_imported:
+        teacher_tokens = "as many as were read where it was scored"
     epochs = settings.student_epochs
     return {
         "student_tokens": f"{'any number' if tokens is None else tokens}{why}",
         "student_prompts": str(project.models.prompts(project.models.student_path)),
-        "teacher_tokens": "as many as its server reads" if all(project.models.are_teachers_served) else teacher_tokens,
+        "teacher_tokens": teacher_tokens,
         **{f"{split}_queries": queries(split) for split in SPLITS},
         "passes": "as each recipe says" if epochs is None else f"{epochs} (as set)",
     }

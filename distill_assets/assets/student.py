@@ -106,8 +106,10 @@ def _train(inputs: Inputs, key: str) -> None:
     model = project.models.load_student(inputs.student_path)
     if recipe.train == "query_tower":
         model = split_towers(model)
-    logits = inputs.logits if recipe.uses_teacher else None
-    epochs = build_student_epochs(_queries(inputs), inputs.labels, recipe, logits)
+    logits, labels = (inputs.logits if recipe.uses_teacher else None), inputs.labels
+    if logits is not None and inputs.teacher.is_imported:
+        labels = labels.of_scored(logits)
+    epochs = build_student_epochs(_queries(inputs), labels, recipe, logits)
     lists = step_lists(inputs)
     run = TrainingRun(
         store.work_folder("student", name, key),

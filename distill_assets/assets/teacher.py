@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from distill_assets.assets.checks import Check
 from distill_assets.assets.comparison import compare_new_teacher
@@ -14,6 +15,7 @@ from distill_assets.assets.negatives import choose_own_train_queries
 from distill_assets.assets.reads import Moment, Reads, if_set
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import ask_servers, build_teacher
+from distill_assets.errors import ScoreSetError
 from distill_assets.handles.logits import read_served
 from distill_assets.models.catalog import member_folders
 from distill_assets.quality.verdicts import ScoredPair, judge_logits, judge_negatives_above, judge_teacher
@@ -118,19 +120,21 @@ TEACHER_CHECKPOINT = Asset(
 
 def teacher_scores(inputs: Inputs) -> Made:
     """Raw fp32 logits of the train queries' positives and first hard negatives; a pair scored before is never scored again."""
-    rows, num_scored = inputs.logits_handle.score(inputs.teacher, wanted_of_batch(inputs))
+    asked, num_scored = inputs.logits_handle.score(inputs.teacher, wanted_of_batch(inputs))
+    rows = _scored_rows(inputs, asked)
     text_of = {query.query_id: query.text for query in inputs.own_queries}
     columns = (rows[name].to_pylist() for name in ("query_id", "doc_id", "label", "teacher_logit"))
     scored = [
         ScoredPair(query_id, text_of[query_id], doc_id, inputs.own_texts[doc_id], label, logit)
         for query_id, doc_id, label, logit in zip(*columns, strict=True)
     ]
-    models = inputs.project.models
     metadata: dict[str, Any] = {
         "num_pairs": rows.num_rows,
         "num_forward_passes": num_scored,
-        "precision": "as served" if all(models.are_teachers_served) else models.scoring_precision,
+        "precision": _precision(inputs),
     }
+    if inputs.teacher.is_imported:
+        metadata["num_unscored"] = asked.num_rows - rows.num_rows
     positive = [pair.logit for pair in scored if pair.label > 0]
     negative = [pair.logit for pair in scored if pair.label == 0]
     if positive and negative:
@@ -142,6 +146,29 @@ def teacher_scores(inputs: Inputs) -> Made:
         }
     verdicts = {"logits_vary": judge_logits(scored), "positives_above_negatives": judge_negatives_above(scored)}
     return Made(rows=rows, verdicts=verdicts, metadata=metadata)
+
+
+def _scored_rows(inputs: Inputs, asked: pa.Table) -> pa.Table:
+    """The rows with a logit: all but those that imported scores lack. Raises `ScoreSetError` where they lack them all."""
+    rows = asked.filter(asked["teacher_logit"].is_valid())
+    num_unscored = asked.num_rows - rows.num_rows
+    if num_unscored:
+        inputs.log.warning(
+            f"{num_unscored:,} of {asked.num_rows:,} pairs have no imported score; they are left out, and students do not see them"
+        )
+    if num_unscored and not rows.num_rows:
+        raise ScoreSetError(
+            f"batch {inputs.partition}: the imported scores have none of its {asked.num_rows:,} pairs of a train query and a positive "
+            "or hard negative that are needed; score those pairs and import them, or set teacher to a model"
+        )
+    return rows
+
+
+def _precision(inputs: Inputs) -> str:
+    models = inputs.project.models
+    if inputs.teacher.is_imported:
+        return "as imported"
+    return "as served" if all(models.are_teachers_served) else models.scoring_precision
 
 
 TEACHER_SCORES = Asset(

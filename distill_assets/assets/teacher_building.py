@@ -17,6 +17,7 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.errors import ModelError, TrainingError
 from distill_assets.evaluation.metrics import DevList, rerank_ndcg
 from distill_assets.handles.logits import ENSEMBLE_FILE, FOLDS_FILE, TEACHERS_FILE, write_served
+from distill_assets.handles.places import IMPORTED_FILE
 from distill_assets.models import canary
 from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
@@ -70,6 +71,9 @@ def build_teacher(inputs: Inputs, folder: Path, work_folder: Path, served: Seque
         about["joined"] = _build_several(inputs, folder, served)
     elif served[0] is not None:
         write_served(folder, served[0])
+    elif models.imported_teacher is not None:
+        shutil.copyfile(models.imported_teacher, folder / IMPORTED_FILE)
+        about |= {"imported": read_json(folder / IMPORTED_FILE)}
     elif num_folds == 1:
         about |= _build_member(inputs, folder, work_folder, fold=0)
     else:

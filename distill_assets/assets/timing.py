@@ -61,6 +61,8 @@ def _student_speed(inputs: Inputs, path: Path, queries: Sequence[Query], sample:
 
 
 def _teacher_speed(inputs: Inputs, queries: Sequence[Query], reranked: Run) -> Speed:
+    if inputs.teacher.is_imported:
+        return {}  # nobody knows what a query would cost
     scorer, content_of = inputs.logits_handle.open(inputs.teacher_path), inputs.documents.content_of
     pairs = {q.query_id: [(q.text, content_of[d]) for d, _ in reranked[q.query_id]] for q in queries}
     scorer([pair for found in pairs.values() for pair in found[:1]])  # set-up, which need not take a whole rerank

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from distill_assets.errors import DistillError, NothingToDoError, SettingsError, SourceError
+from distill_assets.errors import DistillError, NothingToDoError, ScoreSetError, SettingsError, SourceError
 from distill_assets.orchestration import INSTANCE_FILE
 from distill_assets.settings.values import EXAMPLE_FILE, FULL, QUICK, TABLES
 
@@ -48,7 +48,9 @@ Collection = Annotated[
 Teacher = Annotated[
     str | None,
     typer.Option(
-        help="A cross-encoder: hub name, folder or URL of a server.", show_default="as set", rich_help_panel=_PANEL
+        help="A cross-encoder: hub name, folder or URL of a server; or scores:NAME.",
+        show_default="as set",
+        rich_help_panel=_PANEL,
     ),
 ]
 Student = Annotated[
@@ -397,6 +399,60 @@ def export_ranking(
         return {"system": system, "split": split, "rankings": found.to_dict("records")}
     for row in found.itertuples():
         typer.echo(f"{row.query_id} Q0 {row.doc_id} {row.rank} {row.score!r} {system}")
+    return None
+
+
+@app.command(name="export-scores")
+def export_scores(
+    folder: Annotated[Path, typer.Argument(help="A new folder, or one that holds an earlier export.")],
+    collection: Collection = None,
+    as_json: Json = False,
+) -> Document | None:
+    """Write the teacher's scores as Parquet, as published score sets are: documents, queries, scores; and where they come from."""
+    from distill_assets.handles import score_sets
+    from distill_assets.orchestration.stages import is_stale
+
+    project = _open_project(_given(collection=collection))
+    stored = project.collection.batches() if project.places.warehouse.exists() else []
+    stale = [batch for batch in stored if is_stale(project, "teacher_scores", batch)]
+    if stale:
+        raise ScoreSetError(
+            f"these batches are not scored, or their texts or the teacher have changed since: {', '.join(stale)}; run distill-assets "
+            "run --until teacher_scores first"
+        )
+    told = score_sets.export_scores(project, folder)
+    if as_json:
+        return {"folder": str(folder.resolve()), "provenance": told}
+    typer.echo(f"{told['num_pairs']:,} scores of {told['num_queries']:,} queries: {folder.resolve()}")
+    return None
+
+
+@app.command(name="import-scores")
+def import_scores(
+    path: Annotated[Path, typer.Argument(help="A folder as export-scores writes it, or FlagEmbedding's JSONL.")],
+    name: Annotated[str, typer.Option(help="The teacher is then scores:NAME.")],
+    value_space: Annotated[
+        Literal["logit", "sigmoid", "other"] | None,
+        typer.Option(help="What the scores are.", show_default="as the set says"),
+    ] = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out pairs whose texts are not in the collection.")
+    ] = False,
+    collection: Collection = None,
+    as_json: Json = False,
+) -> Document | None:
+    """Bring in scores that were made elsewhere. They take part like any teacher: `teacher = "scores:NAME"`."""
+    from distill_assets.handles import score_sets
+
+    project = _open_project(_given(collection=collection))
+    told = score_sets.import_scores(project, path, name, value_space=value_space, skips_unknown=skip_unknown)
+    if as_json:
+        return told
+    for sentence in told["left_out"]:
+        typer.echo(f"left out: {sentence}", err=True)
+    typer.echo(
+        f"{told['num_pairs']:,} scores of {told['num_queries']:,} queries, as logits of {told['value_space']} scores: scores:{name}"
+    )
     return None
 
 

@@ -2,12 +2,14 @@
 
 one teacher            cross-encoder, bi_encoder/ where it brings one, ensemble.json where a cosine joins it
 several                teacher-0/, teacher-1/, ... of these, in the order of the setting; teachers.json: what each is multiplied by
+imported scores        imported.json instead of the cross-encoder: whose scores, and their scorer id
 one behind a server    remote.json instead of the cross-encoder: what is served, not where; canary.json: its logits of fixed pairs
 a cross-fitted one     fold-0/, fold-1/, ... of these, each with trained_on.txt; folds.json
 """
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distill_assets.errors import ScoreSetError
 from distill_assets.handles.models import Models
-from distill_assets.handles.places import Places
+from distill_assets.handles.places import IMPORTED_FILE, Places
 from distill_assets.handles.vectors import Vectors
 from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
@@ -35,7 +38,7 @@ from distill_assets.models.folders import read_json
 from distill_assets.models.scoring import PairScorer, score_in_chunks, window_of
 from distill_assets.progress import Progress, tell
 from distill_assets.records import fingerprint, hash_text
-from distill_assets.settings.values import Settings
+from distill_assets.settings.values import IMPORTED, Settings
 from distill_assets.storage.checkpoints import CANARY_FILE
 from distill_assets.storage.folders import read_json_object
 from distill_assets.storage.missing_pairs import MissingPairs, WantedPairs, read_query_texts
@@ -63,6 +66,7 @@ class Member:
     fold: int
     open: Callable[[], PairScorer] = field(repr=False)
     is_cross_encoder: bool = True
+    is_imported: bool = False  # scores of another tool: what they lack, nobody can be asked for
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Teacher:
     fingerprint: str
     members: tuple[Member, ...]
     trained_on: tuple[frozenset[str], ...] = (frozenset(),)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is scores of another tool, which may lack pairs."""
+        return any(member.is_imported for member in self.members)
 
     def rule(self, text_of: dict[str, str]) -> JoinRule:
         """How the members are joined for these queries (query_hash -> text)."""
@@ -121,8 +130,10 @@ class Logits:
         """The rows of `wanted` with `teacher_logit`, and how many forward passes of a cross-encoder that took.
 
         The texts of pairs are read from the tables `queries` and `corpus` by hash. A kill costs at most one chunk. Another run that
-        scores with the same member is waited for, and what it scored is not scored again.
+        scores with the same member is waited for, and what it scored is not scored again. A pair that imported scores lack has NULL.
         """
+        if teacher.is_imported:
+            return self.places.pair_scores.join(teacher.rule({}), wanted, is_partial=True), 0
         text_of = read_query_texts(self.places.warehouse, wanted) if len(teacher.trained_on) > 1 else {}
         rule, num_scored, store = teacher.rule(text_of), 0, self.places.pair_scores
         for member in teacher.members:
@@ -136,14 +147,17 @@ class Logits:
         return store.join(rule, wanted), num_scored
 
     def score_texts(self, teacher: Teacher, texts: Sequence[tuple[str, str]]) -> tuple[list[float], int]:
-        """Teacher logits of (query, document) texts of the collection, in order, and how many forward passes that took."""
+        """Teacher logits of (query, document) texts of the collection, in order, and how many forward passes that took.
+
+        NaN stands for a pair that imported scores lack. Ranking refuses it, unless `place_unscored_last` has placed it.
+        """
         pairs = {
             "position": pa.array(range(len(texts)), pa.int64()),
             "query_hash": pa.array([hash_text(query) for query, _ in texts], pa.string()),
             "doc_hash": pa.array([hash_text(document) for _, document in texts], pa.string()),
         }
         rows, num_scored = self.score(teacher, WantedPairs.of_table(pa.table(pairs)))
-        return rows["teacher_logit"].to_pylist(), num_scored
+        return rows["teacher_logit"].fill_null(math.nan).to_pylist(), num_scored
 
     def score_alone(self, path: Path, texts: Sequence[tuple[str, str]]) -> np.ndarray:
         """Logits of the cross-encoder at `path` alone, float32 (len(texts),), kept in the store like any other's."""
@@ -168,7 +182,16 @@ class Logits:
         return score
 
     def open_cross_encoder(self, path: Path) -> PairScorer:
-        """The cross-encoder at `path` alone: on its servers, or in the precision of this machine where it can have it."""
+        """The cross-encoder at `path` alone: on its servers, or in the precision of this machine where it can have it.
+
+        Raises:
+            ScoreSetError: the teacher is imported scores: there is no model.
+        """
+        if (path / IMPORTED_FILE).is_file():
+            raise ScoreSetError(
+                f"{IMPORTED}{read_json(path / IMPORTED_FILE)['name']} has no score of this pair and cannot be asked: score the pair "
+                "where the others were scored and import them again, or set teacher to a model"
+            )
         if (path / REMOTE_FILE).is_file():
             from distill_assets.models.remote import RemoteScorer
 
@@ -183,8 +206,10 @@ class Logits:
     def cross_encoder_id(self, path: Path) -> str:
         """What decides the logits of the cross-encoder at `path`: content, length, precision that it really runs in, prompt if set.
 
-        Of one behind a server: what is served, and no address.
+        Of one behind a server: what is served, and no address. Of imported scores: what they were imported as.
         """
+        if (path / IMPORTED_FILE).is_file():
+            return str(read_json(path / IMPORTED_FILE)["scorer_id"])
         if (path / REMOTE_FILE).is_file():
             return fingerprint("served", *sorted(read_json(path / REMOTE_FILE).items()))
         content, prompt = fingerprint_model(path, _NOT_THE_CROSS_ENCODER), self.settings.teacher_prompt
@@ -197,8 +222,9 @@ class Logits:
 
     def way(self, path: Path) -> str:
         """Which way through `models/fast/scorer.py` the cross-encoder at `path` takes: as its checkpoint says, else it is opened."""
-        if (path / REMOTE_FILE).is_file():
-            return "served"
+        for name, way in ((REMOTE_FILE, "served"), (IMPORTED_FILE, "imported")):
+            if (path / name).is_file():
+                return way
         is_part = _is_part(path)
         manifest = read_json_object((path.parent if is_part else path) / "manifest.json") or {}
         told = manifest.get("ways", {}).get(path.name if is_part else "")
@@ -212,7 +238,13 @@ class Logits:
         return _ways[key]
 
     def _members(self, path: Path, fold: int, scale: float) -> Iterator[Member]:
-        yield Member(self.cross_encoder_id(path), scale, fold, lambda: self.open_cross_encoder(path))
+        yield Member(
+            self.cross_encoder_id(path),
+            scale,
+            fold,
+            lambda: self.open_cross_encoder(path),
+            is_imported=(path / IMPORTED_FILE).is_file(),
+        )
         if (path / ENSEMBLE_FILE).is_file():
             weight = scale * read_json(path / ENSEMBLE_FILE)["cosine_weight"]
             encoder = self.models.teacher_bi_encoder(path)

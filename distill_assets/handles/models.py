@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill_assets.errors import ModelError
+from distill_assets.handles.places import Places
 from distill_assets.models.catalog import (
     BI_ENCODER_FOLDER,
     BUNDLED_TEACHER,
@@ -19,7 +20,7 @@ from distill_assets.models.catalog import (
 from distill_assets.models.folders import is_cross_encoder, own_max_tokens, tokenizer_file
 from distill_assets.models.prompts import Prompts, find_prompts
 from distill_assets.records import fingerprint
-from distill_assets.settings.values import BUNDLED, TOKEN_VARIABLE, Settings, server_urls
+from distill_assets.settings.values import BUNDLED, TOKEN_VARIABLE, Settings, imported_name, server_urls
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -143,8 +144,21 @@ class Models:
         return tuple(bool(server_urls(choice)) for choice in self.teacher_choices)
 
     @property
+    def imported_teacher(self) -> Path | None:
+        """The file of the imported scores that are the teacher; None if it is a model. Raises `ScoreSetError` for an unknown name."""
+        name = imported_name(self.teacher_choice)
+        return None if name is None else Places.of(self.settings).find_imported(name)
+
+    @property
+    def is_teacher_imported(self) -> bool:
+        """Whether the teacher is scores of another tool, which nobody can be asked for more of."""
+        return imported_name(self.teacher_choice) is not None
+
+    @property
     def teacher_source_ids(self) -> list[str]:
         """Change when what the teachers are made from does. Of a server that is its address: no server is asked here."""
+        if self.imported_teacher is not None:
+            return [fingerprint("imported", self.imported_teacher.read_text(encoding="utf-8"))]
         if len(self.teacher_choices) == 1 and not any(self.are_teachers_served):
             return [fingerprint_model(self.teacher_source_path)]
         return [
@@ -183,9 +197,8 @@ class Models:
 
     @property
     def _is_cross_encoder(self) -> bool:
-        return (
-            len(self.teacher_choices) > 1 or all(self.are_teachers_served) or is_cross_encoder(self.teacher_source_path)
-        )
+        is_taken = len(self.teacher_choices) > 1 or self.is_teacher_imported or all(self.are_teachers_served)
+        return is_taken or is_cross_encoder(self.teacher_source_path)
 
     @property
     def is_teacher_of_collection(self) -> bool:

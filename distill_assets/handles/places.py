@@ -6,16 +6,20 @@ from functools import cached_property
 from glob import escape
 from pathlib import Path
 
-from distill_assets.errors import SettingsError
+from distill_assets.errors import ScoreSetError, SettingsError
 from distill_assets.records import hash_text
 from distill_assets.retrieval.bm25 import LexicalCache
 from distill_assets.settings.values import INBOX, Settings
 from distill_assets.storage.checkpoints import CheckpointStore
 from distill_assets.storage.embeddings import EmbeddingStore
+from distill_assets.storage.folders import require_folder_name
 from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import Warehouse
 
 _CHECKPOINTS = "checkpoints"
+IMPORTED_FILE = (
+    "imported.json"  # what makes imported scores known; a copy lies in the folder of a teacher that is made of them
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,21 @@ class Places:
     def checkpoints(self) -> CheckpointStore:
         """Model folders with manifests."""
         return CheckpointStore(self.folder / _CHECKPOINTS)
+
+    def imported_file(self, name: str) -> Path:
+        """Where the scores that were imported under this name are told of. Raises `WarehouseError` for what is no name."""
+        return self.folder / "imported_scores" / require_folder_name(name, "name") / IMPORTED_FILE
+
+    def find_imported(self, name: str) -> Path:
+        """The file of scores that are there. Raises `ScoreSetError` where there are none of this name."""
+        path = self.imported_file(name)
+        if not path.is_file():
+            there = sorted(each.parent.name for each in path.parents[1].glob(f"*/{IMPORTED_FILE}"))
+            raise ScoreSetError(
+                f"there are no imported scores {name!r} of this collection, only: {', '.join(there) or 'none'}; bring them in with "
+                f"distill-assets import-scores PATH --name {name}, or set another teacher"
+            )
+        return path
 
     @property
     def report(self) -> Path:

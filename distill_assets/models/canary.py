@@ -5,23 +5,18 @@ the pooling is another one than the model was trained with (Text Embeddings Infe
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from distill_assets.errors import TeacherServerError
-
-ValueSpace = Literal["logit", "sigmoid"]
+from distill_assets.models.value_space import SATURATED, ValueSpace, is_saturated, logits_of_probabilities
 
 # Of 16 queries, how many a teacher must order rightly. One that guesses gets so many in one case of a hundred (binomial, 1.06 %).
 MIN_RIGHT = 13
 # The largest difference between two scorings of the canary, over the spread (standard deviation) of its logits. Half precision moves
 # a logit by about a hundredth with the batch that it is in; another template, pooling or model moves it by half the spread and more.
 TOLERANCE = 0.05
-# A sigmoid hides what lies above a logit of 13.8 or below -13.8. Where the server rounds to half precision, good answers tie earlier.
-_SATURATED = 1e-6
 _MAX_LOST = 8  # of 32 scores: saturated ones, and those that tie with another
-_FP32_STEP = 2.0**-24  # next to 1, an fp32 score knows no smaller one: a logit of 16.6
 
 # A query, its answer, and a document that is near but wrong. With other texts, stored canaries compare with nothing: a change here
 # needs a new code version of `teacher_checkpoint`.
@@ -131,19 +126,19 @@ def value_space(scores: Sequence[float]) -> ValueSpace:
     found = np.asarray(scores, dtype=np.float64)
     if found.min() < 0 or found.max() > 1:
         return "logit"
-    num_saturated = int(((found <= _SATURATED) | (found >= 1 - _SATURATED)).sum())
+    num_saturated = int(is_saturated(found).sum())
     num_tied = len(found) - len(np.unique(found))
     if num_saturated + num_tied > _MAX_LOST:
         raise TeacherServerError(
             f"the server gives probabilities that cannot be turned back into logits: of {len(found)} scores {num_saturated} are "
-            f"within {_SATURATED:g} of 0 or 1 and {num_tied} equal another, expected at most {_MAX_LOST} together; switch its "
+            f"within {SATURATED:g} of 0 or 1 and {num_tied} equal another, expected at most {_MAX_LOST} together; switch its "
             "sigmoid off, or serve the model in fp32"
         )
     return "sigmoid"
 
 
 def as_logits(scores: np.ndarray, space: ValueSpace) -> np.ndarray:
-    """Logits, float64 (n,), of a server's scores. A probability is taken as at least 2^-24 away from 0 and 1 (a logit of 16.6).
+    """Logits, float64 (n,), of a server's scores.
 
     Raises:
         TeacherServerError: a score is no probability although the canary's all were.
@@ -156,8 +151,7 @@ def as_logits(scores: np.ndarray, space: ValueSpace) -> np.ndarray:
             f"the server gave scores from {found.min():g} to {found.max():g}, expected probabilities, as it gave for the canary: "
             "it was changed since; nothing of this chunk is stored"
         )
-    inside = np.clip(found, _FP32_STEP, 1 - _FP32_STEP)
-    return np.log(inside) - np.log1p(-inside)
+    return logits_of_probabilities(found)
 
 
 def require_same(before: Sequence[float], now: Sequence[float], whose: str, next_step: str) -> None:

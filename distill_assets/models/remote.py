@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 
 from distill_assets.errors import ModelError, TeacherServerError
 from distill_assets.models import canary
+from distill_assets.models.value_space import ValueSpace
 
 CHECK_EVERY = 512  # pairs between two canaries: 6 % more pairs where chunks are this small, less where they are larger
 WAITS_S = (1, 2, 4, 8, 16, 32)  # between rounds over the pool: a server that restarts is back within a minute
@@ -50,7 +51,7 @@ class Identity:
     revision: str | None = None
     dtype: str | None = None
     max_length: int | None = None
-    value_space: canary.ValueSpace = "logit"
+    value_space: ValueSpace = "logit"
 
     @property
     def words(self) -> str:

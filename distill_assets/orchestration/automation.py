@@ -119,10 +119,12 @@ def _when_due(is_due: dg.AutomationCondition) -> dg.AutomationCondition:
 
 
 def is_teacher_free(project: Project) -> bool:
-    """Whether the teacher costs no training: the bundled one, or a local cross-encoder, used as it is.
+    """Whether the teacher costs no training: the bundled one, a local cross-encoder used as it is, or imported scores.
 
     A hub name is not looked up while definitions load: such a teacher is made by the first `run`, `retrain` or click.
     """
+    if project.models.is_teacher_imported:
+        return True
     if project.models.teacher_choice != BUNDLED and not Path(project.models.teacher_choice).expanduser().is_dir():
         return False
     try:

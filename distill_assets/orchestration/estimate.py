@@ -136,7 +136,7 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
 def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[float, float]:
     """Seconds of a text of the student, and of a pair of the teacher: an encoder of the student's size, scaled to the teacher's.
 
-    A pair of several teachers takes what it takes of each; one behind a server takes no time of this machine.
+    A pair of several teachers takes what it takes of each; one behind a server, or imported scores, take no time of this machine.
     """
     from distill_assets.models.encoders import encode_texts
 
@@ -152,6 +152,8 @@ def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[
             encode_texts(model, sample, "document", batch_size=project.settings.batch_size)
             times.append(time.perf_counter() - started)
         found.append(min(times) / max(1, len(sample)))  # the first pass pays for set-up, others for what else runs
+    if models.is_teacher_imported:
+        return found[0], 0.0
     if models.teacher_choice == BUNDLED:  # adapters of the packaged encoder
         return found[0], found[1]
     here = [

@@ -43,6 +43,16 @@ def rank(doc_ids: Sequence[str], scores: npt.ArrayLike, k: int) -> Ranking:
     return sorted(((doc_ids[i], float(values[i])) for i in kept), key=_order, reverse=True)[:k]
 
 
+def place_unscored_last(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Scores of one query's documents, (n,), where each NaN, a document without a score, is 1 below the lowest score.
+
+    Where no document has a score, all are 0.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    is_scored = ~np.isnan(values)
+    return np.where(is_scored, values, values[is_scored].min() - 1 if is_scored.any() else 0.0)
+
+
 def without_own(
     queries: Sequence[Query],
     rankings: Sequence[Ranking],

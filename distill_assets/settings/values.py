@@ -24,11 +24,13 @@ from pydantic_core import ErrorDetails
 from distill_assets.errors import SettingsError, UnknownRecipeError
 from distill_assets.evaluation.groups import Rule
 from distill_assets.records import RESERVED_SYSTEMS, is_hybrid
+from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
 PACKAGED = "packaged"
 BUNDLED = "bundled"
 INBOX = "inbox"
+IMPORTED = "scores:"  # before the name of imported scores, as a teacher
 PYTHON_API = "python_api"
 # What --quick and --full change; everything else stays as set.
 QUICK: dict[str, Any] = {
@@ -95,6 +97,7 @@ class ModelChoice(_Table):
     # A cross-encoder (local folder or hub name), bundled (trained for python_api), or an inference server: http://HOST:PORT, or
     # several that serve the same model, with commas. A server's bearer token is read from DISTILL_TEACHER_TOKEN alone.
     # A list of cross-encoders and servers: the mean of their logits, each scaled to the spread of the first one's.
+    # scores:NAME: scores of another tool that `distill-assets import-scores` brought in under that name.
     # auto: bundled for python_api, otherwise trained from the student's encoder on the train labels.
     teacher: str | tuple[str, ...] = "auto"
     # The model that a server serves, as a folder or hub name: its scores must be the server's when the teacher is made.
@@ -230,8 +233,12 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
         several = (value,) if isinstance(value, str) else value
         if not several or len(set(several)) < len(several):
             raise ValueError("expected one teacher, or a list of different ones")
-        if len(several) > 1 and {"auto", BUNDLED} & set(several):
-            raise ValueError(f"a list holds cross-encoders and servers: name models, not auto or {BUNDLED}")
+        if len(several) > 1 and any(name in ("auto", BUNDLED) or imported_name(name) is not None for name in several):
+            raise ValueError(
+                f"a list holds cross-encoders and servers: name models, not auto or {BUNDLED}, and no scores:NAME"
+            )
+        if (name := imported_name(several[0])) is not None and not is_folder_name(name):
+            raise ValueError("imported scores are scores:NAME, with the name that import-scores gave them")
         for url in (url for teacher in several for url in server_urls(teacher)):
             parts = urlsplit(url)
             _ = parts.port  # raises ValueError for one that is no number
@@ -349,6 +356,14 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
                         f"remove {name}, or name one teacher"
                     )
             return
+        changes = [
+            name for name in ("teacher_finetune", "teacher_with_cosine", "teacher_prompt") if getattr(self, name)
+        ]
+        if imported_name(self.teacher) is not None and changes:
+            raise SettingsError(
+                f"{changes[0]} is set and teacher = {self.teacher!r}: imported scores are taken as they are; set teacher to a model, "
+                f"or remove {changes[0]}"
+            )
         if server_urls(self.teacher) and self.teacher_finetune:
             raise SettingsError(
                 f"teacher_finetune = true and teacher = {self.teacher!r}: a model behind a server cannot be trained; set teacher to "
@@ -461,6 +476,11 @@ def server_urls(teacher: str) -> tuple[str, ...]:
     """The inference servers that a value of the setting `teacher` names; none where it names a model."""
     is_server = teacher.startswith(("http://", "https://"))
     return tuple(url.strip().rstrip("/") for url in teacher.split(",")) if is_server else ()
+
+
+def imported_name(teacher: str) -> str | None:
+    """The name of the imported scores that a value of the setting `teacher` names; None where it names a model."""
+    return teacher.removeprefix(IMPORTED) if teacher.startswith(IMPORTED) else None
 
 
 def _read_file(path: Path) -> dict[str, Any]:

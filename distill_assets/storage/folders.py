@@ -15,12 +15,17 @@ from distill_assets.errors import WarehouseError
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a name can be one folder below another."""
+    return _SAFE_NAME.fullmatch(name) is not None and ".." not in name
+
+
 def require_folder_name(name: str, what: str) -> str:
     """Return `name` if it can be one folder below another, else raise `WarehouseError`.
 
     A leading dot is refused too: names that start with one are temporary and never looked up.
     """
-    if not _SAFE_NAME.fullmatch(name) or ".." in name:
+    if not is_folder_name(name):
         raise WarehouseError(
             f"{name!r} cannot be the {what} of a folder: expected 1 to 200 letters, digits, '.', '_' or '-', starting "
             "with a letter or digit and without '..'"

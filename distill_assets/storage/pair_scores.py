@@ -93,8 +93,10 @@ class PairScoreStore:
             ).fetchall()
         return int(inserted[0][0])
 
-    def join(self, rule: JoinRule, wanted: WantedPairs) -> pa.Table:
+    def join(self, rule: JoinRule, wanted: WantedPairs, *, is_partial: bool = False) -> pa.Table:
         """The rows of `wanted` with `teacher_logit`, float32, in place of their hashes, sorted by all other columns.
+
+        Where `is_partial`, a pair that was never scored has NULL.
 
         Raises:
             WarehouseError: some were never scored; says how many.
@@ -105,7 +107,7 @@ class PairScoreStore:
         with reading_scores(self.warehouse, self.shared, scorer_ids, wanted, _JOIN_MEMORY_MB) as connection:
             found = select(connection, sql, parameters, tables)
         num_missing = found["teacher_logit"].null_count
-        if num_missing:
+        if num_missing and not is_partial:
             raise WarehouseError(
                 f"pair_scores: {num_missing} of {found.num_rows} pairs have no score of "
                 f"{', '.join(scorer_ids)}; expected all: score what is missing, then read again"

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Labels:
     """What lists are made from.
 
     Attributes:
-        judged: query_id -> doc_id -> relevance, above 0.
+        judged: query_id -> doc_id -> relevance, above 0; 0 of a document that may be neither positive nor negative.
         candidates: query_id -> doc_ids that search finds, best first; judged ones are among them.
         content_of: doc_id -> text.
         min_relevance: a document of a lower grade is neither a positive nor a negative.
@@ -50,8 +50,16 @@ class Labels:
     content_of: Mapping[str, str]
     min_relevance: int = 1
 
+    def of_scored(self, logit_of: LogitOf) -> "Labels":
+        """The same where only documents with a teacher logit are positives and candidates; judged ones stay judged, at grade 0."""
+        judged = {
+            q: {d: grade if (q, d) in logit_of else 0 for d, grade in of.items()} for q, of in self.judged.items()
+        }
+        candidates = {q: [d for d in found if (q, d) in logit_of] for q, found in self.candidates.items()}
+        return replace(self, judged=judged, candidates=candidates)
+
     def judged_of(self, query_id: str) -> list[str]:
-        """Doc_ids of a query that are judged above 0, sorted."""
+        """Doc_ids of a query that are in `judged`, sorted: none of them is a negative."""
         return sorted(self.judged.get(query_id, ()))
 
     def positives_of(self, query_id: str) -> list[str]:

@@ -264,6 +264,7 @@ def test_exit_codes_stand_on_the_classes() -> None:
         "UnknownRecipeError",
         "UnknownAssetError",
         "ModelError",
+        "ScoreSetError",
     }
     assert len(by_code[1]) + len(by_code[2]) + 1 == len(classes) > 20
 

@@ -1,12 +1,14 @@
 """The total order and fusion, against naive oracles and hand-worked numbers."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_assets.errors import NonFiniteError, ShapeError
 from distill_assets.records import Query, is_own_document, normalise
-from distill_assets.retrieval.rankings import fuse_reciprocal_rank, fuse_runs, rank, without_own
+from distill_assets.retrieval.rankings import fuse_reciprocal_rank, fuse_runs, place_unscored_last, rank, without_own
 
 small = settings(max_examples=60, deadline=None)
 
@@ -105,3 +107,9 @@ def test_own_is_equality_of_normalised_texts(text: str, content: str) -> None:
     """The short look at a document's beginning must not decide otherwise than the whole comparison."""
     for asked, found in ((text, content), (text, f"  {text.upper()}"), (f"{text} {content}", f"{text}\n{content} ")):
         assert is_own_document(Query("q", asked, "test"), "d", found, ()) == (normalise(asked) == normalise(found))
+
+
+def test_what_has_no_score_comes_last_and_moves_no_score() -> None:
+    """A NaN ranks at random, and a 0 for it would rank above every negative logit."""
+    assert place_unscored_last([-2.0, math.nan, 5.0, math.nan]).tolist() == [-2.0, -3.0, 5.0, -3.0]
+    assert place_unscored_last([math.nan, math.nan]).tolist() == [0.0, 0.0]

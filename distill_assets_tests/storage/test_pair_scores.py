@@ -156,3 +156,12 @@ def test_no_pairs_is_no_error(store: PairScoreStore) -> None:
     for rule in (alone("t"), JoinRule((Part("t"),), shares)):
         assert store.join(rule, WantedPairs.of_table(nothing)).num_rows == 0
     assert store.commit("t", nothing.append_column("teacher_logit", pa.array([], pa.float32()))) == 0
+
+
+def test_a_partial_join_keeps_its_place_for_what_was_never_scored(store: PairScoreStore) -> None:
+    """A row that falls out moves all logits after it to other pairs. Unasked, a missing score is an error."""
+    store.commit("m", scored(q1d1=1.5, q2d2=-2.0))
+    found = store.join(alone("m"), wanted("q1d1", "q1d2", "q2d2"), is_partial=True)
+    assert found["teacher_logit"].to_pylist() == [1.5, None, -2.0]
+    with pytest.raises(WarehouseError, match="1 of 3 pairs have no score"):
+        store.join(alone("m"), wanted("q1d1", "q1d2", "q2d2"))

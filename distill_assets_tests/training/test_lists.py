@@ -435,3 +435,15 @@ def test_a_grade_below_the_threshold_is_neither_positive_nor_negative() -> None:
             assert texts[0] == "d00" and not {"d13", "d20"} & set(texts)
     (one,) = build_dev_lists([Query("q0", "query 0", "dev")], GRADED)
     assert (one.relevances, one.missed) == ((2, 0, 1, 0, 0, 0), (1,)), "nDCG counts lower grades"
+
+
+def test_a_judged_document_without_a_score_is_neither_positive_nor_negative() -> None:
+    """Imported scores lack pairs: an answer that lost its score must not be learned as wrong, by its own list or by another's."""
+    labels = make_labels(candidates={"q0": ["d12", "d06", "d13", "d14"], "q1": ["d12"], "q2": ["d12", "d13"]})
+    logits = {("q0", "d00"): 9.0, ("q0", "d13"): 1.0, ("q0", "d14"): 0.5, ("q1", "d12"): 1.0, ("q2", "d02"): 8.0}
+    recipe = make_recipe(loss="margin_mse", num_negatives=2)
+    epochs = build_student_epochs(QUERIES[:3], labels.of_scored(logits), recipe, logits)
+    ((only,),) = epochs
+    assert ids(only) == ["d00", "d13", "d14"] and only.teacher_logits == (9.0, 1.0, 0.5)
+    assert set(only.relevant) == {"text of d00", "text of d06"}
+    assert epochs.left_out == {"no_positive": 1, "too_few_negatives": 1}
