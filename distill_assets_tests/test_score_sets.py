@@ -188,6 +188,21 @@ def test_on_the_pool_what_is_not_scored_comes_last(scored: Any, exported: Path, 
     assert all(row["score"] == (-51.0 if row["query_id"] in found else 0.0) for row in ranked if row not in answers)
 
 
+def test_a_set_without_a_pair_that_training_reads_says_so(scored: Any, exported: Path, tmp_path: Path) -> None:
+    """A batch without a row looks scored, and students would be trained on nothing of it."""
+    second = second_line(scored, tmp_path / "data")
+    run(second, "qrels")
+    texts = {row["query_id"]: row["text"] for row in second.places.warehouse.read("queries").to_pylist()}
+    trained = {query_id for query_id, _ in logits_of(scored)}
+    other = min(texts.keys() - trained)  # of dev or test
+    pq.write_table(pa.table({"query_id": [other], "query": [texts[other]]}), exported / "queries.parquet")
+    pairs = {"query_id": [other], "document_ids": [["array-sum"]], "scores": [[2.0]]}
+    pq.write_table(pa.table(pairs), exported / "scores.parquet")
+    import_scores(second, exported, NAME)
+    with pytest.raises(ScoreSetError, match="batch tiny: the imported scores have none of its"):
+        run(second, "teacher_scores")
+
+
 def test_imported_scores_are_neither_trained_nor_joined() -> None:
     """`teacher_finetune` that does nothing looks like a teacher that was fitted to the collection."""
     for name in ("teacher_finetune", "teacher_with_cosine"):

@@ -11,6 +11,7 @@ import pytest
 from distill_assets.cli import commands
 from distill_assets.definitions import build_definitions
 from distill_assets.errors import TeacherServerError
+from distill_assets.handles.score_sets import export_scores
 from distill_assets.models import remote
 from distill_assets.orchestration.estimate import estimate
 from distill_assets.orchestration.running import run_line
@@ -63,8 +64,10 @@ def stored(project: Any) -> dict[tuple[str, str], float]:
     return {(row["query_hash"], row["doc_hash"]): row["teacher_logit"] for row in rows}
 
 
-def test_a_served_teacher_leads_to_a_champion_and_is_paid_once(behaviour: Behaviour, make: Make) -> None:
-    """A line that works with a folder and not with a server; or a folder that keeps the server's address or its token."""
+def test_a_served_teacher_leads_to_a_champion_and_is_paid_once(
+    behaviour: Behaviour, make: Make, tmp_path: Path
+) -> None:
+    """A line that works with a folder and not with a server; or a folder or an export that keeps the server's address or token."""
     project = make()
     assert not any(step.was_up_to_date for step in run(project, "champion"))
     num_paid = sum(row["num_pairs"] for row in project.places.warehouse.read("scoring_costs").to_pylist())
@@ -79,6 +82,8 @@ def test_a_served_teacher_leads_to_a_champion_and_is_paid_once(behaviour: Behavi
     num_asked = len(behaviour.bodies)
     assert all(step.was_up_to_date for step in run(make(), "champion"))
     assert len(behaviour.bodies) == num_asked
+    told = str(export_scores(project, tmp_path / "out"))
+    assert "127.0.0.1" not in told and SECRET not in told and behaviour.model_id in told
 
 
 @pytest.mark.parametrize("behaviour", ["cohere"], indirect=True)

@@ -116,7 +116,7 @@ def leaderboard(inputs: Inputs) -> Made:
         # Speeds differ from run to run; what the data version says is the quality.
         data_version=content_version(table.select(["system", "split", *METRIC_NAMES])),
         beside=[
-            *(write_of(TEACHER, {split: runs[TEACHER]}, made_from) for _ in runs.keys() & {TEACHER}),
+            *(write_of(system, {split: run}, made_from) for system, run in runs.items() if system == TEACHER),
             *(write_of(system, found, made_from) for system, found in hybrids.items()),
             SliceWrite(
                 table="query_results",

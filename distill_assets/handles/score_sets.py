@@ -97,10 +97,8 @@ def import_scores(
             "num_left_out": matched.num_left_out,
             "provenance": dict(files.provenance),
         }
-        progress = Progress("imported scores", matched.num_pairs, "pairs")
-        for chunk in _logits(matched, found_space, project.settings.chunk_size):
-            places.pair_scores.commit(scorer_id, chunk)
-            progress.advance(chunk.num_rows)
+        if places.pair_scores.count([scorer_id]) < matched.num_pairs:
+            _store(project, scorer_id, matched, found_space)
     if read_json_object(target) != told:
         write_json(target, told)
     return told | {"left_out": [each.sentence for each in matched.left_out]}
@@ -197,6 +195,14 @@ def _logits(matched: MatchedScores, space: ValueSpace, size: int) -> Iterator[pa
         scores = batch["score"].to_numpy()
         logits = logits_of_probabilities(scores) if space == "sigmoid" else scores
         yield batch.drop_columns("score").append_column("teacher_logit", pa.array(logits.astype(np.float32)))
+
+
+def _store(project: Project, scorer_id: str, matched: MatchedScores, space: ValueSpace) -> None:
+    """Into the pair-score store, a transaction per chunk; what a killed import has stored is kept."""
+    progress = Progress("imported scores", matched.num_pairs, "pairs")
+    for chunk in _logits(matched, space, project.settings.chunk_size):
+        project.places.pair_scores.commit(scorer_id, chunk)
+        progress.advance(chunk.num_rows)
 
 
 def _scorer_id(matched: MatchedScores, space: ValueSpace) -> str:

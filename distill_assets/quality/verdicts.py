@@ -287,7 +287,8 @@ def judge_teacher(compared: TeacherComparison | None) -> Verdict:
     """Whether the teacher is significantly ahead of every system that ranks the same dev candidates."""
     if compared is None:
         return Verdict(
-            False, "not judged: no dev query has mined negatives, so nothing says what this teacher is worth"
+            False,
+            "not judged: no dev query has mined negatives that the teacher scored, so nothing says what this teacher is worth",
         )
     means = {f"dev_ndcg_at_10_{system}": value for system, value in compared.mean.items()}
     return Verdict(compared.is_fit, compared.sentence, {"num_dev_queries": compared.num_queries, **means})

@@ -93,6 +93,7 @@ def match_scores(
         duckdb.connect(Path(place) / "scores.duckdb") as connection,
     ):
         connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+        connection.execute("SET enable_progress_bar = false")
         for name, table in known.items():
             connection.register(f"known_{name}", table)
         yield _match(connection, scores, {"documents": documents, "queries": queries})

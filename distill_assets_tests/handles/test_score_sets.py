@@ -193,6 +193,28 @@ def test_other_values_stay_as_they_are(project: Project, write: Write) -> None:
     assert stored(project) == pytest.approx({("q1", "d1"): 0.9, ("q1", "d2"): 0.5})
 
 
+def test_a_killed_import_goes_on_where_it_was(project: Project, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set that is known before its last pair is there would lack pairs for ever. A chunk holds two pairs here."""
+    from distill_assets.storage.pair_scores import PairScoreStore
+
+    commit, chunks = PairScoreStore.commit, list[int]()
+
+    def die_in_the_second(store: PairScoreStore, scorer_id: str, pairs: pa.Table) -> int:
+        chunks.append(pairs.num_rows)
+        if len(chunks) == 2:
+            raise KeyboardInterrupt
+        return commit(store, scorer_id, pairs)
+
+    monkeypatch.setattr(PairScoreStore, "commit", die_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        import_scores(project, write(), "other")
+    assert len(stored(project)) == 2 and not project.places.imported_file("other").exists()
+    import_scores(project, write(), "other")
+    assert stored(project) == EXPECTED and chunks == [2, 1, 2, 1]
+    import_scores(project, write(), "other")
+    assert len(chunks) == 4, "what is stored is not written again"
+
+
 BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"rows": [("q1", ["d1"], [1.0, 2.0])]}, {}, "1 queries have not one score for each document, the first is 'q1'"),
     ({"rows": [("q1", ["d1"], [math.nan]), ("q2", ["d3"], [4.0])]}, {}, "1 scores are no finite number, the first is nan of"),
