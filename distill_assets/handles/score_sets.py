@@ -16,7 +16,7 @@ from distill_assets.models.value_space import SATURATED, is_saturated, logits_of
 from distill_assets.progress import Progress
 from distill_assets.records import fingerprint
 from distill_assets.sources.score_sets import PROVENANCE_FILE, TABLES, open_score_files
-from distill_assets.storage.folders import read_json_object, write_json
+from distill_assets.storage.folders import is_folder_name, read_json_object, write_json
 from distill_assets.storage.score_sets import MatchedScores, match_scores, read_export, read_known_texts
 
 ValueSpace = Literal["logit", "sigmoid", "other"]
@@ -71,6 +71,10 @@ def import_scores(
     Raises:
         ScoreSetError: the set cannot be read or does not fit the collection; nothing is stored then.
     """
+    if not is_folder_name(name):
+        raise ScoreSetError(
+            f"the name {name!r} cannot be a folder's: expected letters, digits, '.', '_' or '-', a letter or digit first"
+        )
     target, places = project.places.imported_file(name), project.places
     files = open_score_files(path)
     space = _agreed_space(files.provenance, value_space)

@@ -274,6 +274,8 @@ def test_an_id_with_two_texts_is_refused(project: Project, write: Write) -> None
 def test_what_is_no_set_is_refused(project: Project, write: Write, tmp_path: Path) -> None:
     """An empty import that succeeds looks like one that worked."""
     assert "is not there" in refused(project, tmp_path / "nowhere")
+    with pytest.raises(ScoreSetError, match=r"the name '\.\./x' cannot be a folder's"):
+        import_scores(project, write(), "../x")
     (tmp_path / "empty").mkdir()
     assert "found of the three tables: none of them" in refused(project, tmp_path / "empty")
     folder = write()
