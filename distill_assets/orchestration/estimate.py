@@ -86,9 +86,11 @@ def work_of(
         case "eval_metrics":
             return Work(texts=sizes.documents + sizes.dev + sizes.test)
         case "leaderboard":
-            num_systems = 1 + len(settings.all_recipes)
+            num_baselines, asked = len(settings.baselines), sizes.documents + sizes.dev + sizes.test
+            num_systems = 1 + len(settings.all_recipes) + num_baselines
             return Work(
-                texts=num_systems * _TIMED_TEXTS, pairs=(sizes.test or sizes.dev) * pool * num_folds + _TIMED_PAIRS
+                texts=num_systems * _TIMED_TEXTS + num_baselines * asked,
+                pairs=(sizes.test or sizes.dev) * pool * num_folds + _TIMED_PAIRS,
             )
     return Work()
 
