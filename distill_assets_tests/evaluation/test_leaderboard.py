@@ -243,6 +243,16 @@ def test_table_marks_what_is_significant_and_says_what_could_be_seen() -> None:
     assert "Against hard_labels, 500 queries find a true difference of 0.030" in lines[7]
 
 
+def test_what_a_hybrid_hides_is_not_what_a_student_hides() -> None:
+    """Fusing moves every query: the largest difference of all rows would say that no gain of a student can be seen."""
+    rows = [
+        make_row("kl", 0.6, p_vs_untouched=0.9, detectable_vs_untouched=0.04),
+        make_row("margin_mse", 0.6, p_vs_untouched=0.9, detectable_vs_untouched=0.03),
+        make_row("hybrid:kl", 0.6, p_vs_untouched=0.9, detectable_vs_untouched=0.09),
+    ]
+    assert "0.040 or more of a bi-encoder and 0.090 or more of a hybrid" in legend_of_tests(rows)[1]
+
+
 def test_versus_is_open_where_nothing_was_tested() -> None:
     """A row of an older file has no p: a difference without a test must not look like one that was not significant."""
     rows = [make_row("untouched_student", 0.5), make_row("margin_mse", 0.55)]
