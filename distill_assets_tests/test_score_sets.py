@@ -206,7 +206,7 @@ def test_a_set_without_a_pair_that_training_reads_says_so(scored: Any, exported:
 def test_imported_scores_are_neither_trained_nor_joined() -> None:
     """`teacher_finetune` that does nothing looks like a teacher that was fitted to the collection."""
     for name in ("teacher_finetune", "teacher_with_cosine"):
-        with pytest.raises(SettingsError, match=f"{name} = true and teacher = 'scores:a': imported scores are taken"):
+        with pytest.raises(SettingsError, match=f"{name} is set and teacher = 'scores:a': imported scores are taken"):
             load_settings(teacher="scores:a", **{name: True})
     with pytest.raises(SettingsError, match="imported scores are scores:NAME"):
         load_settings(teacher="scores:../a")

@@ -113,10 +113,10 @@ def test_a_killed_choice_goes_on_with_the_next_trial(
         steps.append(1)
         return begin(self, *args, **kwargs)
 
-    def kill(self: Models, path: Path, *rest: Any) -> Any:
+    def kill(self: Models, path: Path, *rest: Any, **named: Any) -> Any:
         if path == Path(students[1]).resolve() and len(steps) > 0:
             raise KeyboardInterrupt
-        return load(self, path, *rest)
+        return load(self, path, *rest, **named)
 
     monkeypatch.setattr(trainer.StudentLoss, "forward", counted)
     list(run_line(build_definitions(chosen), chosen, instance, until="qrels"))

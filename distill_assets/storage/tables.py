@@ -250,9 +250,6 @@ TABLES: dict[str, TableSpec] = {
             "model_fingerprint": ColumnSpec(
                 "VARCHAR", "Content of the student's folder; NULL where there is no model.", True
             ),
-            "prompts": ColumnSpec(
-                "VARCHAR", "Prompts of a bi-encoder and where they are from; NULL for other systems.", True
-            ),
             "ndcg_at_10": _double("Mean of " + _NDCG),
             "ndcg_at_10_low": _double("Lower end of the 95 % bootstrap interval."),
             "ndcg_at_10_high": _double("Upper end of the 95 % bootstrap interval."),
@@ -271,6 +268,9 @@ TABLES: dict[str, TableSpec] = {
             "p_vs_untouched": _double(_P.format("the untouched student"), is_nullable=True),
             "detectable_vs_hard_labels": _double(_DETECTABLE, is_nullable=True),
             "detectable_vs_untouched": _double(_DETECTABLE, is_nullable=True),
+            "prompts": ColumnSpec(
+                "VARCHAR", "Prompts of a bi-encoder and where they are from; NULL for other systems.", True
+            ),
         },
         key_columns=("split", "system"),
     ),

@@ -319,4 +319,4 @@ def test_an_unknown_name_lists_those_there_are(project: Project, write: Write) -
     with pytest.raises(
         ScoreSetError, match=r"no imported scores 'knwon' of this collection, only: known; .* --name knwon"
     ):
-        _ = wrong.models.teacher_source_id
+        _ = wrong.models.teacher_source_ids
