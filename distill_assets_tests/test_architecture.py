@@ -250,6 +250,14 @@ def test_the_graph_is_as_written_down(graph: Any) -> None:
     assert {key.to_user_string(): _row(graph.get(key)) for key in graph.get_all_asset_keys()} == GRAPH
 
 
+def test_descriptions_are_read_as_text(graph: Any) -> None:
+    """A paragraph with the docstring's four spaces before it is shown as a block of code, cut at the window's edge."""
+    for key in graph.get_all_asset_keys():
+        lines = str(graph.get(key).description).splitlines()
+        assert not [line for line in lines if line.startswith(" ")], key
+        assert "**If it is red:**" in lines[-1], key
+
+
 @pytest.mark.parametrize("students", [(), ("first", "second")])
 def test_what_dagster_shows_is_what_is_read(
     students: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """How an asset of the line is declared, and what happens around its body: read, call it, compare, store, tell Dagster."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ class Asset:
             tags=project.tags,
             pool=self.pool,
             code_version=self.code_version,
-            description=f"{self.body.__doc__}\n\n**If it is red:** {self.when_red}",
+            description=f"{inspect.getdoc(self.body)}\n\n**If it is red:** {self.when_red}",
             metadata={"dagster/column_schema": table_schema(self.table), **code_references(self.body)},
             check_specs=check_specs(key, self.checks, partitions),
         )

@@ -3,6 +3,7 @@
 It is there only for a line with `upstream`. From the folder on, a batch is read, checked and versioned as any other.
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ def make_inbox(project: Project, upstream: Upstream) -> dg.AssetsDefinition:
         tags=project.tags,
         pool="warehouse",
         code_version="1",
-        description=f"{inbox.__doc__}\n\n**If it is red:** {_WHEN_RED}",
+        description=f"{inspect.getdoc(inbox)}\n\n**If it is red:** {_WHEN_RED}",
         metadata={"dagster/column_schema": _schema(upstream), **code_references(inbox)},
     )
     def materialise(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
