@@ -13,6 +13,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER = "bm25", "hybrid", "untouched_student", "teacher"
 RESERVED_SYSTEMS: tuple[str, ...] = (BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER)
 HARD_LABELS = "hard_labels"
+Rule = Literal["source", "batch", "length", "code"]  # what makes groups of queries (evaluation/groups.py)
 
 
 def hybrid_of(encoder: str) -> str:
@@ -66,9 +67,7 @@ class Collection:
     qrels: list[Qrel]
     num_dropped_qrels: int = 0
     num_blank: int = 0  # documents and queries without text, which were dropped
-    labels: Mapping[str, str] = field(
-        default_factory=dict
-    )  # query_id -> its group as the source names it, where it does
+    labels: Mapping[str, str] = field(default_factory=dict)  # query_id -> its group, where the source names one
     unread: Mapping[str, str] = field(default_factory=dict)  # files that were there and not read -> why, and what to do
 
 

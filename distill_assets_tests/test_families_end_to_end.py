@@ -11,7 +11,7 @@ from distill_assets.definitions import build_definitions
 from distill_assets.handles.project import Project
 from distill_assets.models.encoders import encode_texts, load_student
 from distill_assets.orchestration.running import run_line
-from distill_assets.orchestration.stages import is_stale, partitions_of, stages_of
+from distill_assets.orchestration.stages import is_stale, next_work
 from distill_assets.records import hash_text
 from distill_assets.report.publishing import current_champion
 from distill_assets.serving.searcher import search
@@ -40,13 +40,7 @@ def test_a_family_goes_from_its_folders_to_a_champion(
     )
     with dg.DagsterInstance.ephemeral() as instance:
         list(run_line(build_definitions(project), project, instance))
-    assert not [
-        (asset, partition)
-        for stage in stages_of(project)
-        for partition in partitions_of(project, stage)
-        for asset in stage.assets
-        if is_stale(project, asset, partition)
-    ]
+    assert next_work(project, is_stale) is None
     manifest = project.places.checkpoints.read_manifest(project.places.checkpoint_path("teacher"))
     assert manifest["ways"] == {"": "packed"}
     trained = project.places.checkpoint_path("margin_mse")

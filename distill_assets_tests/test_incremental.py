@@ -31,7 +31,14 @@ from distill_assets.assets.rankings import FORMER_CHAMPION
 from distill_assets.assets.release import roll_back
 from distill_assets.errors import PromotionError
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.orchestration.stages import INGEST, is_stale, is_stale_for_retraining, partitions_of, stages_of
+from distill_assets.orchestration.stages import (
+    INGEST,
+    is_stale,
+    is_stale_for_retraining,
+    next_work,
+    partitions_of,
+    stages_of,
+)
 from distill_assets.records import hybrid_of
 from distill_assets.report.publishing import current_champion
 from distill_assets.storage.pair_scores import PairScoreStore
@@ -276,13 +283,7 @@ class Line(RuleBasedStateMachine):
             if self.batches:
                 project = self._project()
                 self._run(project, is_stale)
-                assert not [
-                    (asset, partition)
-                    for stage in stages_of(project)
-                    for partition in partitions_of(project, stage)
-                    for asset in stage.assets
-                    if is_stale(project, asset, partition)
-                ], "a second run would do something"
+                assert next_work(project, is_stale) is None, "a second run would do something"
                 scratch = self._project("scratch")
                 self._run(scratch, is_stale, given=project)
                 compare(project, scratch)

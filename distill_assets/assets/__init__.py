@@ -52,9 +52,8 @@ def dependencies_of(name: str, project: Project) -> dict[str, bool]:
 
 
 def _ancestors(name: str) -> set[str]:
-    if (
-        name == STUDENT_CHOICE.name
-    ):  # it is kept when the collection moves: what it was made from moves nothing through it
+    # A choice is kept when the collection moves: what it was made from moves nothing through it.
+    if name == STUDENT_CHOICE.name:
         return set()
     upstream = set(ASSETS[name].reads.upstream)
     return upstream.union(*(_ancestors(other) for other in upstream))

@@ -31,15 +31,16 @@ def student_choice(inputs: Inputs) -> Made:
     0.018 and 0.031 nDCG@10, and finished ones lost up to 0.008. The full training keeps a student as published where no step is
     better, so that value counts here, too. Of equals the first in the setting is chosen.
     """
-    from distill_assets.training.trainer import TrainingRun, train_student
+    from distill_assets.training.trainer import TrainingRun, dev_texts, train_student
 
     models, store = inputs.project.models, inputs.project.places.checkpoints
     key = fingerprint(STUDENT_CHOICE.code_version, *sorted(inputs.versions.items()))
     epochs, lists = _trial_lists(inputs)
+    num_documents = len(dev_texts(lists))
     rows: list[dict[str, Any]] = []
     for name, encoder_id in models.candidate_ids.items():
         started, work = time.perf_counter(), store.work_folder("student", "choice", key) / encoder_id
-        model = models.load_student(models.resolve(name), origin=name)
+        model = models.load_student(models.resolve(name))
         found = train_student(model, epochs, lists, _TRIAL, TrainingRun(work, models.device, num_evaluations=1))
         inputs.log.info(
             f"{name}: dev nDCG@10 {found.dev_curve[0][1]:.4f}, {found.best_dev_ndcg_at_10:.4f} after the trial"
@@ -52,9 +53,7 @@ def student_choice(inputs: Inputs) -> Made:
                 "trained_ndcg_at_10": found.dev_curve[-1][1],
                 "num_trial_queries": found.num_groups,
                 "num_trial_dev_queries": len(lists),
-                "num_trial_documents": len(
-                    {text for each in lists for text in (*each.documents, *each.missed_documents)}
-                ),
+                "num_trial_documents": num_documents,
                 "trial_seconds": time.perf_counter() - started,
             }
         )
@@ -99,9 +98,8 @@ def _trial_lists(inputs: Inputs) -> tuple[Epochs, list[DevList]]:
     found = _candidates(inputs, [*train, *dev], settings.pool_depth)
     labels = Labels(inputs.training_judgements, found, content_of, inputs.min_relevance)
     others = sorted(content_of, key=hash_text)[:TRIAL_DOCUMENTS]
-    shared = {
-        query.query_id: others[row :: len(dev)] for row, query in enumerate(dev)
-    }  # each once: a search reads those of all
+    # Each document beside one query: a search reads those of all.
+    shared = {query.query_id: others[row :: len(dev)] for row, query in enumerate(dev)}
     wide = {query.query_id: [*found[query.query_id], *shared[query.query_id]] for query in dev}
     return build_student_epochs(train, labels, _TRIAL), build_dev_lists(dev, replace(labels, candidates=wide))
 

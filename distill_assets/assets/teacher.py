@@ -59,9 +59,8 @@ def teacher_checkpoint(inputs: Inputs) -> Made:
     path = store.path("teacher", "teacher", key)
     for number, folder in enumerate(member_folders(path) or [path]):
         if served[number]:
-            models.open_servers(number).require(
-                read_served(folder)
-            )  # a folder that was there has the canary of its time
+            # A folder that was there has the canary of its time.
+            models.open_servers(number).require(read_served(folder))
     inputs.log.info(f"teacher checkpoint at {path}")
     compared = compare_new_teacher(inputs, path) if "candidates" in inputs.versions else None
     rows, fingerprint_of_model, metadata = checkpoint_row(inputs.project, "teacher", "teacher", path)

@@ -22,6 +22,7 @@ from distill_assets.evaluation.tables import format_p
 from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
 
 PerSystem = Mapping[str, Mapping[str, float]]
+Column = npt.NDArray[np.float64]
 # Column suffix: system. The untouched student comes first: whether training helps at all is the first question.
 BASELINES = {"untouched": UNTOUCHED_STUDENT, "hard_labels": HARD_LABELS}
 
@@ -71,16 +72,25 @@ def compare_with_baseline(
     """
     columns = columns_of_queries(per_system, [baseline, *family])
     base = columns.pop(baseline)
-    p_values = {name: paired_randomisation_test(values, base, seed=seed) for name, values in columns.items()}
+    return compare_family({name: (values, base) for name, values in columns.items()}, seed=seed)
+
+
+def compare_family(family: Mapping[str, tuple[Column, Column]], *, seed: int = SEED) -> dict[str, Comparison]:
+    """Test the first of each two columns, (num_queries,) each, against the second, corrected over the family.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite.
+    """
+    p_values = {name: paired_randomisation_test(ours, theirs, seed=seed) for name, (ours, theirs) in family.items()}
     corrected = holm_correction(p_values)
     return {
         name: Comparison(
-            difference=float((values - base).mean()),
+            difference=float((ours - theirs).mean()),
             p_value=p_values[name],
             p_holm=corrected[name],
-            detectable=detectable_difference(values - base, len(columns)),
+            detectable=detectable_difference(ours - theirs, len(family)),
         )
-        for name, values in columns.items()
+        for name, (ours, theirs) in family.items()
     }
 
 

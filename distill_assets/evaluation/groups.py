@@ -4,21 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from distill_assets.evaluation.comparison import Comparison, PerSystem, columns_of_queries
-from distill_assets.evaluation.significance import (
-    MIN_QUERIES,
-    bootstrap_interval,
-    detectable_difference,
-    holm_correction,
-    paired_randomisation_test,
-)
+import numpy as np
+
+from distill_assets.evaluation.comparison import Comparison, PerSystem, compare_family
+from distill_assets.evaluation.significance import MIN_QUERIES, bootstrap_interval
 from distill_assets.evaluation.tables import MISSING, Cells, format_difference, format_interval, format_p, format_score
-from distill_assets.records import UNTOUCHED_STUDENT, Query
+from distill_assets.records import UNTOUCHED_STUDENT, Query, Rule
 from distill_assets.retrieval.words import has_unspaced_script, words
 
-Rule = Literal["source", "batch", "length", "code"]
 Groups = Mapping[str, Mapping[str, str]]  # rule -> query_id -> label
 _SHORT, _MEDIUM = 5, 12  # words at most; public docstrings and web questions lie around the middle one
 _LENGTHS = (
@@ -85,24 +79,11 @@ def lost_groups(groups: Groups, candidate: Mapping[str, float], champion: Mappin
     """
     members = {f"{rule}: {label}": ids for rule, labels in groups.items() for label, ids in _members(labels).items()}
     columns = {
-        name: columns_of_queries(
-            {"ours": {q: candidate[q] for q in ids}, "theirs": {q: champion[q] for q in ids}}, ["ours", "theirs"]
-        )
+        name: (np.array([candidate[q] for q in ids]), np.array([champion[q] for q in ids]))
         for name, ids in members.items()
         if len(ids) >= MIN_QUERIES
     }
-    p_values = {name: paired_randomisation_test(found["ours"], found["theirs"]) for name, found in columns.items()}
-    corrected = holm_correction(p_values)
-    compared = {
-        name: Comparison(
-            difference=float((found["ours"] - found["theirs"]).mean()),
-            p_value=p_values[name],
-            p_holm=corrected[name],
-            detectable=detectable_difference(found["ours"] - found["theirs"], len(columns)),
-        )
-        for name, found in columns.items()
-    }
-    return {name: found for name, found in compared.items() if found.is_worse}
+    return {name: found for name, found in compare_family(columns).items() if found.is_worse}
 
 
 def loss_sentence(lost: Mapping[str, Comparison]) -> str:

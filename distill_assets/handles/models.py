@@ -243,13 +243,8 @@ class Models:
         prompt = self.prompts(self.student_path).document
         return [len(found) for found in tokenizer.encode_batch_fast([prompt + text for text in texts])]
 
-    def load_student(
-        self, path: Path, precision: "Precision" = "fp32", *, origin: str | None = None
-    ) -> "SentenceTransformer":
-        """Load a bi-encoder at the length that the settings allow; fp32 is for training.
-
-        `origin` is the model, as the settings name it, that the folder is or was made from: a baseline or the student by default.
-        """
+    def load_student(self, path: Path, precision: "Precision" = "fp32") -> "SentenceTransformer":
+        """Load a bi-encoder at the length that the settings allow; fp32 is for training."""
         from distill_assets.models.encoders import load_student
 
         return load_student(
@@ -257,7 +252,7 @@ class Models:
             device=self.device,
             max_length=self.settings.student_max_length,
             precision=precision,
-            is_trusted=self.is_trusted(origin or self._origin_of(path)),
+            is_trusted=self.is_trusted(self._origin_of(path)),
             prompts=self.prompts(path),
         )
 
@@ -285,9 +280,9 @@ class Models:
         return name in self.settings.trusted_models
 
     def _origin_of(self, path: Path) -> str:
-        """The model, as the settings name it, that lies at `path` or that the checkpoint there was trained from."""
-        published = {folder: self.settings.named_baselines[name] for name, folder in self.baselines.items()}
-        return published.get(path, self.student_name)
+        """The model, as the settings name it, that lies at `path`; of a checkpoint the student, which it was trained from."""
+        published = (*self.settings.named_baselines.values(), *self.settings.students)
+        return next((name for name in published if self.resolve(name) == path), self.student_name)
 
     def resolve(self, name: str) -> Path:
         """Folder of a model, as the settings name it. Raises `ModelError` where there is none."""

@@ -17,9 +17,8 @@ from distill_assets.storage.pair_scores import PairScoreStore
 from distill_assets.storage.warehouse import Warehouse
 
 _CHECKPOINTS = "checkpoints"
-IMPORTED_FILE = (
-    "imported.json"  # what makes imported scores known; a copy lies in the folder of a teacher that is made of them
-)
+# What makes imported scores known; a copy lies in the folder of a teacher that is made of them.
+IMPORTED_FILE = "imported.json"
 
 
 @dataclass(frozen=True)

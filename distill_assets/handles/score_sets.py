@@ -20,9 +20,8 @@ from distill_assets.storage.folders import is_folder_name, read_json_object, wri
 from distill_assets.storage.score_sets import MatchedScores, match_scores, read_export, read_known_texts
 
 ValueSpace = Literal["logit", "sigmoid", "other"]
-_FORMAT = (
-    "distill_assets scores 1"  # in provenance.json: that a folder is an export of ours, which a new one may replace
-)
+# In provenance.json: that a folder is an export of ours, which a new one may replace.
+_FORMAT = "distill_assets scores 1"
 _ROWS_PER_BATCH = 8192
 _MAX_LOST_SHARE = 0.25  # of sigmoid scores that are saturated or tie with another of their query, as `models/canary.py`
 
@@ -211,10 +210,8 @@ def _store(project: Project, scorer_id: str, matched: MatchedScores, space: Valu
 
 def _scorer_id(matched: MatchedScores, space: ValueSpace) -> str:
     """By content: pairs and logits, however they were ordered and wherever they lay."""
-    pairs, logits = (
-        hashlib.sha256(),
-        hashlib.sha256(),
-    )  # hashes and floats have fixed lengths, so two digests have no bounds to mark
+    # Hashes and floats have fixed lengths, so two digests have no bounds to mark.
+    pairs, logits = hashlib.sha256(), hashlib.sha256()
     for batch in _logits(matched, space, _ROWS_PER_BATCH):
         for query_hash, doc_hash in zip(batch["query_hash"].to_pylist(), batch["doc_hash"].to_pylist(), strict=True):
             pairs.update(f"{query_hash}{doc_hash}".encode())

@@ -17,10 +17,8 @@ BUNDLED_JOIN = BUNDLED_TEACHER.with_name("python_api_teacher_join.json")
 BI_ENCODER_FOLDER = "bi_encoder"  # in a teacher's folder: the one whose cosine joins, else the untouched student's does
 CROSS_ENCODER_FOLDER = "cross_encoder"  # in a fold of the bundled teacher
 _OTHER_FORMATS = ("*.onnx", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*")
-_UNSAFE = (
-    "pytorch_model*.bin",
-    "*.py",
-)  # a pickle in a module's own folder is fetched, so that `require_safe` can name it
+# A pickle in a module's own folder is fetched, so that `require_safe` can name it.
+_UNSAFE = ("pytorch_model*.bin", "*.py")
 _TRAINED_ON = "trained_on.txt"  # in a fold of a teacher: keys of the queries whose labels it saw, one a line
 
 

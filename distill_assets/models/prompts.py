@@ -82,17 +82,16 @@ def find_prompts(path: Path, *, query: str | None = None, document: str | None =
         raise unreadable(path, "a sentence-transformers model", error) from error
     # sentence-transformers 6 always finds "document", an empty one if need be, and then never asks for "passage".
     own = named.get("query", ""), next((named[name] for name in _DOCUMENT_NAMES if name in named), "")
-    found, source = own, "model" if any(own) else "none"
     name = _published_name(path)
-    if not any(own):
-        family = next((row[1:] for row in _FAMILIES if name and re.fullmatch(row[0], name)), None)
-        if family is not None and any(family):
-            found, source = family, "table"
+    family = next((row[1:] for row in _FAMILIES if re.fullmatch(row[0], name)), None)
+    found = own if any(own) else family or own
+    source: PromptSource = "model" if any(own) else "table" if any(found) else "none"
     chosen = found[0] if query is None else query, found[1] if document is None else document
     if chosen != found:
         source = "setting" if any(chosen) else "none"
     loaded = named.get("query", ""), named.get("document", "")
-    return Prompts(*chosen, source, chosen == loaded, _warning(name, chosen, found, sorted(named)))  # type: ignore[arg-type]
+    told = "" if any(chosen) else _warning(name, found, sorted(named), is_known=family is not None)
+    return Prompts(*chosen, source, chosen == loaded, told)
 
 
 def _published_name(path: Path) -> str:
@@ -103,13 +102,12 @@ def _published_name(path: Path) -> str:
     return (cached.split("--")[-1] if cached else path.name).lower()
 
 
-def _warning(name: str, chosen: tuple[str, str], found: tuple[str, str], named: list[str]) -> str:
-    if any(chosen):
-        return ""
+def _warning(name: str, found: tuple[str, str], named: list[str], *, is_known: bool) -> str:
+    """For a model that gets no prompt; empty where it probably needs none."""
     if any(found):
         return f"{name} was published with the query prompt {found[0]!r}, and the settings take it away"
     if named:
         return f"{name} has the prompts {', '.join(named)}, none of them named query or document: set query_prompt, document_prompt"
-    if _LOOKS_PROMPTED.search(name) and not any(re.fullmatch(row[0], name) for row in _FAMILIES):
+    if _LOOKS_PROMPTED.search(name) and not is_known:
         return f"{name} looks like a model that was trained with prompts, and none is known for it: set query_prompt"
     return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from distill_assets.evaluation.comparison import TeacherComparison, compare_teacher
-from distill_assets.evaluation.groups import GroupTable, Rule, group_table
+from distill_assets.evaluation.groups import GroupTable, group_table
 from distill_assets.evaluation.leaderboard import (
     Champion,
     LeaderboardRow,
@@ -19,7 +19,7 @@ from distill_assets.evaluation.tables import format_score
 from distill_assets.evaluation.ways import Answer, compare_ways, ways_of
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
-from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT, Rule
 from distill_assets.report.charts import Curve
 from distill_assets.report.conclusion import TrainingData, conclude
 from distill_assets.report.page import Page, describe_cost, render_page

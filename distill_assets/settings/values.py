@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
-from distill_assets.evaluation.groups import Rule
-from distill_assets.records import RESERVED_SYSTEMS, is_hybrid
+from distill_assets.records import RESERVED_SYSTEMS, Rule, is_hybrid
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 

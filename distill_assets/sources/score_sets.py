@@ -100,7 +100,6 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
 def _table_reader(table: str, files: Sequence[Path]) -> Callable[[], Iterator[pa.Table]]:
     """What reads a table of shards; the columns of each shard are looked at now."""
     chosen = [_choose_columns(table, path) for path in files]
-    flatten = _flatten if table == "scores" else _as_it_is
 
     def read() -> Iterator[pa.Table]:
         for path, columns in zip(files, chosen, strict=True):
@@ -109,11 +108,10 @@ def _table_reader(table: str, files: Sequence[Path]) -> Callable[[], Iterator[pa
                     columns=columns, batch_size=_ROWS_PER_BATCH, batch_readahead=1, fragment_readahead=0
                 )
                 for batch in batches:
-                    yield flatten(path, pa.Table.from_batches([batch]))
+                    rows = pa.Table.from_batches([batch])
+                    yield _flatten(path, rows) if table == "scores" else rows
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-                raise ScoreSetError(
-                    f"{path} cannot be read: {error}; expected a whole Parquet file: copy it again"
-                ) from error
+                raise _damaged(path, error) from error
 
     return read
 
@@ -123,7 +121,7 @@ def _choose_columns(table: str, path: Path) -> dict[str, ds.Expression]:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ScoreSetError(f"{path} cannot be read: {error}; expected a whole Parquet file: copy it again") from error
+        raise _damaged(path, error) from error
     found: dict[str, ds.Expression] = {}
     for name, known in _COLUMNS[table].items():
         column = next((each for each in known if each in schema.names), None)
@@ -141,9 +139,8 @@ def _choose_columns(table: str, path: Path) -> dict[str, ds.Expression]:
     return found
 
 
-def _as_it_is(path: Path, rows: pa.Table) -> pa.Table:
-    del path
-    return rows
+def _damaged(path: Path, error: Exception) -> ScoreSetError:
+    return ScoreSetError(f"{path} cannot be read: {error}; expected a whole Parquet file: copy it again")
 
 
 def _flatten(path: Path, rows: pa.Table) -> pa.Table:
