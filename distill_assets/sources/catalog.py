@@ -34,7 +34,9 @@ class Scheme:
     is_path: bool = True
 
 
-SCHEMES: dict[str, Scheme] = {}
+SCHEMES: dict[str, Scheme] = {
+    "files": Scheme("distill_assets.sources.document_files:open_folder"),
+}
 
 
 @cache
