@@ -4,12 +4,10 @@ A batch that cannot be opened has a fingerprint like any other, from what can be
 else, and its batch is read again when the entry changes. Only `read` refuses.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from distill_assets.errors import SourceError, UnknownBatchError
@@ -24,7 +22,7 @@ from distill_assets.sources.base import (
     require_batch_name,
     require_known_batch,
 )
-from distill_assets.sources.files import GZIP, cannot_read, opened, shown
+from distill_assets.sources.files import GZIP, cannot_read, digest, shown, stamp
 from distill_assets.sources.parsing import read_judgements, read_texts
 
 # Raised whenever the same files would give other documents, queries, splits or labels, so that stored batches count as stale.
@@ -137,11 +135,11 @@ class BeirFolder:
 
     def look(self) -> str | None:
         """Names, sizes and times of the files as one hash; None where a `_READY` came after all of them."""
-        return None if _is_ready(self.folder) else fingerprint(*_of_each_file(self.folder, _stamp))
+        return None if _is_ready(self.folder) else fingerprint(*_of_each_file(self.folder, stamp))
 
     def fingerprint(self) -> str:
         """Hash of the bytes of the files."""
-        return fingerprint(READER_VERSION, *_of_each_file(self.folder, _digest))
+        return fingerprint(READER_VERSION, *_of_each_file(self.folder, digest))
 
     def read(self) -> Parts:
         """Read the folder. Raises as `BeirSource.read`."""
@@ -272,28 +270,3 @@ def _is_ready(folder: Path) -> bool:
     except (OSError, SourceError):
         return False
     return stat.S_ISREG(ready.st_mode) and ready.st_ctime_ns >= newest
-
-
-def _stamp(path: Path) -> str:
-    """What tells a change of a file without opening it: size and times, or the kind of error."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        return f"error {error.errno}"
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of the file's bytes; what can be seen of it and the reason where it cannot be read."""
-    stamp = _stamp(path)
-    try:
-        return _digest_once(path, stamp)
-    except SourceError as error:
-        return f"{stamp} {error}"
-
-
-@lru_cache(maxsize=4096)
-def _digest_once(path: Path, stamp: str) -> str:
-    """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
-    with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

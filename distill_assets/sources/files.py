@@ -6,11 +6,13 @@ Files are read as bytes and split at line feeds alone, because texts may hold th
 import codecs
 import errno
 import gzip
+import hashlib
 import os
 import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 
@@ -46,6 +48,33 @@ def cannot_read(path: Path, error: OSError, expected: str) -> SourceError:
 def shown(name: str | Path) -> str:
     """The name as text: a name of a Linux file may hold bytes that no text has, and no table or hash takes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def stamp(path: Path) -> str:
+    """What tells a change of a file without opening it: size and times, or the kind of error."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return f"error {error.errno}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of the file's bytes; what can be seen of it and the reason where it cannot be read."""
+    seen = stamp(path)
+    try:
+        return _digest_once(path, seen)
+    except SourceError as error:
+        return f"{seen} {error}"
+
+
+@lru_cache(
+    maxsize=2**17
+)  # a folder of documents may hold 100,000 files, and fewer places than files would keep none of them
+def _digest_once(path: Path, stamp: str) -> str:
+    """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def malformed(path: Path, number: int, expected: str, found: str) -> MalformedRecordError:
