@@ -162,10 +162,16 @@ def _require_columns(
 
 def _judgement(path: Path, number: int, cells: Sequence[str]) -> Qrel:
     query_id, doc_id, score = cells
-    integer = _INTEGER.fullmatch(score)
-    if integer is None:
+    grade = integer_of(score)
+    if grade is None:
         raise malformed(path, number, "an integer score", score)
-    return Qrel(query_id, doc_id, int(integer[1]))
+    return Qrel(query_id, doc_id, grade)
+
+
+def integer_of(text: str) -> int | None:
+    """The integer that a text says, of nine digits at most; None where it says none."""
+    found = _INTEGER.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def _cells(path: Path, line: str) -> list[str]:
