@@ -41,6 +41,10 @@ SCHEMES: dict[str, Scheme] = {
     "files": Scheme(f"{_SOURCES}.document_files:open_folder"),
     "sql": Scheme(f"{_SOURCES}.tables:open_tables", is_path=False, reads_parts=True),
     "tables": Scheme(f"{_SOURCES}.tables:open_tables", is_path=False, reads_parts=True),
+    "faq": Scheme(f"{_SOURCES}.faq:open_faq"),
+    "pairs": Scheme(f"{_SOURCES}.pairs:open_pairs"),
+    "squad": Scheme(f"{_SOURCES}.squad:open_squad"),
+    "trec": Scheme(f"{_SOURCES}.trec:open_trec"),
 }
 
 
@@ -72,7 +76,15 @@ def find_opener(scheme: str) -> Open:
         return found
     if scheme not in _from_outside():
         raise SettingsError(f"no source {scheme!r}: there are {', '.join(known_schemes())}")
-    loaded: Open = _from_outside()[scheme].load()
+    entry = _from_outside()[scheme]
+    try:
+        loaded: Open = entry.load()
+    except Exception as error:  # another package's code: whatever it raises must name it
+        package = entry.dist.name if entry.dist else "unknown"
+        raise SettingsError(
+            f"the source {scheme!r} of the package {package} cannot be loaded from {entry.value}: {error!r}; mend or update that "
+            f"package, or name another source"
+        ) from error
     return loaded
 
 
