@@ -31,7 +31,7 @@ _MAX_BLANK_SHARE = 0.05
 _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+|(?<![A-Za-z0-9])[_-]")
 _NO_LETTERS = re.compile(r"[^a-z]+")
-_SPLIT_OF_NAME: dict[str, Split] = {
+SPLIT_OF_NAME: dict[str, Split] = {
     "train": "train",
     "dev": "dev",
     "val": "dev",
@@ -281,9 +281,9 @@ def require_known_batch(name: str, known: Iterable[str]) -> str:
 
 def require_split(name: str, where: str) -> Split | None:
     """The split that a column `split` names; None where it is empty. Raises `SourceError` for another word."""
-    if name and name.casefold() not in _SPLIT_OF_NAME:
-        raise SourceError(f"{where}: found the split {name!r}, expected one of {', '.join(_SPLIT_OF_NAME)}, or none")
-    return _SPLIT_OF_NAME.get(name.casefold())
+    if name and name.casefold() not in SPLIT_OF_NAME:
+        raise SourceError(f"{where}: found the split {name!r}, expected one of {', '.join(SPLIT_OF_NAME)}, or none")
+    return SPLIT_OF_NAME.get(name.casefold())
 
 
 def batch_name(text: str) -> str:
@@ -323,7 +323,7 @@ def _with_local_ids(collection: Collection, batch: str) -> Collection:
 
 def split_of_name(name: str) -> str:
     """The split that a file's name holds as a word (`nq-dev.jsonl`, `qrels.train.tsv`); its stem where it holds none or two."""
-    found = {_SPLIT_OF_NAME[word] for word in _NO_LETTERS.split(name.casefold()) if word in _SPLIT_OF_NAME}
+    found = {SPLIT_OF_NAME[word] for word in _NO_LETTERS.split(name.casefold()) if word in SPLIT_OF_NAME}
     return found.pop() if len(found) == 1 else name.partition(".")[0]
 
 
@@ -346,7 +346,7 @@ def given_splits(
       cannot be compared with those published for the whole file.
     - Queries of other files, and queries without judgements, get the hash split.
     """
-    files = [(_SPLIT_OF_NAME.get(name.casefold()), query_ids) for name, query_ids in judged if query_ids]
+    files = [(SPLIT_OF_NAME.get(name.casefold()), query_ids) for name, query_ids in judged if query_ids]
     named = {split for split, _ in files}
     if len(named) == 1:
         return {}
