@@ -140,11 +140,9 @@ class BeirFolder:
 
     def look(self) -> str | None:
         """Names, sizes and times of the files as one hash; None where a `_READY` came after all of them."""
-        return (
-            None
-            if is_ready(self.folder, lambda: _batch_files(self.folder))
-            else fingerprint(*_of_each_file(self.folder, stamp))
-        )
+        if is_ready(self.folder, lambda: _batch_files(self.folder)):
+            return None
+        return fingerprint(*_of_each_file(self.folder, stamp))
 
     def fingerprint(self) -> str:
         """Hash of the bytes of the files."""

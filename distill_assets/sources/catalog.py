@@ -28,10 +28,12 @@ class Scheme:
     Attributes:
         function: `module:name` of a function (rest, options) -> Reader. The module is imported at its first use.
         is_path: whether a file or folder stands behind the colon.
+        reads_parts: whether it reads what `[data.documents]` and its like say.
     """
 
     function: str
     is_path: bool = True
+    reads_parts: bool = False
 
 
 _SOURCES = "distill_assets.sources"
@@ -40,6 +42,8 @@ SCHEMES: dict[str, Scheme] = {
     "pairs": Scheme(f"{_SOURCES}.pairs:open_pairs"),
     "squad": Scheme(f"{_SOURCES}.squad:open_squad"),
     "trec": Scheme(f"{_SOURCES}.trec:open_trec"),
+    "sql": Scheme(f"{_SOURCES}.tables:open_tables", is_path=False, reads_parts=True),
+    "tables": Scheme(f"{_SOURCES}.tables:open_tables", is_path=False, reads_parts=True),
 }
 
 
@@ -56,6 +60,11 @@ def known_schemes() -> list[str]:
 def is_path(scheme: str) -> bool:
     """Whether a file or folder stands behind the colon."""
     return scheme == BEIR or (scheme in SCHEMES and SCHEMES[scheme].is_path)
+
+
+def reads_parts(scheme: str) -> bool:
+    """Whether the source reads what `[data.documents]` and its like say. One from outside may."""
+    return SCHEMES[scheme].reads_parts if scheme in SCHEMES else scheme in _from_outside()
 
 
 def find_opener(scheme: str) -> Open:

@@ -2,6 +2,8 @@
 
     collection = "pairs:rows"     # SCHEME:REST; a path begins at the folder
 
+For tables and statements it holds [documents], [queries], [judgements] and [clicks] as the settings' [data.*] do.
+
 `source.toml` wins over whatever else lies in the folder. Who may write to an inbox decides through it which files, data bases and
 hub names are read, with the rights of this process: give that right to nobody whom you would not let start a run.
 """
@@ -13,12 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.records import fingerprint
 from distill_assets.sources import pairs, squad, trec
-from distill_assets.sources.base import Options, Parts, Reader
+from distill_assets.sources.base import Options, PartOptions, Parts, Reader
 from distill_assets.sources.beir import BeirFolder
-from distill_assets.sources.catalog import BEIR, find_opener, is_path
+from distill_assets.sources.catalog import BEIR, find_opener, is_path, reads_parts
+from distill_assets.sources.columns import PARTS
 from distill_assets.sources.file_sets import list_files
 from distill_assets.sources.files import cannot_read, digest, is_ready, shown, stamp
 
@@ -65,7 +70,10 @@ class SourceFile:
             rest = str(self.folder / Path(rest).expanduser()) if is_path(scheme) else rest
             if scheme == BEIR:
                 return BeirFolder(Path(rest))
-            return find_opener(scheme)(rest, self._options(values))
+            options = self._options(values)
+            if options != Options() and not reads_parts(scheme):
+                raise SettingsError(f"{scheme} reads no part that is described beside: remove all but collection")
+            return find_opener(scheme)(rest, options)
         except SettingsError as error:
             raise SourceError(f"{shown(self._path)}: {error}") from error
 
@@ -78,9 +86,20 @@ class SourceFile:
             raise SourceError(f"{shown(self._path)} is no TOML: {error}; correct it") from error
 
     def _options(self, values: Mapping[str, Any]) -> Options:
-        if values:
-            raise SettingsError(f"found {', '.join(values)}, expected collection alone; remove the rest")
-        return Options()
+        allowed = (*PARTS, "sql_setup", "sql_version")
+        if unknown := ", ".join(sorted(set(values) - set(allowed))):
+            raise SettingsError(f"found {unknown}, expected {', '.join(allowed)} beside collection; remove the rest")
+        try:
+            parts = [(part, self._rooted(PartOptions.model_validate(values[part]))) for part in PARTS if part in values]
+        except ValidationError as error:
+            raise SettingsError(f"a part is not as the settings' [data.*] have it: {error}") from error
+        return Options(tuple(parts), tuple(values.get("sql_setup", ())), values.get("sql_version"))
+
+    def _rooted(self, part: PartOptions) -> PartOptions:
+        """The part with its path from the folder on; the paths in a query stay as they are."""
+        if part.path is None or "://" in part.path:
+            return part
+        return part.model_copy(update={"path": str(self.folder / Path(part.path).expanduser())})
 
 
 def find_source_file(folder: Path) -> Reader | None:
