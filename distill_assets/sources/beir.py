@@ -183,10 +183,10 @@ def _find_reader(folder: Path) -> Reader | None:
     from distill_assets.sources import inbox  # which opens every kind of source, this one too
 
     try:
-        if source := inbox.find_source_file(folder):
-            return source
-        return BeirFolder(folder) if _batch_files(folder) else inbox.recognise(folder)
-    except SourceError:
+        return inbox.find_source_file(folder) or (
+            BeirFolder(folder) if _batch_files(folder) else inbox.recognise(folder)
+        )
+    except (OSError, SourceError):
         return BeirFolder(folder)  # it cannot be looked into, and says so when it is read
 
 

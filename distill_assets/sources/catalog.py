@@ -39,11 +39,12 @@ class Scheme:
 _SOURCES = "distill_assets.sources"
 SCHEMES: dict[str, Scheme] = {
     "faq": Scheme(f"{_SOURCES}.faq:open_faq"),
+    "files": Scheme(f"{_SOURCES}.document_files:open_folder"),
     "pairs": Scheme(f"{_SOURCES}.pairs:open_pairs"),
-    "squad": Scheme(f"{_SOURCES}.squad:open_squad"),
-    "trec": Scheme(f"{_SOURCES}.trec:open_trec"),
     "sql": Scheme(f"{_SOURCES}.tables:open_tables", is_path=False, reads_parts=True),
+    "squad": Scheme(f"{_SOURCES}.squad:open_squad"),
     "tables": Scheme(f"{_SOURCES}.tables:open_tables", is_path=False, reads_parts=True),
+    "trec": Scheme(f"{_SOURCES}.trec:open_trec"),
 }
 
 

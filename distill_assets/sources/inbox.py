@@ -8,6 +8,7 @@ For tables and statements it holds [documents], [queries], [judgements] and [cli
 hub names are read, with the rights of this process: give that right to nobody whom you would not let start a run.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from distill_assets.sources.base import Options, PartOptions, Parts, Reader
 from distill_assets.sources.beir import BeirFolder
 from distill_assets.sources.catalog import BEIR, find_opener, is_path, reads_parts
 from distill_assets.sources.columns import PARTS
+from distill_assets.sources.document_files import DocumentFolder, is_folder_of_documents
 from distill_assets.sources.file_sets import list_files
-from distill_assets.sources.files import cannot_read, digest, is_ready, shown, stamp
+from distill_assets.sources.files import GZIP, cannot_read, digest, is_ready, shown, stamp
+from distill_assets.sources.row_files import ENDINGS
 
 SOURCE_FILE = "source.toml"
+_NO_DOCUMENTS = (*ENDINGS, GZIP, ".zip")
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,25 @@ class SourceFile:
 
 def find_source_file(folder: Path) -> Reader | None:
     """The reader of a folder that holds a `source.toml`."""
-    return SourceFile(folder) if (folder / SOURCE_FILE).exists() else None
+    return (
+        SourceFile(folder) if os.path.lexists(folder / SOURCE_FILE) else None
+    )  # a broken link says so when it is read
 
 
 def recognise(folder: Path) -> Reader | None:
     """The reader of a folder whose files are of a format that is told by names and columns; None where nothing is. Opens files.
 
-    Raises:
-        SourceError: the folder cannot be listed.
+    A folder of documents is one without a table or archive beside them: the README of a data set is not its corpus.
     """
-    return _recognise(folder, fingerprint(*(f"{path} {stamp(path)}" for path in list_files(folder))))
+    documents = DocumentFolder(folder)
+    try:
+        files = list_files(folder)
+        if found := _recognise(folder, fingerprint(*(f"{path} {stamp(path)}" for path in files))):
+            return found
+        is_data = any(path.name.casefold().endswith(_NO_DOCUMENTS) for path in files)
+        return documents if not is_data and is_folder_of_documents(folder) else None
+    except SourceError:
+        return documents  # it cannot be looked into, and says so when it is read
 
 
 @lru_cache(maxsize=4096)

@@ -30,12 +30,14 @@ def test_each_format_that_is_recognised_is_a_batch(tmp_path: Path) -> None:
     write(tmp_path / "squad", dev_json=squad(("1", "What?", False)))
     write(tmp_path / "trec", docs_trec=SGML, topics_txt=TOPICS)
     write(tmp_path / "toml", source_toml='collection = "faq:faq.md"\n', faq_md="## Why?\nBecause.\n")
+    write(tmp_path / "files", guide_md="# Guide\nHow it is done, in some words that say enough.\n")
     write(tmp_path / "notes", notes_md="# Notes\n", numbers_csv="a,b\n1,2\n")
     source = BeirSource(tmp_path)
-    assert source.batches() == ["beir", "pairs", "squad", "toml", "trec"]
+    assert source.batches() == ["beir", "files", "pairs", "squad", "toml", "trec"]
     found = {batch: source.read(batch) for batch in source.batches()}
     assert {batch: len(each.documents) for batch, each in found.items()} == {
         "beir": 1,
+        "files": 1,
         "pairs": 1,
         "squad": 2,
         "toml": 1,
@@ -43,6 +45,7 @@ def test_each_format_that_is_recognised_is_a_batch(tmp_path: Path) -> None:
     }
     assert {batch: len(each.queries) for batch, each in found.items()} == {
         "beir": 0,
+        "files": 0,
         "pairs": 1,
         "squad": 1,
         "toml": 1,
