@@ -229,5 +229,6 @@ def _lineage(upstream: Upstream, parts: Mapping[Part, pa.Table]) -> dg.TableColu
             f"{part}.{name}": [dg.TableColumnDep(dg.AssetKey(asset.key), asset.columns.get(name, name))]
             for part, asset in upstream.assets.items()
             for name in (parts[part].column_names if part in parts else ())
+            if name in COLUMNS[part]
         }
     )

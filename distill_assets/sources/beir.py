@@ -140,11 +140,9 @@ class BeirFolder:
 
     def look(self) -> str | None:
         """Names, sizes and times of the files as one hash; None where a `_READY` came after all of them."""
-        return (
-            None
-            if is_ready(self.folder, lambda: _batch_files(self.folder))
-            else fingerprint(*_of_each_file(self.folder, stamp))
-        )
+        if is_ready(self.folder, lambda: _batch_files(self.folder)):
+            return None
+        return fingerprint(*_of_each_file(self.folder, stamp))
 
     def fingerprint(self) -> str:
         """Hash of the bytes of the files."""
@@ -185,10 +183,10 @@ def _find_reader(folder: Path) -> Reader | None:
     from distill_assets.sources import inbox  # which opens every kind of source, this one too
 
     try:
-        if source := inbox.find_source_file(folder):
-            return source
-        return BeirFolder(folder) if _batch_files(folder) else inbox.recognise(folder)
-    except SourceError:
+        return inbox.find_source_file(folder) or (
+            BeirFolder(folder) if _batch_files(folder) else inbox.recognise(folder)
+        )
+    except (OSError, SourceError):
         return BeirFolder(folder)  # it cannot be looked into, and says so when it is read
 
 

@@ -6,21 +6,24 @@ Tables, statements, data sets of the hub and a team's own assets all come as Arr
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_assets.errors import SourceError
 
-Part = Literal["documents", "queries", "judgements", "clicks"]
-PARTS: tuple[Part, ...] = get_args(Part)
+# Pairs and a source bring a whole batch, from assets of a team (`sources/upstream.py`); settings describe the other parts.
+Part = Literal["documents", "queries", "judgements", "clicks", "pairs", "source"]
+PARTS: tuple[Part, ...] = ("documents", "queries", "judgements", "clicks")
 # Column of a part -> whether it must be there. Without `relevance` a judgement is positive, grade 1.
 COLUMNS: dict[Part, dict[str, bool]] = {
     "documents": {"doc_id": True, "title": False, "text": True},
     "queries": {"query_id": True, "text": True, "split": False, "group": False},
     "judgements": {"query_id": True, "doc_id": True, "relevance": False, "split": False},
     "clicks": {"query_id": False, "query": False, "doc_id": True, "shown": True, "clicked": True},
+    "pairs": {"query": True, "positive": True, "negative": False},
+    "source": {},
 }
 _IDS = ("doc_id", "query_id")
 _BREAKS = "[\\t\\r\\n]"  # what an id must not hold: a file of judgements is lines of columns
@@ -76,7 +79,9 @@ def as_strings(origin: Origin, tables: Iterable[pa.Table]) -> Iterator[pa.Table]
     for table in tables:
         found = origin.find(table.column_names)
         rows = pa.table({ours: _cast(origin, ours, theirs, table[theirs]) for ours, theirs in found.items()})
-        for ours in (name for name in _IDS if name in found):
+        for ours in (
+            name for name in _IDS if COLUMNS[origin.part].get(name)
+        ):  # a click's query may have a text instead
             faults.add(found[ours], _absent(rows[ours]), first)
             _require_one_line(origin, found[ours], rows[ours])
         first += rows.num_rows

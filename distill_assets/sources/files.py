@@ -69,9 +69,8 @@ def digest(path: Path) -> str:
         return f"{seen} {error}"
 
 
-@lru_cache(
-    maxsize=2**17
-)  # a folder of documents may hold 100,000 files, and fewer places than files would keep none of them
+# A folder of documents may hold 100,000 files, and fewer places than files would keep none of them.
+@lru_cache(maxsize=2**17)
 def _digest_once(path: Path, stamp: str) -> str:
     """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
     with opened(path) as file:

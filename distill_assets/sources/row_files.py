@@ -11,9 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from distill_assets.errors import MalformedRecordError, SourceError
 from distill_assets.sources.files import GZIP, Faults, iter_lines, malformed, opened, shown, stamp
 from distill_assets.sources.parsing import integer_of, parse_object, require_encodable
@@ -105,6 +102,9 @@ def read_json(path: Path) -> Any:
 
 
 def _of_parquet(path: Path) -> Iterator[tuple[int, Row]]:
+    import pyarrow as pa  # a second that settings, which load this room, need not wait
+    import pyarrow.parquet as pq
+
     with opened(path) as file:
         try:
             number = 0

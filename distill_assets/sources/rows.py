@@ -8,6 +8,7 @@ import pyarrow as pa
 from distill_assets.errors import MalformedRecordError, SourceError
 from distill_assets.records import Document, Qrel
 from distill_assets.sources.base import AskedQuery, Parts, require_split
+from distill_assets.sources.clicks import parts_of_clicks
 from distill_assets.sources.columns import Origin, Part
 from distill_assets.sources.parsing import integer_of
 
@@ -71,12 +72,20 @@ def parts_of(tables: Mapping[Part, Iterable[tuple[str, Table]]]) -> Parts:
     grades: dict[tuple[str, str], int] = {}
     for name, table in tables.get("judgements", ()):
         _judge(name, table, grades, judged)
-    return Parts(
+    parts = Parts(
         documents=Documents(tuple(table for _, table in tables.get("documents", ()))),
         queries=queries,
         qrels=[Qrel(*pair, relevance) for pair, relevance in grades.items()],
         judged=sorted(judged.items()),
     )
+    clicks = [row for _, table in tables.get("clicks", ()) for row in _clicks(table)]
+    return parts_of_clicks(clicks, parts) if clicks else parts
+
+
+def _clicks(table: Table) -> Iterator[tuple[str, dict[str, str]]]:
+    columns = ("query_id", "query", "doc_id", "shown", "clicked")
+    for number, values in enumerate(table.records(*columns)):
+        yield f"{table.origin.name}, row {number} counted from 0", dict(zip(columns, values, strict=True))
 
 
 def _queries(table: Table, judged: Judged) -> Iterator[AskedQuery]:

@@ -62,24 +62,25 @@ class Tables:
 
     def fingerprint(self) -> str:
         """Of local files the bytes; of statements and remote files the answer of `version`, else number and hash of all rows."""
-        known = _known.get(self)
-        if known is None or time.monotonic() - known[0] > _FRESH_S:
-            known = _known[self] = (time.monotonic(), self._fingerprint())
-        return known[1]
+        local = [(part, o.columns, digest(path)) for part, o in self.parts for path in _files(o)]
+        return fingerprint(READER_VERSION, *local, *self._others())
 
     def read(self) -> Parts:
         """Read the parts; documents when they are gone through. Raises `SourceError`."""
         _known.pop(self, None)
         return parts_of({part: [("", Table(_origin(part, o), partial(self._rows, part)))] for part, o in self.parts})
 
-    def _fingerprint(self) -> str:
-        local = [(part, o.columns, digest(path)) for part, o in self.parts for path in _files(o)]
+    def _others(self) -> list[Any]:
+        """What tells a change of statements and remote files, for some seconds."""
         others = [(part, o) for part, o in self.parts if o.query is not None or _is_remote(o)]
-        try:
-            told = self._version(others) if others else []
-        except SourceError as error:  # it is read again once the reason is another one
-            told = [str(error)]
-        return fingerprint(READER_VERSION, *local, *told)
+        known = _known.get(self)
+        if known is None or time.monotonic() - known[0] > _FRESH_S:
+            try:
+                told = self._version(others) if others else []
+            except SourceError as error:  # it is read again once the reason is another one
+                told = [str(error)]
+            known = _known[self] = (time.monotonic(), told)
+        return known[1]
 
     def _version(self, parts: Sequence[tuple[Part, PartOptions]]) -> list[Any]:
         with self._connected() as connection:
@@ -121,7 +122,7 @@ def _connect(spill: str) -> duckdb.DuckDBPyConnection:
     )
 
 
-_known: dict[Tables, tuple[float, str]] = {}
+_known: dict[Tables, tuple[float, list[Any]]] = {}
 
 
 def open_tables(name: str, options: Options) -> Tables:

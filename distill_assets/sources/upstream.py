@@ -1,6 +1,7 @@
 """Documents, queries and judgements that somebody else's assets hold, as frames: which column is what, and the folder of a batch.
 
-A frame becomes the BEIR folder of one batch. From there on it is read, checked and versioned as every other batch of an inbox.
+A frame becomes the BEIR folder of one batch, or its file of pairs. An asset that names what it wrote becomes a `source.toml`. From
+there on it is read, checked and versioned as every other batch of an inbox.
 """
 
 import json
@@ -16,16 +17,20 @@ import pyarrow as pa
 
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.sources.base import require_split
+from distill_assets.sources.catalog import is_path, known_schemes
+from distill_assets.sources.columns import PARTS as TABLE_PARTS
 from distill_assets.sources.columns import Origin, Part, as_strings, fault_of_columns
+from distill_assets.sources.inbox import SOURCE_FILE
 
-PARTS: tuple[Part, ...] = ("documents", "queries", "judgements")
+PARTS: tuple[Part, ...] = (*TABLE_PARTS, "pairs", "source")
+_ALONE: tuple[Part, ...] = ("pairs", "source")  # each is a whole batch
 _MADE_FROM = ".upstream.json"  # hidden: no part of what the batch says
 _ROWS = 4096
 
 
 @dataclass(frozen=True)
 class UpstreamAsset:
-    """One asset of a team that brings documents, queries or judgements.
+    """One asset of a team that brings a part of the collection.
 
     Attributes:
         key: its asset key.
@@ -52,7 +57,8 @@ class Upstream:
         is_one_batch: all partitions of the assets are one batch. By default each partition is a batch.
 
     Raises:
-        SettingsError: no part is named, or a column map names a column that the part has not.
+        SettingsError: no part is named, pairs or a source stand beside another part, or a column map names a column that the
+            part has not.
     """
 
     assets: Mapping[Part, UpstreamAsset]
@@ -61,6 +67,12 @@ class Upstream:
     def __post_init__(self) -> None:
         if not self.assets:
             raise SettingsError(f"upstream names no asset: expected at least one of {', '.join(PARTS)}")
+        for part in _ALONE:
+            if part in self.assets and len(self.assets) > 1:
+                others = ", ".join(other for other in self.assets if other != part)
+                raise SettingsError(
+                    f"upstream.{part} brings a whole batch, and {others} beside it would too: remove one"
+                )
         for part, asset in self.assets.items():
             if fault := fault_of_columns(part, asset.columns):
                 raise SettingsError(f"upstream.{part}.columns {fault} of {asset.name}")
@@ -75,11 +87,27 @@ def read_part(part: Part, asset: UpstreamAsset, frame: Any) -> pa.Table:
     """The rows of a frame (pandas, polars, Arrow, or anything with an Arrow stream) under our column names; ids and texts as strings.
 
     Raises:
-        SourceError: it is no frame, lacks a column, or an id is null.
+        SourceError: it is no frame, lacks a column, or an id is null; or a `source` is no text SCHEME:REST.
     """
+    if part == "source":
+        return pa.table({"collection": [_require_collection(asset, frame)]})
     origin = Origin(part, asset.name, f"upstream.{part}.columns", asset.columns)
     [rows] = as_strings(origin, [_as_table(asset, frame)])
     return rows
+
+
+def _require_collection(asset: UpstreamAsset, value: Any) -> str:
+    scheme, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not rest or scheme not in known_schemes():
+        raise SourceError(
+            f"{asset.name} gave {value!r} as its source: expected SCHEME:REST as text, with one of {', '.join(known_schemes())}; "
+            "return that from the asset"
+        )
+    if is_path(scheme) and not Path(rest).is_absolute():
+        raise SourceError(
+            f"{asset.name} gave {value!r}: expected an absolute path behind {scheme}:, for it is read from elsewhere"
+        )
+    return str(value)
 
 
 def _as_table(asset: UpstreamAsset, frame: Any) -> pa.Table:
@@ -101,7 +129,7 @@ def write_batch(inbox: Path, batch: str, parts: Mapping[Part, pa.Table], made_fr
     `made_from` is what `read_made_from` gives back. The file `_READY` says that nothing is missing.
 
     Raises:
-        SourceError: a split is none of train, dev, validation and test.
+        SourceError: a split is none of train, dev, validation and test; or there are several sources.
     """
     folder, coming = inbox / batch, inbox / f".{batch}.{uuid.uuid4().hex[:8]}"
     inbox.mkdir(parents=True, exist_ok=True)
@@ -113,6 +141,9 @@ def write_batch(inbox: Path, batch: str, parts: Mapping[Part, pa.Table], made_fr
             _write_lines(coming / "queries.jsonl", _without_split(parts["queries"]), {"query_id": "_id"})
         if _has_rows(parts, "judgements"):
             _write_judgements(coming / "qrels", parts["judgements"], parts.get("queries"))
+        if _has_rows(parts, "clicks"):
+            _write_lines(coming / "clicks.jsonl", parts["clicks"], {})
+        _write_whole_batch(coming, parts)
         (coming / _MADE_FROM).write_text(json.dumps(made_from), encoding="utf-8")
         (coming / "_READY").touch()
         gone = inbox / f".{batch}.{uuid.uuid4().hex[:8]}"
@@ -137,6 +168,21 @@ def read_made_from(inbox: Path, batch: str) -> dict[str, Any] | None:
 def _has_rows(parts: Mapping[Part, pa.Table], part: Part) -> bool:
     """A file without a record is refused by the reader, for it is a mistake there. Here a day may bring nothing."""
     return part in parts and parts[part].num_rows > 0
+
+
+def _write_whole_batch(folder: Path, parts: Mapping[Part, pa.Table]) -> None:
+    """What pairs or a source bring, with the `source.toml` that says how it is read."""
+    sources = parts["source"]["collection"].to_pylist() if "source" in parts else []
+    if _has_rows(parts, "pairs"):
+        _write_lines(folder / "pairs.jsonl", parts["pairs"], {})
+        sources.append("pairs:pairs.jsonl")
+    if len(sources) > 1:
+        raise SourceError(
+            f"one batch has {len(sources)} sources, first {sources[0]}: remove one_batch, or bring one partition"
+        )
+    for source in sources:
+        text = f"collection = {json.dumps(source, ensure_ascii=False)}\n"
+        (folder / SOURCE_FILE).write_text(text, encoding="utf-8")
 
 
 def _write_lines(path: Path, rows: pa.Table, renamed: Mapping[str, str]) -> None:

@@ -30,12 +30,14 @@ def test_each_format_that_is_recognised_is_a_batch(tmp_path: Path) -> None:
     write(tmp_path / "squad", dev_json=squad(("1", "What?", False)))
     write(tmp_path / "trec", docs_trec=SGML, topics_txt=TOPICS)
     write(tmp_path / "toml", source_toml='collection = "faq:faq.md"\n', faq_md="## Why?\nBecause.\n")
+    write(tmp_path / "files", guide_md="# Guide\nHow it is done, in some words that say enough.\n")
     write(tmp_path / "notes", notes_md="# Notes\n", numbers_csv="a,b\n1,2\n")
     source = BeirSource(tmp_path)
-    assert source.batches() == ["beir", "pairs", "squad", "toml", "trec"]
+    assert source.batches() == ["beir", "files", "pairs", "squad", "toml", "trec"]
     found = {batch: source.read(batch) for batch in source.batches()}
     assert {batch: len(each.documents) for batch, each in found.items()} == {
         "beir": 1,
+        "files": 1,
         "pairs": 1,
         "squad": 2,
         "toml": 1,
@@ -43,6 +45,7 @@ def test_each_format_that_is_recognised_is_a_batch(tmp_path: Path) -> None:
     }
     assert {batch: len(each.queries) for batch, each in found.items()} == {
         "beir": 0,
+        "files": 0,
         "pairs": 1,
         "squad": 1,
         "toml": 1,
@@ -75,7 +78,11 @@ def test_a_recognised_batch_follows_its_files(tmp_path: Path) -> None:
         ("collection = 3", r"collection = 3; expected"),
         ('collection = "nope:x"', r"no source 'nope': there are beir, .*pairs"),
         ('collection = "pairs:gone.jsonl"', r"cannot read .*broken/gone\.jsonl: No such file"),
-        ('collection = "pairs:rows.jsonl"\nquery = "x"', r"found query, expected"),
+        ('collection = "pairs:rows.jsonl"\nquery = "x"', r"found query, expected documents, queries"),
+        ('collection = "pairs:rows.jsonl"\n[documents]\npath = "x.csv"', r"pairs reads no part"),
+        ('collection = "tables:x"\n[documents]\nfile = "x.csv"', r"a part is not as the settings'"),
+        ('collection = "tables:x"\n[documents]\npath = "gone.csv"', r"no file at .*broken/gone\.csv"),
+        ('collection = "beir:gone"', r"cannot read .*broken/gone"),
     ],
 )
 def test_a_broken_source_file_stops_its_own_batch_alone(tmp_path: Path, content: str, error: str) -> None:
@@ -103,6 +110,20 @@ def test_a_source_file_wins_and_may_name_a_folder_elsewhere(tmp_path: Path) -> N
     before = source.fingerprint("a")
     write_batch(elsewhere, {"d8": "eight"})
     assert source.fingerprint("a") != before
+
+
+def test_tables_of_a_source_file_lie_in_its_folder(tmp_path: Path) -> None:
+    """Looked for in the working folder, a table of the same name from elsewhere would be read. Clicks of a table train as well."""
+    rows = "n,body\n1,one\n2,two\n"
+    told = 'collection = "tables:x"\n[documents]\npath = "a.csv"\ncolumns = {doc_id = "n", text = "body"}\n[clicks]\npath = "c.csv"\n'
+    folder = write(tmp_path / "t", source_toml=told, a_csv=rows, c_csv="query,doc_id,shown,clicked\nwhy,2,3,1\n")
+    source = BeirSource(tmp_path)
+    found = source.read("t")
+    assert [document.text for document in found.documents] == ["one", "two"]
+    assert [(qrel.doc_id, qrel.relevance) for qrel in found.qrels] == [("2", 1)]
+    before = source.fingerprint("t")
+    write(folder, a_csv=rows + "3,three\n")
+    assert source.fingerprint("t") != before
 
 
 # Sources from other packages.
