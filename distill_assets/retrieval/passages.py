@@ -13,7 +13,9 @@ from itertools import islice
 from distill_assets.records import Document
 from distill_assets.retrieval.rankings import Ranking
 
-Offsets = Sequence[tuple[int, int]]  # where each token of a text begins and ends, in characters; without what stands around a text
+Offsets = Sequence[
+    tuple[int, int]
+]  # where each token of a text begins and ends, in characters; without what stands around a text
 _DOCUMENTS_AT_ONCE = 256
 # What ends a passage where it stands in the last quarter of the window, best first: the end of a line or sentence, then of a word.
 _ENDS = (re.compile(r"\n|[.!?…]['\")\]]*\s|[。！？]"), re.compile(r"\s"))
@@ -52,7 +54,9 @@ def cut_documents(documents: Iterable[Document], cutting: Cutting) -> Iterator[t
             yield from _passages(document, title, text, cutting)
 
 
-def _passages(document: Document, title: Offsets, text: Offsets, cutting: Cutting) -> Iterator[tuple[Document, str | None]]:
+def _passages(
+    document: Document, title: Offsets, text: Offsets, cutting: Cutting
+) -> Iterator[tuple[Document, str | None]]:
     room = cutting.max_tokens - cutting.num_around
     if len(title) + len(text) <= room:
         yield document, None
@@ -121,7 +125,9 @@ def standing_for(
     In the order of the ranking, then the others by id.
     """
     found = [doc_id for doc_id in dict.fromkeys(ranking) if doc_id in doc_ids]
-    rest = sorted(set(doc_ids).difference(found), key=lambda doc_id: (parent_of.get(doc_id, doc_id), len(doc_id), doc_id))
+    rest = sorted(
+        set(doc_ids).difference(found), key=lambda doc_id: (parent_of.get(doc_id, doc_id), len(doc_id), doc_id)
+    )
     num_of: defaultdict[str, int] = defaultdict(int)
     kept = []
     for doc_ids_of, limit in ((found, at_most), (rest, 1)):

@@ -66,7 +66,8 @@ VIEWS = f"""
         GROUP BY same.query_id, doc_id
     ),
     of_passages AS (
-        SELECT query_id, coalesce(parents.doc_id, shared.doc_id) AS doc_id, arg_max(relevance, (parents.doc_id IS NULL)::INTEGER) AS relevance
+        SELECT query_id, coalesce(parents.doc_id, shared.doc_id) AS doc_id,
+            arg_max(relevance, (parents.doc_id IS NULL)::INTEGER) AS relevance
         FROM shared LEFT JOIN parents ON parents.parent_id = shared.doc_id GROUP BY ALL
     ),
     of_documents AS (
@@ -251,7 +252,8 @@ def changed_documents(connection: duckdb.DuckDBPyConnection, batches: Sequence[s
         ),
         changed AS (
             SELECT doc_id AS named FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id HAVING count(DISTINCT content_hash) > 1
-            UNION SELECT named FROM named WHERE named IN (SELECT parent_id FROM passages) GROUP BY named HAVING count(DISTINCT batch) > 1
+            UNION
+            SELECT named FROM named WHERE named IN (SELECT parent_id FROM passages) GROUP BY named HAVING count(DISTINCT batch) > 1
         ),
         brought AS (
             SELECT batch, named, string_agg({CONTENT}, ' ' ORDER BY length(doc_id), doc_id) AS content

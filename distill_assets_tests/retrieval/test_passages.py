@@ -2,6 +2,7 @@
 
 import random
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -18,10 +19,15 @@ from distill_assets.retrieval.passages import (
 
 def tokens_of(text: str) -> list[tuple[int, int]]:
     """Words and punctuation, a long word in pieces of three letters: as a word-piece tokenizer does."""
-    return [(m.start() + i, min(m.start() + i + 3, m.end())) for m in re.finditer(r"\w+|[^\w\s]", text) for i in range(0, len(m[0]), 3)]
+    return [
+        (m.start() + i, min(m.start() + i + 3, m.end()))
+        for m in re.finditer(r"\w+|[^\w\s]", text)
+        for i in range(0, len(m[0]), 3)
+    ]
 
 
 def cut(max_tokens: int, overlap: int = 0) -> Cutting:
+    """Cutting in these tokens, of which two stand around a text."""
     return Cutting(max_tokens, overlap, lambda texts: [tokens_of(text) for text in texts], num_around=2)
 
 
@@ -36,7 +42,7 @@ def test_no_character_is_lost_and_no_passage_is_too_long(seed: int) -> None:
     assert spans[0][0] == 0
     assert spans[-1][1] == len(text)
     borders = {start for start, _ in tokens} | {0, len(text)}
-    for (start, end), (after, after_end) in zip(spans, spans[1:], strict=False):
+    for (start, end), (after, after_end) in pairwise(spans):
         assert start < after <= end < after_end
         assert sum(after <= first < end for first, _ in tokens) <= overlap
     for start, end in spans:
@@ -48,7 +54,10 @@ def test_a_passage_ends_with_a_sentence_in_the_last_quarter_of_its_window() -> N
     """Half a sentence at each end is what no query asks for."""
     text = "a b c d e f. g h i j k l m"
     # 14 tokens; of a window of 8 the last quarter begins after the 6th. The sentence ends with the 7th, ".".
-    assert [text[start:end] for start, end in cut_spans(text, tokens_of(text), 8, 0)] == ["a b c d e f. ", "g h i j k l m"]
+    assert [text[start:end] for start, end in cut_spans(text, tokens_of(text), 8, 0)] == [
+        "a b c d e f. ",
+        "g h i j k l m",
+    ]
     # A window of 12: the sentence's end is too early, so it ends with a word.
     assert [text[s:e] for s, e in cut_spans(text, tokens_of(text), 12, 2)] == ["a b c d e f. g h i j k ", "j k l m"]
 
