@@ -69,9 +69,13 @@ def corpus(inputs: Inputs) -> Made:
         data_version=content_version(passages),
         is_empty_meant=True,
     )
-    # The same rows are other documents where other ones of them are passages.
-    whole = fingerprint(content_version(made.rows), beside.data_version) if passages.num_rows else ""
-    return replace(made, beside=[beside], data_version=whole)
+    return replace(made, beside=[beside], data_version=corpus_version(made.rows, passages))
+
+
+def corpus_version(rows: pa.Table, passages: pa.Table) -> str:
+    """Data version of a batch's documents: the same rows are other documents where other ones of them are passages."""
+    version = content_version(rows)
+    return fingerprint(version, content_version(passages)) if passages.num_rows else version
 
 
 def cut_documents_of(project: Project, collection: Collection) -> tuple[Collection, pa.Table]:
