@@ -11,7 +11,7 @@ import pyarrow as pa
 from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.reads import Reads
+from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.errors import InputsMovedError, SourceError
 from distill_assets.evaluation.splits import find_twins
@@ -29,7 +29,8 @@ from distill_assets.quality.verdicts import (
     judge_reading,
     judge_splits,
 )
-from distill_assets.records import Collection, Qrel, Query, hash_text, normalise
+from distill_assets.records import Collection, Qrel, Query, fingerprint, hash_text, normalise
+from distill_assets.retrieval.passages import cut_documents
 from distill_assets.sources.base import Source, read_settled
 from distill_assets.storage.collection import CONTENT
 from distill_assets.storage.tables import schema_of
@@ -40,7 +41,7 @@ _IN_OTHERS = "batch IN (SELECT unnest(?::VARCHAR[]))"
 
 def corpus(inputs: Inputs) -> Made:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
-    collection = _read(inputs)
+    collection, passages = cut_documents_of(inputs.project, _read(inputs))
     documents, reading = collection.documents, read_batch(inputs.project, collection)
     for sentence in reading.sentences():
         inputs.log.info(sentence)
@@ -60,7 +61,45 @@ def corpus(inputs: Inputs) -> Made:
         "ids_keep_their_text": judge_identity(len(documents), _other_texts(inputs, content_of, hash_of)),
     }
     told = dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))
-    return _made("corpus", columns, verdicts, {"what was read": told})
+    made = _made("corpus", columns, verdicts, {"what was read": told})
+    beside = SliceWrite(
+        table="passages",
+        rows=passages,
+        slice_key=inputs.partition,
+        data_version=content_version(passages),
+        is_empty_meant=True,
+    )
+    return replace(made, beside=[beside], data_version=corpus_version(made.rows, passages))
+
+
+def corpus_version(rows: pa.Table, passages: pa.Table) -> str:
+    """Data version of a batch's documents: the same rows are other documents where other ones of them are passages."""
+    version = content_version(rows)
+    return fingerprint(version, content_version(passages)) if passages.num_rows else version
+
+
+def cut_documents_of(project: Project, collection: Collection) -> tuple[Collection, pa.Table]:
+    """A batch whose long documents are passages, where `passage_tokens` says so, and the rows of `passages`.
+
+    Raises:
+        SourceError: a passage would have the id of a document.
+    """
+    settings, parents = project.settings, dict[str, str]()
+    if settings.passage_tokens is None:
+        return collection, schema_of("passages").empty_table()
+    cutting = project.models.cutting(settings.passage_tokens, settings.passage_overlap)
+    documents = []
+    for document, parent_id in cut_documents(collection.documents, cutting):
+        documents.append(document)
+        if parent_id is not None:
+            parents[document.doc_id] = parent_id
+    if clashes := sorted(d.doc_id for d in collection.documents if d.doc_id in parents):
+        raise SourceError(
+            f"{len(clashes)} documents have the id of a passage of another one, first {clashes[0]!r}: rename them, "
+            "or unset passage_tokens"
+        )
+    rows = {"doc_id": list(parents), "parent_id": list(parents.values())}
+    return replace(collection, documents=documents), pa.table(rows, schema=schema_of("passages"))
 
 
 def read_batch(project: Project, collection: Collection) -> Reading:
@@ -124,9 +163,18 @@ def _asset(body: Any, reads: Reads, *checks: Check) -> Asset:
     )
 
 
+def _are_documents_cut(moment: Moment) -> bool:
+    return moment.project.settings.passage_tokens is not None
+
+
 CORPUS = _asset(
     corpus,
-    Reads(inputs=("source",), checked_against=("corpus",)),
+    Reads(
+        inputs=("source", "student_tokens"),
+        settings=("passage_tokens", "passage_overlap"),
+        checked_against=("corpus",),
+        only_if=dict.fromkeys(("student_tokens", "passage_tokens", "passage_overlap"), _are_documents_cut),
+    ),
     Check(
         "files_read",
         "Every file of the batch that looks like data was read, and no text was blank.",
@@ -141,8 +189,8 @@ CORPUS = _asset(
     Check(
         "documents_read_whole",
         "The student reads nearly all of the documents' text: at most 10 % is not read.",
-        "Raise student_max_length where the model can read more, choose a student that reads more, or cut long documents "
-        "into passages with ids of their own.",
+        "Set passage_tokens: longer documents are then cut into passages. Or raise student_max_length where the model can read "
+        "more, or choose a student that reads more.",
     ),
     Check(
         "documents_distinct",
@@ -246,7 +294,10 @@ def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
     columns = ["query_id", "doc_id", "relevance"]
     others = warehouse.read("qrels", slice_keys=inputs.others("qrels"), columns=columns).to_pylist()
     judged = {q.query_id for q in [*collection.qrels, *(Qrel(**row) for row in others)] if q.relevance >= lowest}
-    documents = warehouse.query(f"SELECT DISTINCT doc_id FROM corpus WHERE {_IN_OTHERS}", [inputs.others("corpus")])
+    documents = warehouse.query(
+        f"SELECT doc_id FROM corpus WHERE {_IN_OTHERS} UNION SELECT parent_id FROM passages WHERE {_IN_OTHERS}",
+        [inputs.others("corpus")] * 2,
+    )
     known = {*documents["doc_id"].to_pylist(), *(document.doc_id for document in collection.documents)}
     positives = [(qrel.query_id, qrel.doc_id) for qrel in collection.qrels if qrel.relevance >= lowest]
     own_splits: dict[str, str] = {query.query_id: query.split for query in collection.queries}
