@@ -11,8 +11,9 @@ from distill_assets.errors import MissingPartitionError, SourceError
 from distill_assets.evaluation.splits import leaked_queries
 from distill_assets.quality.identity import is_same_document
 from distill_assets.records import SPLITS, TEACHER, fingerprint
-from distill_assets.settings.values import INBOX, Settings
-from distill_assets.sources.base import Source
+from distill_assets.settings.values import INBOX, PYTHON_API, Settings
+from distill_assets.sources import catalog
+from distill_assets.sources.base import Options, Rules, Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
 from distill_assets.storage.collection import Collection, changed_documents
@@ -207,14 +208,12 @@ def _content(slices: Slices, tables: Sequence[str], batches: Sequence[str]) -> t
 
 def open_source(settings: Settings) -> Source:
     """The source that `settings.collection` names. The inbox in the data folder is made where it is missing."""
-    path = settings.collection_path
-    if path is None:
+    rules = Rules(settings.max_unknown_qrels, settings.local_ids, settings.train_share_of_dev)
+    if settings.collection == PYTHON_API:
         return PythonApiSource(settings.packages, body_words=settings.body_words)
     if settings.collection == INBOX:
+        path = settings.collection_path
+        assert path is not None
         path.mkdir(parents=True, exist_ok=True)
-    return BeirSource(
-        path,
-        max_unknown_qrels=settings.max_unknown_qrels,
-        local_ids=settings.local_ids,
-        train_share_of_dev=settings.train_share_of_dev,
-    )
+        return BeirSource(path, rules)
+    return catalog.open_source(settings.collection, Options(), rules)

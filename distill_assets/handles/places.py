@@ -10,6 +10,8 @@ from distill_assets.errors import ScoreSetError, SettingsError
 from distill_assets.records import hash_text
 from distill_assets.retrieval.bm25 import LexicalCache
 from distill_assets.settings.values import INBOX, Settings
+from distill_assets.sources.base import batch_name
+from distill_assets.sources.catalog import BEIR
 from distill_assets.storage.checkpoints import CheckpointStore
 from distill_assets.storage.embeddings import EmbeddingStore
 from distill_assets.storage.folders import require_folder_name
@@ -37,8 +39,13 @@ class Places:
         """`data/` for the embedded collection, a folder of its own below it for any other, so that two never mix."""
         path, folder = settings.collection_path, settings.data_folder
         shared = settings.shared_stores and settings.shared_stores.expanduser()
+        scheme, _, rest = settings.collection.partition(":")
         if path is not None:
-            folder = _folder_of(folder, path, is_inbox=settings.collection == INBOX)
+            folder = _folder_of(
+                folder, path, BEIR if scheme == INBOX else scheme, is_inbox=settings.collection == INBOX
+            )
+        elif rest:
+            folder = folder / f"{scheme}-{batch_name(rest)[:60]}-{_hash_of(rest)}"
         if shared is not None and shared.exists() and not shared.is_dir():
             raise SettingsError(
                 f"shared_stores: {shared} is a file; expected a folder, or a path where one can be made"
@@ -120,10 +127,10 @@ class Places:
         return next((each for each in here if each.exists()), path)
 
 
-def _folder_of(data: Path, collection: Path, *, is_inbox: bool) -> Path:
+def _folder_of(data: Path, collection: Path, scheme: str, *, is_inbox: bool) -> Path:
     """The folder of a collection in the data folder: the one that is there, else a new one.
 
-    Two collections of one name are told apart by their places: `beir-NAME-HERE-ABSOLUTE`, with hashes of the path from the data
+    Two collections of one name are told apart by their places: `SCHEME-NAME-HERE-ABSOLUTE`, with hashes of the path from the data
     folder and of the absolute one. So the data folder may be moved away from the collection, and the project that holds both may be
     moved. There is no HERE outside of the project, nor in the folders of older versions: a moved inbox is known by being the only one.
     """
@@ -132,7 +139,7 @@ def _folder_of(data: Path, collection: Path, *, is_inbox: bool) -> Path:
     if collection.is_relative_to(project.parent):
         here = _hash_of(Path(os.path.relpath(collection, project)).as_posix())
         name, known = f"{here}-{absolute}", [*known, f"{here}-*"]
-    stem = f"beir-{collection.name}-"
+    stem = f"{scheme}-{collection.name}-"
     there = {pattern: sorted(data.glob(f"{escape(stem)}{pattern}")) for pattern in (*known, "?" * len(absolute))}
     *found, old = there.values()
     if is_inbox and len(old) == 1:

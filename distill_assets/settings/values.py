@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
 from distill_assets.records import RESERVED_SYSTEMS, Rule, is_hybrid
+from distill_assets.sources.catalog import is_path, known_schemes
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
@@ -61,7 +62,7 @@ class _Table(BaseModel):
 class Data(_Table):
     """What is read: documents, queries, judgements."""
 
-    # python_api; beir:PATH of a BEIR folder or a folder of them; inbox: the one in the data folder.
+    # python_api; inbox: the folder in the data folder; SCHEME:PATH or SCHEME:NAME of docs/sources.md, such as beir:PATH.
     collection: str = PYTHON_API
     packages: tuple[str, ...] = Field(("numpy", "pandas"), min_length=1)  # batches of python_api, by import name
     body_words: int = Field(0, ge=0)  # opening words of the docstring's body in a python_api document
@@ -214,9 +215,11 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     @field_validator("collection")
     @classmethod
     def _check_collection(cls, value: str) -> str:
-        if value not in (PYTHON_API, INBOX) and not (value.startswith("beir:") and value.removeprefix("beir:")):
+        scheme, _, rest = value.partition(":")
+        if value not in (PYTHON_API, INBOX) and not (rest and scheme in known_schemes()):
             near = f"; did you mean beir:{value}?" if Path(value).is_dir() else ""
-            raise ValueError(f"{value!r} is not a collection: expected 'python_api' or 'beir:PATH' or 'inbox'{near}")
+            schemes = ", ".join(f"{known}:{'PATH' if is_path(known) else 'NAME'}" for known in known_schemes())
+            raise ValueError(f"{value!r} is not a collection: expected {PYTHON_API}, {INBOX}, {schemes}{near}")
         return value
 
     @field_validator("students")
@@ -272,12 +275,11 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
 
     @property
     def collection_path(self) -> Path | None:
-        """Folder of the collection; None where it is not read from a folder."""
-        if self.collection == PYTHON_API:
-            return None
+        """Folder or file of the collection; None where it is not read from one."""
         if self.collection == INBOX:
             return self.data_folder.expanduser().resolve() / INBOX
-        return Path(self.collection.removeprefix("beir:")).expanduser().resolve()
+        scheme, _, rest = self.collection.partition(":")
+        return Path(rest).expanduser().resolve() if is_path(scheme) else None
 
     @property
     def known_recipes(self) -> set[str]:

@@ -1,16 +1,106 @@
-"""The interface of a source, and the checks that every collection must pass whatever it comes from."""
+"""The interface of a source, and the rules that every collection goes by whatever it comes from: splits, ids, checks.
+
+A `Source` has batches. A `Reader` reads one of them, from whatever its file or system holds, as `Parts`. `collect` makes a
+`Collection` of these. A new format is a file of its own with a `Reader`, and a line in `sources/catalog.py`.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Set
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 from distill_assets.errors import SourceError, UnknownBatchError, UnknownJudgementError
-from distill_assets.records import Collection, Document, Qrel, Query
+from distill_assets.records import (
+    Collection,
+    Document,
+    Qrel,
+    Query,
+    Split,
+    assign_split,
+    fingerprint,
+    hash_share,
+    normalise,
+)
 
 _MAX_READS = 5
 _MAX_BLANK_SHARE = 0.05
 _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+|(?<![A-Za-z0-9])[_-]")
+_SPLIT_OF_NAME: dict[str, Split] = {
+    "train": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+}
+
+
+class AskedQuery(NamedTuple):
+    """A query as a source gives it: its split is not decided yet. `label` names its group, where the source does."""
+
+    query_id: str
+    text: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a reader reads of one batch, before splits and checks.
+
+    Attributes:
+        documents: may be gone through more than once, from the start each time; a large collection is streamed.
+        qrels: each pair of query and document once.
+        judged: one pair per file or split of judgements: its name (train, dev, test, or any other), and the queries that it judges.
+        train_only: ids of queries that never go into dev or test, because what judges them is too weak: clicks.
+        unread: files that were there and not read, with the reason and what to do.
+    """
+
+    documents: Iterable[Document] = ()
+    queries: Sequence[AskedQuery] = ()
+    qrels: Sequence[Qrel] = ()
+    judged: Sequence[tuple[str, Set[str]]] = ()
+    train_only: frozenset[str] = frozenset()
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """How one batch is read. A frozen value: equal readers read the same thing."""
+
+    def __hash__(self) -> int:
+        """Readers are frozen values."""
+        ...
+
+    def look(self) -> str | None:
+        """Changes with every write to the batch; None where it is known to be complete. Opens no file. See `Source.look`."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes when, and only when, `read` would give something else. Cheap. See `Source.fingerprint`."""
+        ...
+
+    def read(self) -> Parts:
+        """Read the batch. Raises `SourceError` with what, where and the next step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How what was read becomes a collection.
+
+    Attributes:
+        max_unknown_qrels: share of judgements that may name an unknown id; they are dropped and counted.
+        local_ids: whether ids are put behind the batch's name, so that two batches may number alike.
+        train_share_of_dev: share of the dev queries, by hash, that train where there is no train file.
+    """
+
+    max_unknown_qrels: float = 0.05
+    local_ids: bool = False
+    train_share_of_dev: float = 0.0
+
+
+DEFAULT_RULES = Rules()
 
 
 class Source(Protocol):
@@ -56,6 +146,52 @@ class Source(Protocol):
     def read(self, batch: str) -> Collection:
         """Read one batch. Raises `SourceError` with what, where and the next step."""
         ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the settings say of a source beside its name; a source takes what concerns it."""
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """A source that is one batch, named after what it is read from.
+
+    Attributes:
+        name: what the leaderboard calls the collection.
+        batch: name of the batch.
+    """
+
+    name: str
+    batch: str
+    reader: Reader
+    rules: Rules = DEFAULT_RULES
+
+    is_inbox = False
+
+    def batches(self) -> list[str]:
+        """The one batch."""
+        return [self.batch]
+
+    def refused(self) -> dict[str, str]:
+        """Nothing: what cannot be read is an error of the settings."""
+        return {}
+
+    def look(self, batch: str) -> str | None:
+        """What the reader says."""
+        return self._reader(batch).look()
+
+    def fingerprint(self, batch: str) -> str:
+        """What the reader says, and the rules."""
+        return fingerprint(self._reader(batch).fingerprint(), self.rules)
+
+    def read(self, batch: str) -> Collection:
+        """Read the batch. Raises `SourceError`."""
+        return collect(self._reader(batch).read(), batch, self.rules, where=self.name)
+
+    def _reader(self, batch: str) -> Reader:
+        require_known_batch(batch, [self.batch])
+        return self.reader
 
 
 def read_settled(source: Source, batch: str) -> tuple[Collection, str]:
@@ -106,6 +242,78 @@ def require_known_batch(name: str, known: Iterable[str]) -> str:
     if require_batch_name(name) not in names:
         raise UnknownBatchError(f"no batch {name!r}: the source has {', '.join(names) or 'none'}")
     return name
+
+
+def batch_name(text: str) -> str:
+    """A name for a batch that is as near to `text` as the rules of names allow."""
+    return _NOT_IN_A_NAME.sub("_", text).strip("_-")[:100] or "batch"
+
+
+def collect(parts: Parts, batch: str, rules: Rules, *, where: str) -> Collection:
+    """The collection that a batch brings, checked, each query with its split.
+
+    Raises:
+        SourceError: an id occurs twice, or too many texts are blank.
+        UnknownJudgementError: too many judgements name an unknown id.
+    """
+    key_of = {query.query_id: normalise(query.text) for query in parts.queries}
+    strong = [(name, set(ids) - parts.train_only) for name, ids in parts.judged]
+    splits = given_splits(strong, key_of, rules.train_share_of_dev) | dict.fromkeys(parts.train_only, "train")
+    queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, text, _ in parts.queries]
+    found = check_collection(
+        list(parts.documents), queries, list(parts.qrels), where=where, max_unknown_share=rules.max_unknown_qrels
+    )
+    kept = {query.query_id for query in found.queries}
+    labels = {query.query_id: query.label for query in parts.queries if query.label and query.query_id in kept}
+    found = replace(found, unread=parts.unread, labels=labels)
+    return _with_local_ids(found, batch) if rules.local_ids else found
+
+
+def _with_local_ids(collection: Collection, batch: str) -> Collection:
+    return replace(
+        collection,
+        documents=[replace(d, doc_id=f"{batch}/{d.doc_id}") for d in collection.documents],
+        queries=[replace(q, query_id=f"{batch}/{q.query_id}") for q in collection.queries],
+        qrels=[Qrel(f"{batch}/{q.query_id}", f"{batch}/{q.doc_id}", q.relevance) for q in collection.qrels],
+        labels={f"{batch}/{query_id}": label for query_id, label in collection.labels.items()},
+    )
+
+
+def given_splits(
+    judged: Iterable[tuple[str, Set[str]]], key_of: Mapping[str, str], train_share_of_dev: float = 0.0
+) -> dict[str, Split]:
+    """Split of each query that the names of files or splits decide. Queries that are not in the answer get the hash split.
+
+    `judged` holds one pair per file: its name without ending, and the ids of the queries it judges. `key_of` is what the hash
+    of a query is taken of, by id; the id itself where it is missing. A batch's own files decide, so that splits never move when
+    it is ingested again:
+
+    - `train`, `dev` (also `val`, `valid`, `validation`) and `test` decide the split of the queries they judge. A query in several
+      files belongs to test, else dev, else train: what is tested is never trained on.
+    - Without a dev file, the train queries whose hash falls in the dev bucket (10 %) become dev: steps and champions
+      must be chosen on something. SciFact, with train and test, is such a collection.
+    - Without a train file, as in BEIR's Quora and DBpedia, a share of the dev queries trains where `train_share_of_dev` says so.
+    - If all judgements name one split, as in SQuAD and COVID-QA where everything is `test.tsv`, all queries get the
+      hash split (train 80, dev 10, test 10): there would be nothing to train on otherwise. Numbers on that test share
+      cannot be compared with those published for the whole file.
+    - Queries of other files, and queries without judgements, get the hash split.
+    """
+    files = [(_SPLIT_OF_NAME.get(name.casefold()), query_ids) for name, query_ids in judged if query_ids]
+    named = {split for split, _ in files}
+    if len(named) == 1:
+        return {}
+    found: dict[str, Split] = {}
+    for wanted in ("train", "dev", "test"):  # later ones win
+        for split, query_ids in files:
+            if split == wanted:
+                found.update(dict.fromkeys(query_ids, split))
+    if "dev" not in named:
+        train = [query_id for query_id, split in found.items() if split == "train"]
+        found.update({q: "dev" for q in train if assign_split(key_of.get(q, q)) == "dev"})
+    if "train" not in named:
+        dev = [query_id for query_id, split in found.items() if split == "dev"]
+        found.update({q: "train" for q in dev if hash_share(key_of.get(q, q)) < train_share_of_dev})
+    return found
 
 
 def check_collection(

@@ -7,24 +7,23 @@ else, and its batch is read again when the entry changes. Only `read` refuses.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from distill_assets.errors import SourceError, UnknownBatchError
-from distill_assets.records import (
-    Collection,
-    Document,
-    Qrel,
-    Query,
-    Split,
-    assign_split,
-    fingerprint,
-    hash_share,
-    normalise,
+from distill_assets.records import Collection, Document, fingerprint
+from distill_assets.sources.base import (
+    DEFAULT_RULES,
+    AskedQuery,
+    Parts,
+    Reader,
+    Rules,
+    collect,
+    require_batch_name,
+    require_known_batch,
 )
-from distill_assets.sources.base import check_collection, require_batch_name, require_known_batch
 from distill_assets.sources.files import GZIP, cannot_read, opened, shown
 from distill_assets.sources.parsing import read_judgements, read_texts
 
@@ -36,14 +35,6 @@ _TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in (
 _NAMES_OF_TEXTS = ("corpus", "collection", "doc", "passage", "quer", "question", "topic")  # as other tools name them
 _EXPECTED = f"expected {_CORPUS}, {_QUERIES} and {_QRELS}/*.tsv"
 _DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec")
-_SPLIT_OF_STEM: dict[str, Split] = {
-    "train": "train",
-    "dev": "dev",
-    "val": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "test": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -56,30 +47,15 @@ class BeirSource:
     batch that is still being copied is safe under a name like `.incoming` until it is renamed; a file `_READY`, written last,
     says the same of a batch that is copied in place. A folder that cannot be looked into is a batch that cannot be read.
 
-    Splits, decided by the batch's own files so that they never move when it is ingested again:
-
-    - `train.tsv`, `dev.tsv` (also `val`, `valid`, `validation`) and `test.tsv` decide the split of the queries they
-      judge. A query in several files belongs to test, else dev, else train: what is tested is never trained on.
-    - Without a dev file, the train queries whose hash falls in the dev bucket (10 %) become dev: steps and champions
-      must be chosen on something. SciFact, with train and test, is such a collection.
-    - Without a train file, as in BEIR's Quora and DBpedia, a share of the dev queries trains where `train_share_of_dev` says so.
-    - If all judgements name one split, as in SQuAD and COVID-QA where everything is `test.tsv`, all queries get the
-      hash split (train 80, dev 10, test 10): there would be nothing to train on otherwise. Numbers on that test share
-      cannot be compared with those published for the whole file.
-    - Queries of other files, and queries without judgements, get the hash split.
+    Which split a query is in: `sources/base.given_splits`.
 
     Attributes:
         root: the folder.
-        max_unknown_qrels: share of judgements that may name an unknown id; they are dropped and counted.
-        local_ids: whether ids are put behind the batch's name, so that two batches may number alike.
-        train_share_of_dev: share of the dev queries, by hash, that train where there is no train file.
         name: what the leaderboard calls the collection; `beir:` and the folder name when empty.
     """
 
     root: Path
-    max_unknown_qrels: float = 0.05
-    local_ids: bool = False
-    train_share_of_dev: float = 0.0
+    rules: Rules = DEFAULT_RULES
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -110,18 +86,11 @@ class BeirSource:
 
     def look(self, batch: str) -> str | None:
         """Names, sizes and times of the batch's files as one hash; None where a `_READY` came after all of them."""
-        folder = self._folder(batch)
-        return None if _is_ready(folder) else fingerprint(*_of_each_file(folder, _stamp))
+        return self._reader(batch).look()
 
     def fingerprint(self, batch: str) -> str:
         """Hash of the bytes of the batch's files, and of what else decides whether and how they are read."""
-        return fingerprint(
-            READER_VERSION,
-            self.max_unknown_qrels,
-            self.local_ids,
-            self.train_share_of_dev,
-            *_of_each_file(self._folder(batch), _digest),
-        )
+        return fingerprint(self._reader(batch).fingerprint(), self.rules)
 
     def read(self, batch: str) -> Collection:
         """Read one batch.
@@ -131,19 +100,10 @@ class BeirSource:
             SourceError: a file is empty or cannot be opened, an id occurs twice, a text is empty.
             UnknownJudgementError: too many judgements name an unknown id.
         """
-        folder = self._folder(batch)
-        files = _batch_files(folder)
-        qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS])
-        asked = list(_texts_of(files, _QUERIES))
-        key_of = {query_id: normalise(text) for query_id, _, text, _ in asked}
-        splits = given_splits(judged, key_of, self.train_share_of_dev)
-        queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, _, text, _ in asked]
-        documents = [Document(*fields) for *fields, _ in _texts_of(files, _CORPUS)]
-        found = check_collection(documents, queries, qrels, where=str(folder), max_unknown_share=self.max_unknown_qrels)
-        kept = {query.query_id for query in found.queries}
-        labels = {query_id: label for query_id, _, _, label in asked if label and query_id in kept}
-        found = replace(found, unread=_unread(folder, files), labels=labels)
-        return _with_local_ids(found, batch) if self.local_ids else found
+        return collect(self._reader(batch).read(), batch, self.rules, where=str(self._folder(batch)))
+
+    def _reader(self, batch: str) -> Reader:
+        return BeirFolder(self._folder(batch))
 
     def _folder(self, batch: str) -> Path:
         # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
@@ -169,40 +129,31 @@ class BeirSource:
         return found
 
 
-def _with_local_ids(collection: Collection, batch: str) -> Collection:
-    return replace(
-        collection,
-        documents=[replace(d, doc_id=f"{batch}/{d.doc_id}") for d in collection.documents],
-        queries=[replace(q, query_id=f"{batch}/{q.query_id}") for q in collection.queries],
-        qrels=[Qrel(f"{batch}/{q.query_id}", f"{batch}/{q.doc_id}", q.relevance) for q in collection.qrels],
-        labels={f"{batch}/{query_id}": label for query_id, label in collection.labels.items()},
-    )
+@dataclass(frozen=True)
+class BeirFolder:
+    """One BEIR folder."""
 
+    folder: Path
 
-def given_splits(
-    judged: Iterable[tuple[str, set[str]]], key_of: Mapping[str, str], train_share_of_dev: float = 0.0
-) -> dict[str, Split]:
-    """Split of each query that the files of judgements decide; the rules are in `BeirSource`.
+    def look(self) -> str | None:
+        """Names, sizes and times of the files as one hash; None where a `_READY` came after all of them."""
+        return None if _is_ready(self.folder) else fingerprint(*_of_each_file(self.folder, _stamp))
 
-    `judged` holds one pair per file: its name without ending, and the ids of the queries it judges. `key_of` is what the hash
-    of a query is taken of, by id; the id itself where it is missing. Queries that are not in the answer get the hash split.
-    """
-    files = [(_SPLIT_OF_STEM.get(stem.casefold()), query_ids) for stem, query_ids in judged if query_ids]
-    named = {split for split, _ in files}
-    if len(named) == 1:
-        return {}
-    found: dict[str, Split] = {}
-    for wanted in ("train", "dev", "test"):  # later ones win
-        for split, query_ids in files:
-            if split == wanted:
-                found.update(dict.fromkeys(query_ids, split))
-    if "dev" not in named:
-        train = [query_id for query_id, split in found.items() if split == "train"]
-        found.update({q: "dev" for q in train if assign_split(key_of.get(q, q)) == "dev"})
-    if "train" not in named:
-        dev = [query_id for query_id, split in found.items() if split == "dev"]
-        found.update({q: "train" for q in dev if hash_share(key_of.get(q, q)) < train_share_of_dev})
-    return found
+    def fingerprint(self) -> str:
+        """Hash of the bytes of the files."""
+        return fingerprint(READER_VERSION, *_of_each_file(self.folder, _digest))
+
+    def read(self) -> Parts:
+        """Read the folder. Raises as `BeirSource.read`."""
+        files = _batch_files(self.folder)
+        qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS])
+        return Parts(
+            documents=[Document(*fields) for *fields, _ in _texts_of(files, _CORPUS)],
+            queries=[AskedQuery(key, text, label) for key, _, text, label in _texts_of(files, _QUERIES)],
+            qrels=qrels,
+            judged=judged,
+            unread=_unread(self.folder, files),
+        )
 
 
 def _data_folders(inbox: Path) -> list[Path]:

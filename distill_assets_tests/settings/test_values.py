@@ -165,7 +165,7 @@ def test_variables_are_not_mixed_into_refused_files(elsewhere: Path, monkeypatch
         ("data.packages = []", "packages = "),
         ('machine.device = "gpu"', "device = 'gpu'"),
         ('data.collection = "beir:"', "collection = 'beir:'"),
-        ('data.collection = "msmarco"', "expected 'python_api' or 'beir:PATH'"),
+        ('data.collection = "msmarco"', "expected python_api, inbox, "),
         ('recipes = "all"', "recipes = 'all'"),
     ],
 )

@@ -12,8 +12,8 @@ import pytest
 
 from distill_assets.errors import MalformedRecordError, SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.records import Document, Qrel, assign_split
-from distill_assets.sources.base import check_collection, read_settled
-from distill_assets.sources.beir import BeirSource, given_splits
+from distill_assets.sources.base import Rules, check_collection, given_splits, read_settled
+from distill_assets.sources.beir import BeirSource
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -164,7 +164,7 @@ def test_the_fingerprint_changes_with_every_file_that_is_read_and_with_no_other(
         seen.append(source.fingerprint("tiny"))
     (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "dev.tsv")
     seen.append(source.fingerprint("tiny"))
-    seen.append(BeirSource(folder, max_unknown_qrels=0.5).fingerprint("tiny"))
+    seen.append(BeirSource(folder, Rules(max_unknown_qrels=0.5)).fingerprint("tiny"))
     assert len(set(seen)) == len(seen) == 6
 
 
@@ -220,7 +220,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(folder: Path, monkey
             )
         return collection
 
-    monkeypatch.setattr("distill_assets.sources.beir.check_collection", check_then_change)
+    monkeypatch.setattr("distill_assets.sources.base.check_collection", check_then_change)
     collection, key = read_settled(source, "tiny")
     assert {document.text for document in collection.documents} == {"three"} and texts == []
     assert key == source.fingerprint("tiny")
@@ -476,7 +476,7 @@ def test_unknown_judgements_are_counted_below_and_refused_above_the_threshold(tm
     """Qrels of another version of the corpus would train and score on a part of the judgements unnoticed."""
     rows = "".join(f"1 d{number} 1\n" for number in range(9)) + "1 gone 1\n"
     folder = write_batch(tmp_path / "t", {f"d{n}": "text" for n in range(9)}, {"1": "what"}, test=rows)
-    collection = BeirSource(folder, max_unknown_qrels=0.1).read("t")
+    collection = BeirSource(folder, Rules(max_unknown_qrels=0.1)).read("t")
     assert (len(collection.qrels), collection.num_dropped_qrels) == (9, 1)
     with pytest.raises(
         UnknownJudgementError, match=r"1 of 10 judgements .*\('1', 'gone'\).*0\.05 \(setting max_unknown_qrels"
@@ -643,11 +643,11 @@ def test_a_share_of_dev_trains_where_nothing_else_does(tmp_path: Path) -> None:
     judged = {stem: "".join(f"q{i} d1 1\n" for i in chosen) for stem, chosen in rows.items()}
     folder = write_batch(tmp_path / "t", {"d1": "one"}, queries, **judged)
     assert set(read_splits(folder).values()) == {"dev", "test"}
-    split_of = {q.query_id: q.split for q in BeirSource(folder, train_share_of_dev=0.5).read("t").queries}
+    split_of = {q.query_id: q.split for q in BeirSource(folder, Rules(train_share_of_dev=0.5)).read("t").queries}
     assert {split_of[f"q{i}"] for i in rows["test"]} == {"test"}
     assert 60 < sum(split_of[f"q{i}"] == "train" for i in rows["dev"]) < 90
     write_batch(folder, train="q0 d1 1\n")
-    split_of = {q.query_id: q.split for q in BeirSource(folder, train_share_of_dev=0.5).read("t").queries}
+    split_of = {q.query_id: q.split for q in BeirSource(folder, Rules(train_share_of_dev=0.5)).read("t").queries}
     assert [split_of[f"q{i}"] for i in rows["dev"]] == ["dev"] * 150
 
 
@@ -655,7 +655,7 @@ def test_two_batches_may_number_alike(tmp_path: Path) -> None:
     """Ids that are a batch's own replace those of another batch that numbers alike."""
     for name in ("north", "south"):
         write_batch(tmp_path / name, {"1": name}, {"1": f"where is {name}"}, test="1 1 1\n")
-    source = BeirSource(tmp_path, local_ids=True)
+    source = BeirSource(tmp_path, Rules(local_ids=True))
     found = source.read("north")
     assert found.documents == [Document("north/1", "", "north")] and found.qrels == [Qrel("north/1", "north/1", 1)]
     assert source.fingerprint("north") != BeirSource(tmp_path).fingerprint("north")
@@ -674,7 +674,7 @@ def test_a_query_may_bring_its_group(tmp_path: Path) -> None:
     ]
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert BeirSource(tmp_path).read("t").labels == {"1": "faq", "2": "7", "3": "own"}
-    assert BeirSource(tmp_path, local_ids=True).read("t").labels == {"t/1": "faq", "t/2": "7", "t/3": "own"}
+    assert BeirSource(tmp_path, Rules(local_ids=True)).read("t").labels == {"t/1": "faq", "t/2": "7", "t/3": "own"}
 
 
 @pytest.mark.parametrize("group", ["true", "1.5", '["a"]', '"\\ud800"'])

@@ -1,0 +1,73 @@
+"""Which source a value of the setting `collection` names: SCHEME:REST.
+
+A package adds a scheme through an entry point of the group `distill_assets.sources`: its name is the scheme, its value a function
+that takes what stands behind the colon and `Options`, and returns a `Reader` (`sources/base.py`). Installed code runs with all
+rights of the user, as every package does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from distill_assets.errors import SettingsError
+from distill_assets.sources.base import OneBatch, Options, Reader, Rules, Source, batch_name
+from distill_assets.sources.beir import BeirSource
+
+GROUP = "distill_assets.sources"
+BEIR = "beir"
+Open = Callable[[str, Options], Reader]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A kind of source that is one batch.
+
+    Attributes:
+        function: `module:name` of a function (rest, options) -> Reader. The module is imported at its first use.
+        is_path: whether a file or folder stands behind the colon.
+    """
+
+    function: str
+    is_path: bool = True
+
+
+SCHEMES: dict[str, Scheme] = {}
+
+
+@cache
+def _from_outside() -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=GROUP)}
+
+
+def known_schemes() -> list[str]:
+    """All schemes, sorted."""
+    return sorted({BEIR, *SCHEMES, *_from_outside()})
+
+
+def is_path(scheme: str) -> bool:
+    """Whether a file or folder stands behind the colon."""
+    return scheme == BEIR or (scheme in SCHEMES and SCHEMES[scheme].is_path)
+
+
+def find_opener(scheme: str) -> Open:
+    """The function that opens a source of this scheme. Raises `SettingsError` for an unknown one."""
+    if scheme in SCHEMES:
+        module, _, name = SCHEMES[scheme].function.partition(":")
+        found: Open = getattr(import_module(module), name)
+        return found
+    if scheme not in _from_outside():
+        raise SettingsError(f"no source {scheme!r}: there are {', '.join(known_schemes())}")
+    loaded: Open = _from_outside()[scheme].load()
+    return loaded
+
+
+def open_source(collection: str, options: Options, rules: Rules) -> Source:
+    """The source of a value SCHEME:REST. Raises `SettingsError` where there is no such scheme."""
+    scheme, _, rest = collection.partition(":")
+    if scheme == BEIR:
+        return BeirSource(Path(rest).expanduser().resolve(), rules)
+    stem = Path(rest).expanduser().resolve().name if is_path(scheme) else rest
+    return OneBatch(f"{scheme}:{stem}", batch_name(stem), find_opener(scheme)(rest, options), rules)
