@@ -23,6 +23,7 @@ HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
 TORCH_MODULES = {
     f"distill_assets.{name}"
     for name in (
+        "generation.sampling",
         "models.adapters",
         "models.encoders",
         "models.interaction",

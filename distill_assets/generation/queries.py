@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from distill_assets.errors import GeneratorError
 from distill_assets.evaluation.splits import repeated_texts
 from distill_assets.records import Document, normalise
 from distill_assets.retrieval.words import has_unspaced_script
@@ -16,6 +17,7 @@ KINDS: tuple[Kind, ...] = ("question", "keyword", "sentence", "title", "model")
 MAX_CHARACTERS, MAX_WORDS, MIN_WORDS = 300, 30, 2
 # Of a script without spaces.
 MAX_LETTERS, MIN_LETTERS = 60, 4
+_CHECKED_AFTER, _FEWEST_CHECKED = 20, 3  # documents: a model that gives nothing is stopped before thousands are paid
 _ADDRESS = re.compile(r"https?://|www\.|\S@\S+\.\w")
 _CODE = re.compile(
     r"[{}]|::=| \| |;\s*$|[=!<>]=|[-=]>|\w\s?=\s?[\w'\"\[(]|</?\w+[^>]*>|"
@@ -102,6 +104,41 @@ def deduplicate(queries: Sequence[GeneratedQuery], *, jaccard: float = 0.8) -> l
     repeated = repeated_texts([query.text for query in ordered], jaccard=jaccard)
     kept = {query for position, query in enumerate(ordered) if position not in repeated}
     return [query for query in queries if query in kept]
+
+
+def require_answers(answers: Iterable[tuple[str, Sequence[str]]], who: str) -> Iterator[Sequence[str]]:
+    """The queries of each of a model's answers, checked after 20 documents and at the end.
+
+    Args:
+        answers: of each document what the model said, and the queries in it.
+        who: the model, for messages.
+
+    Raises:
+        GeneratorError: more than half of the answers hold no query, or more than half begin with the same one.
+    """
+    said, firsts, num_documents = "", Counter[str](), 0
+    for num_documents, (answer, texts) in enumerate(answers, start=1):
+        firsts[normalise(texts[0]) if texts else ""] += 1
+        said = said if texts else answer
+        if num_documents == _CHECKED_AFTER:
+            _require_variety(firsts, said, who)
+        yield texts
+    if num_documents >= _FEWEST_CHECKED:
+        _require_variety(firsts, said, who)
+
+
+def _require_variety(firsts: Counter[str], said: str, who: str) -> None:
+    num = firsts.total()
+    advice = 'try another model, or query_generator = "rules"'
+    if firsts[""] > num / 2:
+        raise GeneratorError(
+            f"{who} gave no query for {firsts['']} of {num} documents, expected one for at least half; it said {said[:200]!r}: {advice}"
+        )
+    text, times = firsts.most_common(1)[0]
+    if times > num / 2:
+        raise GeneratorError(
+            f"{who} gave {text[:200]!r} for {times} of {num} documents, expected a query of each: {advice}"
+        )
 
 
 def flaw_of(text: str) -> str | None:
