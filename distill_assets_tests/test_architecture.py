@@ -23,6 +23,7 @@ HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
 TORCH_MODULES = {
     f"distill_assets.{name}"
     for name in (
+        "generation.sampling",
         "models.adapters",
         "models.encoders",
         "models.interaction",
@@ -45,7 +46,7 @@ LADDER: list[list[str]] = [
     ["retrieval"],
     ["evaluation"],
     ["quality"],
-    ["training"],
+    ["training", "generation"],
     ["settings"],
     ["handles"],
     ["report"],
@@ -59,7 +60,7 @@ LADDER: list[list[str]] = [
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
 _VALUES = {"dagster", "duckdb", "typer", "jinja2", "pandas"}
 FORBIDDEN_IN: dict[str, set[str]] = {
-    **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training"), _VALUES),
+    **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training", "generation"), _VALUES),
     "storage": {"dagster", *HEAVY},
     "sources": {"dagster", *HEAVY - {"datasets"}},  # tables are DuckDB's, data sets of the hub are read by `datasets`
     "settings": {"dagster", "duckdb", *HEAVY},
