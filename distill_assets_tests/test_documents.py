@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -45,7 +44,9 @@ def rows_of(documents: list[Document]) -> list[dict[str, str]]:
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=5))
 def test_the_version_is_that_of_the_rows_in_memory(texts: list[tuple[str, str, str]]) -> None:
     """Every stored corpus would count as changed, and be mined, scored and trained again."""
-    documents = [Document(*each) for each in [*texts, ("long", "é" * 64, "日" * 30_000), ("edge", "a" * 127, "a" * 128)]]
+    documents = [
+        Document(*each) for each in [*texts, ("long", "é" * 64, "日" * 30_000), ("edge", "a" * 127, "a" * 128)]
+    ]
     stored = StoredDocuments(documents)
     columns = sorted(schema_of("corpus").names)
     assert stored.version == fingerprint_rows(tuple(row[name] for name in columns) for row in rows_of(documents))
@@ -129,9 +130,7 @@ def test_rows_of_a_file_replace_a_slice(warehouse: Warehouse) -> None:
 
 
 @pytest.mark.parametrize("fault", ["a repeated id", "a full disk"])
-def test_a_failed_insert_keeps_the_old_slice(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_a_failed_insert_keeps_the_old_slice(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """The old documents would be gone, and the new ones half there."""
     before = warehouse.read("corpus").to_pylist()
     if fault == "a full disk":
