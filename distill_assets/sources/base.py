@@ -30,6 +30,7 @@ _MAX_READS = 5
 _MAX_BLANK_SHARE = 0.05
 _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+|(?<![A-Za-z0-9])[_-]")
+_NO_LETTERS = re.compile(r"[^a-z]+")
 SPLIT_OF_NAME: dict[str, Split] = {
     "train": "train",
     "dev": "dev",
@@ -318,6 +319,12 @@ def _with_local_ids(collection: Collection, batch: str) -> Collection:
         qrels=[Qrel(f"{batch}/{q.query_id}", f"{batch}/{q.doc_id}", q.relevance) for q in collection.qrels],
         labels={f"{batch}/{query_id}": label for query_id, label in collection.labels.items()},
     )
+
+
+def split_of_name(name: str) -> str:
+    """The split that a file's name holds as a word (`nq-dev.jsonl`, `qrels.train.tsv`); its stem where it holds none or two."""
+    found = {SPLIT_OF_NAME[word] for word in _NO_LETTERS.split(name.casefold()) if word in SPLIT_OF_NAME}
+    return found.pop() if len(found) == 1 else name.partition(".")[0]
 
 
 def given_splits(

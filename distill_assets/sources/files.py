@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedReader
@@ -21,6 +21,7 @@ from distill_assets.errors import MalformedRecordError, SourceError
 GZIP = ".gz"
 _QUOTED_CHARACTERS = 80
 _MAX_FAULTS = 20
+_READY = "_READY"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -77,6 +78,20 @@ def _digest_once(path: Path, stamp: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_ready(folder: Path, list_files: Callable[[], Iterable[Path]]) -> bool:
+    """Whether the file `_READY` came after every file of the batch.
+
+    The time of the last change of the entry decides (ctime). The clock of this file system sets it at every write and at
+    every arrival, while the time of the content (mtime) may come along with a copy, from another clock.
+    """
+    try:
+        ready = (folder / _READY).stat()
+        newest = max((path.stat().st_ctime_ns for path in list_files()), default=0)
+    except (OSError, SourceError):
+        return False
+    return stat.S_ISREG(ready.st_mode) and ready.st_ctime_ns >= newest
+
+
 def malformed(path: Path, number: int, expected: str, found: str) -> MalformedRecordError:
     """The error for one line; `found` is quoted, and cut where it is long."""
     quoted = repr(found if len(found) <= _QUOTED_CHARACTERS else f"{found[:_QUOTED_CHARACTERS]}...")
@@ -110,8 +125,8 @@ class Faults:
             raise MalformedRecordError(f"{shown(self._path)}: {len(self._found):,} lines cannot be read:\n{told}")
 
 
-def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank, from 1; a line that is no text is a fault.
+def iter_lines(path: Path, faults: Faults, *, with_blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Number and text of every line, from 1, blank ones only where asked for; a line that is no text is a fault.
 
     Raises:
         MalformedRecordError: the file is in UTF-16, so none of its lines is text.
@@ -126,7 +141,7 @@ def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
             text = ""
             with faults.kept():
                 text = _decoded(path, number, content)
-            if text.strip():
+            if with_blank or text.strip():
                 yield number, text
 
 
