@@ -23,6 +23,7 @@ HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "peft"}
 TORCH_MODULES = {
     f"distill_assets.{name}"
     for name in (
+        "generation.sampling",
         "models.adapters",
         "models.encoders",
         "models.interaction",
@@ -40,12 +41,14 @@ LATE_TORCH = {"distill_assets.retrieval.dense"}  # a bf16 product, where the cal
 # Lowest first: a room imports of those below it, and never of one beside it.
 LADDER: list[list[str]] = [
     ["records", "errors", "progress"],
+    ["spilling"],
+    ["documents"],
     ["storage", "sources"],
     ["models"],
     ["retrieval"],
     ["evaluation"],
     ["quality"],
-    ["training"],
+    ["training", "generation"],
     ["settings"],
     ["handles"],
     ["report"],
@@ -59,7 +62,7 @@ LADDER: list[list[str]] = [
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
 _VALUES = {"dagster", "duckdb", "typer", "jinja2", "pandas"}
 FORBIDDEN_IN: dict[str, set[str]] = {
-    **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training"), _VALUES),
+    **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training", "generation"), _VALUES),
     "storage": {"dagster", *HEAVY},
     "sources": {"dagster", *HEAVY - {"datasets"}},  # tables are DuckDB's, data sets of the hub are read by `datasets`
     "settings": {"dagster", "duckdb", *HEAVY},

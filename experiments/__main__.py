@@ -108,6 +108,18 @@ def topics(
     typer.echo(f"written: {write_topics(folder, packages)}")
 
 
+@app.command(name="long-documents")
+def long_documents(
+    folder: Annotated[Path, typer.Argument(help="BEIR folder of chunks with ids ARTICLE-PARAGRAPH-CHUNK.")],
+    lengths: Annotated[list[int], typer.Option("--passage-tokens", min=16)] = [128, 256],  # noqa: B006
+) -> None:
+    """Join the chunks to articles, and compare search by their first tokens with search by their best passage."""
+    from experiments.long_documents import compare_lengths
+
+    for line in compare_lengths(folder, lengths):
+        typer.echo(line)
+
+
 @app.command(name="grow-teacher")
 def grow_teacher(
     out: Annotated[Path, typer.Argument(help="Folder of the teacher: per fold two adapters with their provenance.")],

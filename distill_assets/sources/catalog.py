@@ -40,6 +40,8 @@ _SOURCES = "distill_assets.sources"
 SCHEMES: dict[str, Scheme] = {
     "faq": Scheme(f"{_SOURCES}.faq:open_faq"),
     "files": Scheme(f"{_SOURCES}.document_files:open_folder"),
+    "hf": Scheme(f"{_SOURCES}.hub:open_hub", is_path=False, reads_parts=True),
+    "ir_datasets": Scheme(f"{_SOURCES}.ir_data:open_ir_datasets", is_path=False),
     "pairs": Scheme(f"{_SOURCES}.pairs:open_pairs"),
     "sql": Scheme(f"{_SOURCES}.tables:open_tables", is_path=False, reads_parts=True),
     "squad": Scheme(f"{_SOURCES}.squad:open_squad"),
@@ -93,5 +95,8 @@ def open_source(collection: str, options: Options, rules: Rules) -> Source:
     scheme, _, rest = collection.partition(":")
     if scheme == BEIR:
         return BeirSource(Path(rest).expanduser().resolve(), rules)
-    stem = Path(rest).expanduser().resolve().name if is_path(scheme) else rest
+    path = Path(
+        rest
+    ).expanduser()  # a data set of the hub may lie in a folder, and no place of this machine names a collection
+    stem = path.resolve().name if is_path(scheme) or path.is_dir() else rest
     return OneBatch(f"{scheme}:{stem}", batch_name(stem), find_opener(scheme)(rest, options), rules)
