@@ -12,12 +12,12 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from distill_assets.errors import SettingsError
+from distill_assets.errors import SettingsError, SourceError
 from distill_assets.sources.base import OneBatch, Options, Reader, Rules, Source, batch_name
-from distill_assets.sources.beir import BeirSource
+from distill_assets.sources.beir import BeirSource, holds_beir
 
 GROUP = "distill_assets.sources"
-BEIR = "beir"
+BEIR, FILES = "beir", "files"
 Open = Callable[[str, Options], Reader]
 
 
@@ -35,7 +35,7 @@ class Scheme:
 
 
 SCHEMES: dict[str, Scheme] = {
-    "files": Scheme("distill_assets.sources.document_files:open_folder"),
+    FILES: Scheme("distill_assets.sources.document_files:open_folder"),
 }
 
 
@@ -52,6 +52,22 @@ def known_schemes() -> list[str]:
 def is_path(scheme: str) -> bool:
     """Whether a file or folder stands behind the colon."""
     return scheme == BEIR or (scheme in SCHEMES and SCHEMES[scheme].is_path)
+
+
+def recognise(folder: Path) -> str:
+    """The scheme that reads this folder: that of a BEIR folder or a folder of such, else that of a folder of documents.
+
+    Raises:
+        SourceError: there is no such folder, or nothing in it is read.
+    """
+    from distill_assets.sources.document_files import find_documents
+
+    if not folder.is_dir():
+        raise SourceError(f"no folder at {folder}: expected a folder of documents, or a BEIR folder; correct the path")
+    if holds_beir(folder):
+        return BEIR
+    find_documents(folder)
+    return FILES
 
 
 def find_opener(scheme: str) -> Open:
