@@ -76,6 +76,10 @@ class GeneratorError(DistillError):
     """What makes queries from documents does not answer, or gives texts that cannot be used."""
 
 
+class NoSpaceError(DistillError):
+    """The disk is full, or memory is."""
+
+
 class WarehouseError(DistillError):
     """The DuckDB warehouse refused an operation."""
 

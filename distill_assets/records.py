@@ -2,9 +2,9 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -40,6 +40,14 @@ class Document:
         return f"{self.title} {self.text}" if self.title else self.text
 
 
+class Documents(Protocol):
+    """Documents that can be gone through more than once: a list, or those of a file (`documents.py`)."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Document]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """One query with the split that it belongs to."""
@@ -62,7 +70,7 @@ class Qrel:
 class Collection:
     """What one batch brings: documents, queries, judgements; any of the three may be empty."""
 
-    documents: list[Document]
+    documents: Documents
     queries: list[Query]
     qrels: list[Qrel]
     num_dropped_qrels: int = 0
@@ -102,6 +110,11 @@ def hash_text(text: str) -> str:
 
 def fingerprint(*parts: object) -> str:
     """Fingerprint of several values, order kept, unambiguous (each part is length-prefixed). 32 hex digits."""
+    return fingerprint_each(parts)
+
+
+def fingerprint_each(parts: Iterable[object]) -> str:
+    """`fingerprint` of values that need not all be in memory."""
     digest = hashlib.sha256()
     for part in parts:
         encoded = str(part).encode("utf-8")

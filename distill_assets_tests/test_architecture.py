@@ -41,6 +41,8 @@ LATE_TORCH = {"distill_assets.retrieval.dense"}  # a bf16 product, where the cal
 # Lowest first: a room imports of those below it, and never of one beside it.
 LADDER: list[list[str]] = [
     ["records", "errors", "progress"],
+    ["spilling"],
+    ["documents"],
     ["storage", "sources"],
     ["models"],
     ["retrieval"],

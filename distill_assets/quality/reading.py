@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from distill_assets.documents import sample
 from distill_assets.records import SPLITS, Collection, hash_text, normalise
 from distill_assets.retrieval.words import words
 
+MAX_DOCUMENTS = 20_000  # of more documents so many are looked at: to go through the words of ten million takes minutes
 _SAMPLED_TEXTS = 10_000  # texts whose tokens and letters are counted, chosen by hash: enough for shares to a percent
 _MAX_SCRIPTS = 4
 _MIN_SHARE = 0.01  # a formula has some Greek letters
@@ -22,6 +24,7 @@ class Reading:
     """What was read of one batch.
 
     Attributes:
+        num_looked_at: documents that all other figures of documents are of, chosen by the hash of their content.
         judged: number of judged queries by split.
         grades: number of judgements by relevance.
         median_tokens, longest_tokens: of a document, in tokens of the student.
@@ -34,6 +37,7 @@ class Reading:
     """
 
     num_documents: int
+    num_looked_at: int
     num_queries: int
     min_relevance: int
     num_judgements: int
@@ -62,6 +66,10 @@ class Reading:
             f"{self.num_documents:,} documents, {self.num_queries:,} queries, {self.num_judgements:,} judgements{dropped}",
             f"judged queries: {judged}{self._grades()}",
         ]
+        if self.num_looked_at < self.num_documents:
+            found.append(
+                f"what follows of documents is of {self.num_looked_at:,} of them, chosen by the hash of their content"
+            )
         if self.num_documents:
             limit = "all of it" if self.max_tokens is None else f"{self.max_tokens:,} of them"
             found.append(
@@ -96,7 +104,7 @@ class Reading:
 def read_figures(
     collection: Collection, count_tokens: CountTokens, max_tokens: int | None, min_relevance: int = 1
 ) -> Reading:
-    """Figures of one batch. At most 10,000 documents and queries are looked at word by word.
+    """Figures of one batch. At most 20,000 documents are looked at, and tokens are counted of 10,000 texts.
 
     Args:
         collection: what the batch brings.
@@ -104,13 +112,14 @@ def read_figures(
         max_tokens: what the student reads of a text.
         min_relevance: the lowest grade that is relevant.
     """
-    documents, queries = collection.documents, collection.queries
+    queries, documents = collection.queries, sample(collection.documents, MAX_DOCUMENTS)
     contents, asked = [d.content for d in documents], [q.text for q in queries]
     tokens = np.asarray(count_tokens(_sample(contents)), dtype=np.int64)
     unread = np.maximum(tokens - (max_tokens or tokens.max(initial=0)), 0)
     relevant = {qrel.query_id for qrel in collection.qrels if qrel.relevance >= min_relevance}
     return Reading(
-        num_documents=len(documents),
+        num_documents=len(collection.documents),
+        num_looked_at=len(documents),
         num_queries=len(queries),
         min_relevance=min_relevance,
         num_judgements=len(collection.qrels),

@@ -6,12 +6,13 @@ A `Source` has batches. A `Reader` reads one of them, from whatever its file or 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
+from distill_assets.documents import StoredDocuments
 from distill_assets.errors import SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.records import (
     Collection,
@@ -298,26 +299,31 @@ def collect(parts: Parts, batch: str, rules: Rules, *, where: str) -> Collection
         SourceError: an id occurs twice, or too many texts are blank.
         UnknownJudgementError: too many judgements name an unknown id.
     """
+    if rules.local_ids:
+        parts = _with_local_ids(parts, batch)
     key_of = {query.query_id: normalise(query.text) for query in parts.queries}
     strong = [(name, set(ids) - parts.train_only) for name, ids in parts.judged]
     splits = given_splits(strong, key_of, rules.train_share_of_dev) | dict.fromkeys(parts.train_only, "train")
     queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, text, _ in parts.queries]
     found = check_collection(
-        list(parts.documents), queries, list(parts.qrels), where=where, max_unknown_share=rules.max_unknown_qrels
+        parts.documents, queries, list(parts.qrels), where=where, max_unknown_share=rules.max_unknown_qrels
     )
     kept = {query.query_id for query in found.queries}
     labels = {query.query_id: query.label for query in parts.queries if query.label and query.query_id in kept}
-    found = replace(found, unread=parts.unread, labels=labels)
-    return _with_local_ids(found, batch) if rules.local_ids else found
+    return replace(found, unread=parts.unread, labels=labels)
 
 
-def _with_local_ids(collection: Collection, batch: str) -> Collection:
+def _with_local_ids(parts: Parts, batch: str) -> Parts:
+    def local(key: str) -> str:
+        return f"{batch}/{key}"
+
     return replace(
-        collection,
-        documents=[replace(d, doc_id=f"{batch}/{d.doc_id}") for d in collection.documents],
-        queries=[replace(q, query_id=f"{batch}/{q.query_id}") for q in collection.queries],
-        qrels=[Qrel(f"{batch}/{q.query_id}", f"{batch}/{q.doc_id}", q.relevance) for q in collection.qrels],
-        labels={f"{batch}/{query_id}": label for query_id, label in collection.labels.items()},
+        parts,
+        documents=(replace(document, doc_id=local(document.doc_id)) for document in parts.documents),
+        queries=[query._replace(query_id=local(query.query_id)) for query in parts.queries],
+        qrels=[Qrel(local(q.query_id), local(q.doc_id), q.relevance) for q in parts.qrels],
+        judged=[(name, {local(query_id) for query_id in query_ids}) for name, query_ids in parts.judged],
+        train_only=frozenset(map(local, parts.train_only)),
     )
 
 
@@ -365,40 +371,60 @@ def given_splits(
 
 
 def check_collection(
-    documents: list[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
+    documents: Iterable[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
 ) -> Collection:
     """Refuse duplicate ids; drop blank texts, up to 5 %, and judgements of unknown ids, up to `max_unknown_share` of them.
 
+    The documents are gone through once, and never in memory as a whole: of them only the ids that are judged or blank are.
     `qrels` are checked against the documents (queries) of this batch only when the batch has documents (queries) of its own:
     a batch that brings queries alone is judged against the corpus that stands already, one that brings judgements alone
     judges the queries that stand already.
 
     Raises:
+        NoSpaceError: the disk is full.
         SourceError: an id occurs twice, or too many texts are blank.
         UnknownJudgementError: the share of judgements that name an unknown id is above `max_unknown_share`.
     """
-    _require_unique(where, "document", (document.doc_id for document in documents))
-    _require_unique(where, "query", (query.query_id for query in queries))
-    with_text = [document for document in documents if document.content.strip()]
+    judged, known, blank = {qrel.doc_id for qrel in qrels}, set[str](), list[str]()
+    with_text = StoredDocuments(_with_text(documents, judged, known, blank))
+    _require_unique(where, "document", *with_text.repeated_ids(blank))
+    repeated = [query_id for query_id, count in Counter(query.query_id for query in queries).items() if count > 1]
+    _require_unique(where, "query", len(repeated), min(repeated, default=""))
     asked = [query for query in queries if query.text.strip()]
-    blank = {d.doc_id for d in documents if not d.content.strip()}, {q.query_id for q in queries if not q.text.strip()}
-    _require_few_blank(where, "document", blank[0], len(documents))
-    _require_few_blank(where, "query", blank[1], len(queries))
-    about_text = [q for q in qrels if q.doc_id not in blank[0] and q.query_id not in blank[1]]
-    kept = _drop_unknown(with_text, asked, about_text, where=where, max_unknown_share=max_unknown_share)
-    return Collection(with_text, asked, kept, len(qrels) - len(kept), sum(map(len, blank)))
+    unasked = {query.query_id for query in queries if not query.text.strip()}
+    _require_few_blank(where, "document", blank, len(with_text) + len(blank))
+    _require_few_blank(where, "query", unasked, len(queries))
+    gone = judged.intersection(blank)
+    about_text = [q for q in qrels if q.doc_id not in gone and q.query_id not in unasked]
+    known_documents = known if with_text else judged
+    known_queries = {query.query_id for query in asked} or {qrel.query_id for qrel in qrels}
+    kept = [q for q in about_text if q.doc_id in known_documents and q.query_id in known_queries]
+    _require_few_unknown(about_text, kept, where=where, max_unknown_share=max_unknown_share)
+    return Collection(with_text, asked, kept, len(qrels) - len(kept), len(blank) + len(unasked))
 
 
-def _require_unique(where: str, kind: str, ids: Iterable[str]) -> None:
-    repeated = sorted(key for key, count in Counter(ids).items() if count > 1)
-    if repeated:
+def _with_text(
+    documents: Iterable[Document], judged: Set[str], known: set[str], blank: list[str]
+) -> Iterator[Document]:
+    """Those with text; ids of those without are added to `blank`, the judged ones of the others to `known`."""
+    for document in documents:
+        if not document.content.strip():
+            blank.append(document.doc_id)
+            continue
+        if document.doc_id in judged:
+            known.add(document.doc_id)
+        yield document
+
+
+def _require_unique(where: str, kind: str, num_repeated: int, first: str) -> None:
+    if num_repeated:
         raise SourceError(
-            f"{where}: {len(repeated)} {kind} ids occur more than once, first {repeated[0]!r}: "
+            f"{where}: {num_repeated} {kind} ids occur more than once, first {first!r}: "
             "ids must be unique within a batch; remove or rename the repeats"
         )
 
 
-def _require_few_blank(where: str, kind: str, blank: Set[str], num_texts: int) -> None:
+def _require_few_blank(where: str, kind: str, blank: Sequence[str] | Set[str], num_texts: int) -> None:
     """An encoder has nothing to read in a blank text. FiQA and Cranfield have some as published; many are a wrong field."""
     if len(blank) > _MAX_BLANK_SHARE * num_texts:
         raise SourceError(
@@ -408,12 +434,7 @@ def _require_few_blank(where: str, kind: str, blank: Set[str], num_texts: int) -
         )
 
 
-def _drop_unknown(
-    documents: list[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
-) -> list[Qrel]:
-    doc_ids = {document.doc_id for document in documents}
-    query_ids = {query.query_id for query in queries}
-    kept = [q for q in qrels if (not query_ids or q.query_id in query_ids) and (not doc_ids or q.doc_id in doc_ids)]
+def _require_few_unknown(qrels: list[Qrel], kept: list[Qrel], *, where: str, max_unknown_share: float) -> None:
     num_unknown = len(qrels) - len(kept)
     if qrels and num_unknown / len(qrels) > max_unknown_share:
         kept_set = set(kept)
@@ -423,4 +444,3 @@ def _drop_unknown(
             f"({first.query_id!r}, {first.doc_id!r}); allowed is a share of {max_unknown_share:g} "
             "(setting max_unknown_qrels). Check that corpus, queries and qrels belong together"
         )
-    return kept

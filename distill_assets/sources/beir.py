@@ -155,13 +155,23 @@ class BeirFolder:
         clicks = [path for path in files if _is_clicks(path)]
         qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS and path not in clicks])
         parts = Parts(
-            documents=[Document(*fields) for *fields, _ in _texts_of(files, _CORPUS)],
+            documents=_Corpus(tuple(files)),
             queries=[AskedQuery(key, text, label) for key, _, text, label in _texts_of(files, _QUERIES)],
             qrels=qrels,
             judged=judged,
             unread=_unread(self.folder, files),
         )
         return parts_of_clicks(chain.from_iterable(map(read_clicks, clicks)), parts) if clicks else parts
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """The documents among a batch's files, read from the start each time they are gone through."""
+
+    files: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[Document]:
+        return (Document(doc_id, title, text) for doc_id, title, text, _ in _texts_of(self.files, _CORPUS))
 
 
 def _data_folders(inbox: Path) -> list[Path]:

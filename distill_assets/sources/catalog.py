@@ -97,6 +97,6 @@ def open_source(collection: str, options: Options, rules: Rules) -> Source:
         return BeirSource(Path(rest).expanduser().resolve(), rules)
     path = Path(
         rest
-    ).expanduser()  # a data set of the hub may be a folder; no place of this machine is the name of a collection
+    ).expanduser()  # a data set of the hub may lie in a folder, and no place of this machine names a collection
     stem = path.resolve().name if is_path(scheme) or path.is_dir() else rest
     return OneBatch(f"{scheme}:{stem}", batch_name(stem), find_opener(scheme)(rest, options), rules)

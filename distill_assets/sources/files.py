@@ -100,10 +100,10 @@ def malformed(path: Path, number: int, expected: str, found: str) -> MalformedRe
 
 
 class Faults:
-    """What is wrong with the lines of one file: kept line by line, so that somebody who mends it sees all of it at once."""
+    """What is wrong with the lines of one file: the first twenty are kept, for whoever mends it, and all are counted."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._found = path, list[str]()
+        self._path, self._found, self._count = path, list[str](), 0
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -111,17 +111,19 @@ class Faults:
         try:
             yield
         except MalformedRecordError as error:
-            self._found.append(str(error))
+            self._count += 1
+            if len(self._found) < _MAX_FAULTS:
+                self._found.append(str(error))
 
     def raise_any(self) -> None:
         """Raise one `MalformedRecordError` for all faults, with the first twenty of them; none where there is none."""
-        if len(self._found) == 1:
+        if self._count == 1:
             raise MalformedRecordError(self._found[0])
         if self._found:
-            more = len(self._found) - _MAX_FAULTS
+            more = self._count - _MAX_FAULTS
             rest = [f"and {more:,} more"] if more > 0 else []
-            told = "\n".join(f"  {fault}" for fault in [*self._found[:_MAX_FAULTS], *rest])
-            raise MalformedRecordError(f"{shown(self._path)}: {len(self._found):,} lines cannot be read:\n{told}")
+            told = "\n".join(f"  {fault}" for fault in [*self._found, *rest])
+            raise MalformedRecordError(f"{shown(self._path)}: {self._count:,} lines cannot be read:\n{told}")
 
 
 def iter_lines(path: Path, faults: Faults, *, with_blank: bool = False) -> Iterator[tuple[int, str]]:

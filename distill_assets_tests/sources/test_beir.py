@@ -88,7 +88,7 @@ def test_titles_integer_ids_blank_lines_bom_and_metadata_are_tolerated(tmp_path:
     (tmp_path / "b" / "corpus.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
     collection = BeirSource(tmp_path).read("b")
     assert collection.documents == [Document("7", "T", "x"), Document("k", "", "y")]
-    assert collection.documents[0].content == "T x"
+    assert next(iter(collection.documents)).content == "T x"
 
 
 def test_unicode_line_separators_do_not_split_a_record(tmp_path: Path) -> None:
