@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from distill_assets.assets import ASSETS
+from distill_assets.documents import StoredDocuments
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.orchestration.stages import is_stale, next_work, partitions_of, stages_of
-from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Document
 from distill_assets.retrieval.passages import ANSWERS_PER_DOCUMENT
 from distill_assets.serving.searcher import search
 from distill_assets.storage.pair_scores import PairScoreStore
@@ -127,11 +128,11 @@ def test_long_documents_are_mined_and_scored_as_passages_and_measured_as_documen
     assert {row["doc_id"] for row in read(whole, "corpus")} >= {*LONG}
 
 
-def test_the_same_rows_as_passages_of_other_documents_are_another_corpus(tmp_path: Path) -> None:
+def test_the_same_rows_as_passages_of_other_documents_are_another_corpus() -> None:
     """With equal versions nothing would be made anew where a document is taken for a passage of another one."""
     from distill_assets.assets.collection import corpus_version
 
-    rows = pa.table({"doc_id": ["a#1"], "title": [""], "text": ["x"], "content_hash": ["h"]})
+    rows = StoredDocuments([Document("a#1", "", "x")])
     none = pa.table({"doc_id": pa.array([], pa.string()), "parent_id": pa.array([], pa.string())})
     versions = [
         corpus_version(rows, none),

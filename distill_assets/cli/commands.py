@@ -280,14 +280,14 @@ def inspect(
     as_json: Json = False,
 ) -> Document | None:
     """Read a folder and say what was read, what was not, and why. Stores nothing and opens no model."""
-    from distill_assets.assets.collection import read_batch
+    from distill_assets.assets.collection import cut_documents_of, read_batch
 
     project = _open_project({"collection": f"beir:{path}"})
     source, read, refused = project.collection.source, [], {}
     for batch in source.batches():
         typer.echo(f"{batch}:")
         try:
-            sentences = read_batch(project, source.read(batch)).sentences()
+            sentences = read_batch(project, *cut_documents_of(project, source.read(batch))).sentences()
             read.append({"batch": batch, "sentences": sentences})
         except SourceError as error:
             refused[batch] = str(error)
