@@ -104,10 +104,8 @@ def test_without_own_keeps_what_is_judged_and_ids_that_only_coincide() -> None:
 
 def test_without_own_takes_all_passages_of_a_document_that_is_the_query() -> None:
     """ArguAna's arguments are longer than a passage: none holds the query, and all would be found above every answer."""
-    first, second = (
-        "the first half of an argument that goes on and on",
-        "and its second half, which is as long as the first",
-    )
+    first = "the first half of an argument that goes on and on, with all its reasons and some more"
+    second = "and its second half, which is as long as the first one, and even a little longer than that"
     queries = [Query("d", f"{first} {second}", "test"), Query("e", "where is it", "test")]
     contents = {"d#1": f"A title {first}", "d#2": f"A title {second}", "d#3": "it", "e#1": f"x {second}", "e#2": "it"}
     parent_of = {doc_id: doc_id[0] for doc_id in contents}
