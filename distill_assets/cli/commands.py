@@ -305,7 +305,7 @@ def inspect(
 
 def _look_at(path: Path) -> Document:
     """Print what lies at `path` and what each batch of it brings, or why it cannot be read. Returns it, with the setting."""
-    from distill_assets.assets.collection import read_batch
+    from distill_assets.assets.collection import cut_documents_of, read_batch
     from distill_assets.sources.catalog import FILES, recognise
     from distill_assets.sources.document_files import find_files
 
@@ -318,7 +318,7 @@ def _look_at(path: Path) -> Document:
     for batch in source.batches():
         typer.echo(f"{batch}:")
         try:
-            sentences = read_batch(project, source.read(batch)).sentences()
+            sentences = read_batch(project, *cut_documents_of(project, source.read(batch))).sentences()
             read.append({"batch": batch, "sentences": sentences})
         except SourceError as error:
             refused[batch] = str(error)

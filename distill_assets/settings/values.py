@@ -16,10 +16,10 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, SourceError, UnknownRecipeError
@@ -90,9 +90,9 @@ class Data(_Table):
     sql_version: str | None = None
     packages: tuple[str, ...] = Field(("numpy", "pandas"), min_length=1)  # batches of python_api, by import name
     body_words: int = Field(0, ge=0)  # opening words of the docstring's body in a python_api document
+    passage_overlap: int = Field(32, ge=0)  # tokens that a passage may repeat of the one before; less than half of it
     # Longer documents are cut into passages of at most so many tokens of the student, title and prompt included. None: none is cut.
     passage_tokens: int | None = Field(None, ge=16)
-    passage_overlap: int = Field(32, ge=0)  # tokens that a passage may repeat of the one before; less than half of it
     local_ids: bool = False  # the same id in two batches names two documents; ids then read BATCH/ID everywhere
     # The lowest grade that is relevant. Lower ones above 0 are neither positive nor negative; nDCG counts them.
     min_relevance: int = Field(1, ge=1)
@@ -300,17 +300,15 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
                 raise ValueError(f"settings are printed and stored: leave out user and password, set {TOKEN_VARIABLE}")
         return value if len(several) > 1 else several[0]
 
-    @model_validator(mode="after")
-    def _check_passages(self) -> Self:
-        if self.passage_tokens is None:
-            return self
-        if 2 * self.passage_overlap >= self.passage_tokens:
-            raise ValueError(
-                f"passage_overlap is {self.passage_overlap} of {self.passage_tokens} passage_tokens: expected less than half of them"
-            )
-        if self.students:
-            raise ValueError("passage_tokens counts tokens of one student, and students names several: set student")
-        return self
+    @field_validator("passage_tokens")
+    @classmethod
+    def _check_passages(cls, value: int | None, info: ValidationInfo) -> int | None:
+        overlap = info.data.get("passage_overlap", 0)
+        if value is not None and 2 * overlap >= value:
+            raise ValueError(f"passage_overlap is {overlap}: expected less than half of passage_tokens")
+        if value is not None and info.data.get("students"):
+            raise ValueError("it counts tokens of one student, and students names several: set student")
+        return value
 
     @field_validator("recipes")
     @classmethod
