@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distill_assets.errors import DistillError
+from distill_assets.records import Collection
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 WorkOption = Annotated[
@@ -42,6 +43,43 @@ def study(
         typer.echo(f"{document['seconds']:5d} s  {document['collection']}  {system}: dev nDCG@10 {mean}")
 
     run_study(read_plan(plan, seeds), work, save)
+
+
+@app.command()
+def hidden(
+    out: Annotated[Path, typer.Argument(help="JSON document that is written, and rewritten after each training.")],
+    data: Annotated[Path | None, typer.Option(help="A BEIR folder; by default python_api (numpy, pandas).")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per recipe.")] = 3,
+    setting: Annotated[list[str], typer.Option(help="NAME=VALUE of a setting, as JSON or text.")] = [],  # noqa: B006
+    work: WorkOption = Path("data/hidden"),
+) -> None:
+    """Hide the judgements of a collection, train without them, and let people's judgements decide what that was worth."""
+    from distill_assets.sources.beir import BeirSource
+    from distill_assets.sources.python_api import PythonApiSource
+    from experiments.hidden import run_hidden
+
+    source = PythonApiSource(("numpy", "pandas")) if data is None else BeirSource(data)
+    parts = [source.read(batch) for batch in source.batches()]
+    whole = Collection(
+        [d for part in parts for d in part.documents],
+        [q for part in parts for q in part.queries],
+        [q for part in parts for q in part.qrels],
+    )
+    chosen = {name: _value(text) for name, _, text in (pair.partition("=") for pair in setting)}
+
+    def save(document: dict[str, Any]) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        typer.echo(f"{document['seconds']} s  {list(document['systems'].items())[-1]}")
+
+    run_hidden(whole, source.name.replace(":", "_"), chosen, seeds, work.resolve(), save)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 @app.command()
