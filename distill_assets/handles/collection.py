@@ -21,6 +21,7 @@ from distill_assets.storage.tables import TABLES
 from distill_assets.storage.warehouse import SliceInfo, Warehouse, slices_in
 
 COLLECTION_TABLES = ("corpus", "queries", "qrels")
+PAGE_JUDGEMENTS = "page_judgements"  # of people, on the page of `distill-assets judge`
 Slices = Mapping[tuple[str, str], SliceInfo]
 
 
@@ -170,6 +171,7 @@ class State:
             self.handle.near_identical,
             self.handle.min_relevance,
             *_content(self.slices, tables, self.batches),
+            *_content(self.slices, (PAGE_JUDGEMENTS,), ("",)),
         )
         if key not in _known:
             if self.connection is None:

@@ -3,8 +3,10 @@
 Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named
 after its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document
 exists, and for every query of its split that asks the same in the same words. It does not count where its batch brought another
-document under that id than the one that stands now (`quality/identity.py`). A train or dev query that repeats a query of a later split
-is left out (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor
+document under that id than the one that stands now (`quality/identity.py`). What a person answered on the page of
+`distill-assets judge` wins over what batches say of that pair, while query and document have the texts that were judged; of several
+answers the last one counts, and a query that was called bad has no judgements. A train or dev query that repeats a query
+of a later split is left out (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor
 negative, and a query with nothing above them counts as one that nobody judged.
 
 Every read of one `Collection` sees the same snapshot, because it happens on one connection.
@@ -26,6 +28,15 @@ Qrels = dict[str, dict[str, int]]
 CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
 # `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
 TEXT_HASH = "sha256(text)[1:32]"
+# Rows of `page_judgements`: each person's last answer about a pair, without those that were taken back.
+LAST_ANSWERS = """
+    SELECT * FROM (
+        SELECT * FROM page_judgements QUALIFY row_number() OVER (PARTITION BY query_id, doc_id, judge ORDER BY judged_at DESC) = 1
+    ) WHERE relevance IS NOT NULL
+"""
+_ASKING_THE_SAME = """
+    JOIN asked USING (query_id) JOIN asked AS same ON same.text_key = asked.text_key AND same.split = asked.split
+"""
 # Parameters: $batches are those of the collection, $left_out are ids of repeated queries, $displaced are documents of a batch whose id
 # stands for another text now, $min_relevance is the lowest grade that is relevant.
 VIEWS = f"""
@@ -47,10 +58,22 @@ VIEWS = f"""
         WHERE doc_id IN (SELECT doc_id FROM documents)
         GROUP BY query_id, doc_id
     ),
-    shared AS (
-        SELECT same.query_id, doc_id, max(relevance) AS relevance
-        FROM given JOIN asked USING (query_id) JOIN asked AS same ON same.text_key = asked.text_key AND same.split = asked.split
+    answers AS ({LAST_ANSWERS}),
+    standing AS (
+        SELECT query_id, answers.doc_id, relevance, judged_at, judge FROM answers
+        SEMI JOIN (SELECT query_id, {TEXT_HASH} AS query_hash FROM asked) AS hashed USING (query_id, query_hash)
+        LEFT JOIN documents ON documents.doc_id = answers.doc_id WHERE answers.doc_id = '' OR content_hash = doc_hash
+    ),
+    on_page AS (
+        SELECT same.query_id, doc_id, arg_max(relevance, (judged_at, judge)) AS relevance FROM standing {_ASKING_THE_SAME}
         GROUP BY same.query_id, doc_id
+    ),
+    brought AS (
+        SELECT same.query_id, doc_id, max(relevance) AS relevance FROM given {_ASKING_THE_SAME} GROUP BY same.query_id, doc_id
+    ),
+    shared AS (
+        SELECT * FROM (SELECT * FROM on_page UNION ALL SELECT * FROM brought ANTI JOIN on_page USING (query_id, doc_id))
+        WHERE doc_id <> '' AND query_id NOT IN (SELECT query_id FROM on_page WHERE doc_id = '')
     ),
     judgements AS (
         SELECT * FROM shared WHERE relevance > 0
@@ -174,6 +197,15 @@ class Collection:
         )
         rows = self._select(sql, doc_ids)
         return dict(zip(rows["doc_id"].to_pylist(), rows["content"].to_pylist(), strict=True))
+
+    def shown(self, doc_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Title, text and content_hash of these documents, for a person to read; those that are not in the collection are left out."""
+        sql = """
+            SELECT doc_id, arg_max(title, batch) AS title, arg_max(text, batch) AS text, arg_max(content_hash, batch) AS content_hash
+            FROM corpus SEMI JOIN current USING (batch) WHERE doc_id IN (SELECT unnest($chosen::VARCHAR[]))
+            GROUP BY doc_id ORDER BY doc_id
+        """
+        return {row.pop("doc_id"): row for row in self._select(sql, doc_ids).to_pylist()}
 
     def logits(self) -> dict[tuple[str, str], float]:
         """Raw teacher logits of the train queries' pairs: (query_id, doc_id) -> logit."""

@@ -14,10 +14,10 @@ from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
 # primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`;
-# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`.
+# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`; 7 `page_judgements`.
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
-SCHEMA_VERSION: int = 6
+SCHEMA_VERSION: int = 7
 RENAMED: dict[str, dict[str, str]] = {
     "pair_scores": {"teacher_fingerprint": "scorer_id"}
 }  # table -> old name -> new name
@@ -144,6 +144,22 @@ TABLES: dict[str, TableSpec] = {
         },
         key_columns=("batch", "query_id", "doc_id"),
         slice_column="batch",
+    ),
+    "page_judgements": TableSpec(
+        asset="qrels",
+        columns={
+            "query_id": _QUERY_ID,
+            "doc_id": _text("Id of the document; empty where the answer is about the query itself."),
+            "relevance": _integer(
+                "Grade, 0 is not relevant; -1 with no document: a bad query; NULL: taken back.", is_nullable=True
+            ),
+            "judge": _text("Name of the person who answered on the page of `distill-assets judge`."),
+            "judged_at": ColumnSpec("TIMESTAMP", "When, UTC. Of several answers about a pair the last one counts."),
+            "query_hash": _text("Hash of the query's text that was judged; the answer counts for this text alone."),
+            "doc_hash": _text("Hash of the document's content that was judged, likewise; empty without a document."),
+        },
+        key_columns=("query_id", "doc_id", "judge", "judged_at"),
+        mode="append",
     ),
     "answers_found": TableSpec(
         asset="hard_negatives",

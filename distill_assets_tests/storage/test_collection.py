@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -196,6 +197,78 @@ def test_judgements_of_a_document_whose_id_stands_for_another_text_do_not_count(
     ]
     assert changed_documents(connection, ["north"]) == []
     assert collect(connection, batches, displaced=(("north", "d1"),)).judgements(SPLITS) == {"q": {"d2": 1}}
+
+
+@pytest.fixture
+def answer(connection: duckdb.DuckDBPyConnection) -> Iterator[Any]:
+    """Writes what a person answered; by default about the texts "x" of query and document. The next answer comes a second later."""
+    moment = iter(range(60))
+
+    def write(
+        query_id: str, doc_id: str, relevance: int | None, judge: str = "ann", query: str = "x", doc: str = "x"
+    ) -> None:
+        hashes = [hash_text(query), hash_text(document("", doc).content) if doc_id else ""]
+        row = [query_id, doc_id, relevance, judge, datetime(2026, 1, 1, 0, 0, next(moment)), *hashes]
+        connection.execute("INSERT INTO page_judgements VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    yield write
+    connection.execute("DELETE FROM page_judgements")
+
+
+ASKED = {"north": Batch({"d1": "x", "d2": "x"}, {"q1": ("x", "test"), "q2": ("x", "test")}, {("q1", "d1"): 1})}
+
+
+def test_an_answer_on_the_page_wins_over_batches_for_all_who_ask_the_same(
+    connection: duckdb.DuckDBPyConnection, answer: Any
+) -> None:
+    """Where the larger of two judgements counted, a person could never say that a labelled document is no answer."""
+    answer("q1", "d1", 0)
+    answer("q2", "d2", 2)
+    found = collect(connection, ASKED)
+    assert found.judgements(SPLITS) == {"q1": {"d2": 2}, "q2": {"d2": 2}}
+    assert found.rejections(SPLITS) == {"q1": ["d1"], "q2": ["d1"]}
+
+
+def test_the_last_answer_counts_and_one_that_is_taken_back_does_not(
+    connection: duckdb.DuckDBPyConnection, answer: Any
+) -> None:
+    """A key that was hit by mistake would stay in the test set for good; ann's undo must not undo ben's answer."""
+    answer("q1", "d2", 3, "ann")
+    answer("q1", "d2", 1, "ben")
+    assert collect(connection, ASKED).judgements(SPLITS)["q1"] == {"d1": 1, "d2": 1}
+    answer("q1", "d2", None, "ann")
+    assert collect(connection, ASKED).judgements(SPLITS)["q1"] == {"d1": 1, "d2": 1}
+    answer("q1", "d2", None, "ben")
+    assert collect(connection, ASKED).judgements(SPLITS)["q1"] == {"d1": 1}
+
+
+def test_an_answer_counts_while_query_and_document_have_the_texts_that_were_judged(
+    connection: duckdb.DuckDBPyConnection, answer: Any
+) -> None:
+    """A person's word about a text that is gone would stand as if it were said of the new one."""
+    answer("q1", "d1", 3, query="an older query")
+    answer("q1", "d2", 3, doc="an older text")
+    answer("q1", "gone", 3)
+    assert collect(connection, ASKED).judgements(SPLITS)["q1"] == {"d1": 1}
+
+
+def test_a_bad_query_is_judged_by_nobody_until_that_is_taken_back(
+    connection: duckdb.DuckDBPyConnection, answer: Any
+) -> None:
+    """A query without sense, left in the test set, is noise that every system shares."""
+    answer("q1", "d2", 1)
+    answer("q1", "", -1)
+    found = collect(connection, ASKED)
+    assert (found.judgements(SPLITS), found.rejections(SPLITS)) == ({}, {})
+    answer("q1", "", None)
+    assert collect(connection, ASKED).judgements(SPLITS)["q2"] == {"d1": 1, "d2": 1}
+
+
+def test_what_a_person_reads_is_the_document_that_stands_now(connection: duckdb.DuckDBPyConnection) -> None:
+    """An answer about a former text counts for nothing, so showing it wastes a person's time."""
+    batches = {"a": Batch({"d1": "old"}), "b": Batch({"d1": "even"})}
+    expected = {"title": "title", "text": "even", "content_hash": hash_text("title even")}
+    assert collect(connection, batches).shown(["d1", "gone"]) == {"d1": expected}
 
 
 @dataclass(frozen=True)
