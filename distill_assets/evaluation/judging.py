@@ -9,28 +9,34 @@ systems, the largest one.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import combinations
 
 import numpy as np
 
 from distill_assets.errors import EvaluationError
+from distill_assets.evaluation.agreement import cohen_kappa
 from distill_assets.evaluation.significance import detectable_difference
 from distill_assets.records import hash_text
 
 DEPTH = 10  # nDCG@10 sees no further
 POOLED = 5  # documents of each system; at ranks 6 to 10 a document adds at most 0.36 of what one at rank 1 adds
 ROUND = 40  # queries; with a spread of 0.25 per query they show a difference of 0.11
+BAD_QUERY = -1  # relevance of an answer about the query itself
 _FEW = 5  # judged queries: fewer say nothing about the spread
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What a person judges of one query: the documents in an order that tells nothing, and how much they can change."""
+    """What a person judges of one query: the documents in an order that tells nothing, how much they can change, and the round."""
 
     query_id: str
     doc_ids: tuple[str, ...]
     weight: float
+    number_of_round: int
 
 
 def choose_pools(rankings: Sequence[Mapping[str, Sequence[str]]]) -> list[Pool]:
@@ -52,20 +58,21 @@ def choose_pools(rankings: Sequence[Mapping[str, Sequence[str]]]) -> list[Pool]:
     by_hash = sorted(rankings[0], key=hash_text)
     rounds = (by_hash[start : start + ROUND] for start in range(0, len(by_hash), ROUND))
     pools = []
-    for query_ids in rounds:
-        found = [_pool(query_id, [each[query_id] for each in rankings]) for query_id in query_ids]
+    for number, query_ids in enumerate(rounds, start=1):
+        found = [_pool(query_id, [each[query_id] for each in rankings], number) for query_id in query_ids]
         pools += sorted((pool for pool in found if pool.doc_ids), key=lambda pool: (-pool.weight, pool.query_id))
     return pools
 
 
-def _pool(query_id: str, rankings: Sequence[Sequence[str]]) -> Pool:
+def _pool(query_id: str, rankings: Sequence[Sequence[str]], number: int) -> Pool:
     doc_ids = {doc_id for ranking in rankings for doc_id in ranking[:POOLED]}
     discounts = [{doc_id: 1 / math.log2(rank + 1) for rank, doc_id in enumerate(r[:DEPTH], start=1)} for r in rankings]
     weight = 0.0
     for doc_id in sorted(doc_ids):
         values = [found.get(doc_id, 0.0) for found in discounts]
         weight += max(values) - min(values)
-    return Pool(query_id, tuple(sorted(doc_ids, key=lambda doc_id: hash_text(f"{query_id} {doc_id}"))), weight)
+    in_no_order = tuple(sorted(doc_ids, key=lambda doc_id: hash_text(f"{query_id} {doc_id}")))
+    return Pool(query_id, in_no_order, weight, number)
 
 
 def describe_power(first: Mapping[str, float], second: Mapping[str, float]) -> str:
@@ -80,3 +87,82 @@ def describe_power(first: Mapping[str, float], second: Mapping[str, float]) -> s
         f"{count} judged queries with a relevant document find a true difference of {now:.2f} in nDCG@10 four times out of five; "
         f"{4 * count} would find {now / 2:.2f}."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One person's last answer about a pair, or about the query where `doc_id` is empty."""
+
+    query_id: str
+    doc_id: str
+    relevance: int
+    judge: str
+    judged_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedByPeople:
+    """What people judged of a split on the page.
+
+    Attributes:
+        num_pairs: distinct (query, document) pairs.
+        num_bad_queries: queries that were called bad.
+        judges: per person the number of pairs, the first and the last day, as ISO dates.
+        num_twice: times that two persons judged the same pair.
+        kappa: Cohen's kappa of those, relevant or not; None where it says nothing.
+    """
+
+    split: str
+    num_pairs: int
+    num_queries: int
+    num_bad_queries: int
+    judges: Mapping[str, tuple[int, str, str]]
+    num_twice: int
+    kappa: float | None
+
+    @property
+    def sentences(self) -> list[str]:
+        """The same in words."""
+        if not self.num_pairs and not self.num_bad_queries:
+            return [f"Nobody has judged queries of {self.split} on the page yet: distill-assets judge opens it."]
+        people = "; ".join(
+            f"{name} {count:,} ({first if first == last else f'{first} to {last}'})"
+            for name, (count, first, last) in self.judges.items()
+        )
+        bad = f", and called {self.num_bad_queries} queries bad" if self.num_bad_queries else ""
+        told = [
+            f"On the page people judged {self.num_pairs:,} pairs of {self.num_queries:,} {self.split} queries{bad}: {people}."
+        ]
+        if self.num_twice:
+            agreed = "it leaves chance no room" if self.kappa is None else f"Cohen's kappa is {self.kappa:.2f}"
+            told.append(f"Two people judged the same pair {self.num_twice:,} times, relevant or not: {agreed}.")
+        return told
+
+
+def summarise_answers(split: str, answers: Sequence[Answer], min_relevance: int = 1) -> JudgedByPeople:
+    """What people judged of a split; grades from `min_relevance` on are relevant."""
+    by_pair: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+    by_judge: dict[str, list[Answer]] = defaultdict(list)
+    for answer in sorted(answers, key=lambda answer: (answer.judge, answer.judged_at)):
+        by_judge[answer.judge].append(answer)
+        if answer.doc_id:
+            by_pair[answer.query_id, answer.doc_id].append(answer)
+    twice = [
+        (a.relevance >= min_relevance, b.relevance >= min_relevance)
+        for own in by_pair.values()
+        for a, b in combinations(own, 2)
+    ]
+    return JudgedByPeople(
+        split=split,
+        num_pairs=len(by_pair),
+        num_queries=len({query_id for query_id, _ in by_pair}),
+        num_bad_queries=len({answer.query_id for answer in answers if not answer.doc_id}),
+        judges={name: _told_of(own) for name, own in by_judge.items()},
+        num_twice=len(twice),
+        kappa=cohen_kappa([a for a, _ in twice], [b for _, b in twice]),
+    )
+
+
+def _told_of(own: Sequence[Answer]) -> tuple[int, str, str]:
+    """Pairs, first and last day of one person's answers, which are in the order of their times."""
+    return sum(bool(a.doc_id) for a in own), f"{own[0].judged_at:%Y-%m-%d}", f"{own[-1].judged_at:%Y-%m-%d}"

@@ -1,13 +1,13 @@
 """The collection as it is now, made from what its batches brought. The rules stand here once.
 
-Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named
-after its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document
-exists, and for every query of its split that asks the same in the same words. It does not count where its batch brought another
-document under that id than the one that stands now (`quality/identity.py`). What a person answered on the page of
-`distill-assets judge` wins over what batches say of that pair, while query and document have the texts that were judged; of several
-answers the last one counts, and a query that was called bad has no judgements. A train or dev query that repeats a query
-of a later split is left out (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor
-negative, and a query with nothing above them counts as one that nobody judged.
+Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named after
+its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document exists,
+and for every query of its split that asks the same in the same words. It does not count where its batch brought another document
+under that id than the one that stands now (`quality/identity.py`). What a person answered on the page of `distill-assets judge` wins
+over what batches say of that pair, while query and document have the texts that were judged; of several answers the last one counts,
+and a query that was called bad has no judgements. A train or dev query that repeats a query of a later split is left out
+(`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor negative, and a
+query with nothing above them counts as one that nobody judged.
 
 Every read of one `Collection` sees the same snapshot, because it happens on one connection.
 """
@@ -164,6 +164,14 @@ class Collection:
         for row in self._select(f"{_REJECTIONS} ORDER BY query_id, doc_id", splits, batch).to_pylist():
             found.setdefault(row["query_id"], []).append(row["doc_id"])
         return found
+
+    def answers(self, split: Split) -> list[dict[str, Any]]:
+        """What people answered on the page about queries of a split and that stands: one row for each pair and person.
+
+        The rows have query_id, doc_id (empty: about the query), relevance, judge and judged_at; sorted by time.
+        """
+        sql = "SELECT standing.* FROM standing JOIN kept USING (query_id) WHERE split IN {splits} ORDER BY judged_at, judge"
+        return self._select(sql, [split]).to_pylist()
 
     def candidates(self, batch: str = "") -> dict[str, list[str]]:
         """Mined documents that exist, best first: query_id -> doc_ids."""

@@ -1,11 +1,12 @@
 """Which documents people judge first, by hand."""
 
 import math
+from datetime import datetime
 
 import pytest
 
 from distill_assets.errors import EvaluationError
-from distill_assets.evaluation.judging import POOLED, ROUND, choose_pools, describe_power
+from distill_assets.evaluation.judging import POOLED, ROUND, Answer, choose_pools, describe_power, summarise_answers
 
 
 def test_the_query_on_which_systems_disagree_comes_first() -> None:
@@ -76,3 +77,25 @@ def test_power_in_words() -> None:
         first, second
     )
     assert "5 are the least" in describe_power({"a": 1.0}, {"a": 0.0})
+
+
+def test_who_judged_how_much_and_how_far_they_agree() -> None:
+    """Counts of answers would take a pair that two people judged for two pairs.
+
+    Ann and Ben both judged three pairs; with grades from 2 on relevant they say 1 1 0 and 1 0 0: observed 2/3, expected
+    (2 * 1 + 1 * 2) / 9 = 4/9, so kappa = (6 - 4) / (9 - 4) = 0.4.
+    """
+    day = [datetime(2026, 11, 2), datetime(2026, 11, 3)]
+    answers = [Answer("q1", f"d{i}", grade, "ann", day[i > 1]) for i, grade in enumerate((3, 2, 1))]
+    answers += [Answer("q1", f"d{i}", grade, "ben", day[1]) for i, grade in enumerate((2, 1, 0))]
+    answers += [Answer("q2", "d0", 1, "ben", day[1]), Answer("q3", "", -1, "ben", day[1])]
+    found = summarise_answers("test", answers, min_relevance=2)
+    assert (found.num_pairs, found.num_queries, found.num_bad_queries, found.num_twice) == (4, 2, 1, 3)
+    assert found.judges == {"ann": (3, "2026-11-02", "2026-11-03"), "ben": (4, "2026-11-03", "2026-11-03")}
+    assert found.kappa == pytest.approx(0.4)
+    assert found.sentences == [
+        "On the page people judged 4 pairs of 2 test queries, and called 1 queries bad: "
+        "ann 3 (2026-11-02 to 2026-11-03); ben 4 (2026-11-03).",
+        "Two people judged the same pair 3 times, relevant or not: Cohen's kappa is 0.40.",
+    ]
+    assert summarise_answers("dev", []).sentences[0].startswith("Nobody has judged queries of dev")
