@@ -714,12 +714,12 @@ def _champion_document(project: "Project") -> Document | None:
 
 def _print_leaderboard(project: "Project") -> None:
     from distill_assets.evaluation.leaderboard import champion_note, format_table
-    from distill_assets.report.publishing import read_champion
+    from distill_assets.report.publishing import read_champion, read_judgements
 
     rows, champion = _leaderboard_rows(project), read_champion(project)
     typer.echo(f"\n{project.collection.source.name}, {rows[0].split} split, {rows[0].num_queries} queries")
     typer.echo(format_table(rows, champion))
-    for finding in (champion_note(rows, champion), _fitness(project)):
+    for finding in (champion_note(rows, champion), _fitness(project), " ".join(read_judgements(project, rows))):
         if finding:
             typer.echo(f"\n{finding}")
 

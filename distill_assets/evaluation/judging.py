@@ -120,18 +120,22 @@ class JudgedByPeople:
     num_twice: int
     kappa: float | None
 
+    def __bool__(self) -> bool:
+        """Whether anything was judged."""
+        return bool(self.num_pairs or self.num_bad_queries)
+
     @property
     def sentences(self) -> list[str]:
         """The same in words."""
-        if not self.num_pairs and not self.num_bad_queries:
+        if not self:
             return [f"Nobody has judged queries of {self.split} on the page yet: distill-assets judge opens it."]
         people = "; ".join(
             f"{name} {count:,} ({first if first == last else f'{first} to {last}'})"
             for name, (count, first, last) in self.judges.items()
         )
-        bad = f", and called {self.num_bad_queries} queries bad" if self.num_bad_queries else ""
+        bad = f", and called {_queries(self.num_bad_queries)} bad" if self.num_bad_queries else ""
         told = [
-            f"On the page people judged {self.num_pairs:,} pairs of {self.num_queries:,} {self.split} queries{bad}: {people}."
+            f"On the page people judged {self.num_pairs:,} pairs of {_queries(self.num_queries, self.split)}{bad}: {people}."
         ]
         if self.num_twice:
             agreed = "it leaves chance no room" if self.kappa is None else f"Cohen's kappa is {self.kappa:.2f}"
@@ -166,3 +170,7 @@ def summarise_answers(split: str, answers: Sequence[Answer], min_relevance: int 
 def _told_of(own: Sequence[Answer]) -> tuple[int, str, str]:
     """Pairs, first and last day of one person's answers, which are in the order of their times."""
     return sum(bool(a.doc_id) for a in own), f"{own[0].judged_at:%Y-%m-%d}", f"{own[-1].judged_at:%Y-%m-%d}"
+
+
+def _queries(count: int, split: str = "") -> str:
+    return f"{count:,} {f'{split} ' if split else ''}{'query' if count == 1 else 'queries'}"

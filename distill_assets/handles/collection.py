@@ -10,7 +10,7 @@ import duckdb
 from distill_assets.errors import MissingPartitionError, SourceError
 from distill_assets.evaluation.splits import leaked_queries
 from distill_assets.quality.identity import is_same_document
-from distill_assets.records import SPLITS, TEACHER, fingerprint
+from distill_assets.records import TEACHER, fingerprint
 from distill_assets.settings.values import INBOX, PYTHON_API, Settings
 from distill_assets.sources import catalog
 from distill_assets.sources.base import Options, Rules, Source
@@ -97,7 +97,7 @@ class CollectionHandle:
         slices = slices_in(connection)
         leaks = ("left out", self.near_identical, *_content(slices, ("queries",), batches))
         if leaks not in _known:
-            queries = Collection(connection, tuple(batches), ()).queries(SPLITS)
+            queries = Collection(connection, tuple(batches), ()).asked()
             _remember(leaks, tuple(sorted(leaked_queries(queries, jaccard=self.near_identical))))
         left_out = _known[leaks]
         texts = ("displaced", *_content(slices, ("corpus",), batches))

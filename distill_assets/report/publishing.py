@@ -17,11 +17,12 @@ from distill_assets.evaluation.leaderboard import (
 )
 from distill_assets.evaluation.tables import format_score
 from distill_assets.evaluation.ways import Answer, compare_ways, ways_of
+from distill_assets.handles.judging import judged_by_people
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT, Rule
 from distill_assets.report.charts import Curve
-from distill_assets.report.conclusion import TrainingData, conclude
+from distill_assets.report.conclusion import TrainingData, conclude, tell_judgements
 from distill_assets.report.page import Page, describe_cost, render_page
 from distill_assets.storage.collection import EVALUATION
 from distill_assets.storage.folders import write_text
@@ -122,7 +123,13 @@ def read_conclusion(project: Project) -> list[str]:
     """
     data = TrainingData(num_train_queries=_count_labels(project)["queries"], **_query(project, sql)[0])
     champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
-    return conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
+    told = conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
+    return [*told, *read_judgements(project, rows)]
+
+
+def read_judgements(project: Project, rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What people judged on the page of the leaderboard's queries, in words; empty where nobody did."""
+    return tell_judgements(judged_by_people(project, rows[0].split), rows)
 
 
 def _read_results(project: Project) -> dict[str, dict[str, dict[str, float]]]:

@@ -26,7 +26,7 @@ _HOST = "127.0.0.1"
 _LONGEST_BODY = 10_000  # bytes; an answer has about 200
 _LONGEST_TEXT = 20_000  # characters of a document on the page
 _MANY = 20  # documents; of fewer nobody can say which words are common
-_GRADES = ("not relevant", "touches it", "answers in part", "answers it")
+_GRADES = ("not relevant", "helps a little", "answers in part", "answers it")
 _Segments = list[tuple[str, bool]]
 
 

@@ -5,7 +5,7 @@ its day replaces what earlier ones brought. A judgement of 0 takes an earlier on
 and for every query of its split that asks the same in the same words. It does not count where its batch brought another document
 under that id than the one that stands now (`quality/identity.py`). What a person answered on the page of `distill-assets judge` wins
 over what batches say of that pair, while query and document have the texts that were judged; of several answers the last one counts,
-and a query that was called bad has no judgements. A train or dev query that repeats a query of a later split is left out
+and a query that was called bad is left out. A train or dev query that repeats a query of a later split is left out
 (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor negative, and a
 query with nothing above them counts as one that nobody judged.
 
@@ -50,14 +50,6 @@ VIEWS = f"""
             coalesce(arg_max(text_key, batch), query_id) AS text_key
         FROM queries SEMI JOIN current USING (batch) GROUP BY query_id
     ),
-    kept AS (SELECT * FROM asked WHERE query_id NOT IN (SELECT unnest($left_out::VARCHAR[]))),
-    displaced AS (SELECT unnest($displaced::STRUCT(batch VARCHAR, doc_id VARCHAR)[], recursive := true)),
-    given AS (
-        SELECT query_id, doc_id, arg_max(relevance, batch) AS relevance
-        FROM qrels SEMI JOIN current USING (batch) ANTI JOIN displaced USING (batch, doc_id)
-        WHERE doc_id IN (SELECT doc_id FROM documents)
-        GROUP BY query_id, doc_id
-    ),
     answers AS ({LAST_ANSWERS}),
     standing AS (
         SELECT query_id, answers.doc_id, relevance, judged_at, judge FROM answers
@@ -68,12 +60,22 @@ VIEWS = f"""
         SELECT same.query_id, doc_id, arg_max(relevance, (judged_at, judge)) AS relevance FROM standing {_ASKING_THE_SAME}
         GROUP BY same.query_id, doc_id
     ),
+    kept AS (
+        SELECT * FROM asked WHERE query_id NOT IN (SELECT unnest($left_out::VARCHAR[]))
+        AND query_id NOT IN (SELECT query_id FROM on_page WHERE doc_id = '')
+    ),
+    displaced AS (SELECT unnest($displaced::STRUCT(batch VARCHAR, doc_id VARCHAR)[], recursive := true)),
     brought AS (
-        SELECT same.query_id, doc_id, max(relevance) AS relevance FROM given {_ASKING_THE_SAME} GROUP BY same.query_id, doc_id
+        SELECT query_id, doc_id, arg_max(relevance, batch) AS relevance
+        FROM qrels SEMI JOIN current USING (batch) ANTI JOIN displaced USING (batch, doc_id)
+        WHERE doc_id IN (SELECT doc_id FROM documents)
+        GROUP BY query_id, doc_id
+    ),
+    given AS (
+        SELECT * FROM on_page WHERE doc_id <> '' UNION ALL SELECT * FROM brought ANTI JOIN on_page USING (query_id, doc_id)
     ),
     shared AS (
-        SELECT * FROM (SELECT * FROM on_page UNION ALL SELECT * FROM brought ANTI JOIN on_page USING (query_id, doc_id))
-        WHERE doc_id <> '' AND query_id NOT IN (SELECT query_id FROM on_page WHERE doc_id = '')
+        SELECT same.query_id, doc_id, max(relevance) AS relevance FROM given {_ASKING_THE_SAME} GROUP BY same.query_id, doc_id
     ),
     judgements AS (
         SELECT * FROM shared WHERE relevance > 0
@@ -138,6 +140,11 @@ class Collection:
         found = self._select(_VERSIONS.format(rows=rows, row=row), splits)
         return dict(zip(found["batch"].to_pylist(), found["version"].to_pylist(), strict=True))
 
+    def asked(self) -> list[Query]:
+        """All queries, those that are left out or were called bad as well, sorted by id."""
+        rows = self._select("SELECT query_id, text, split FROM asked ORDER BY query_id")
+        return [Query(**row) for row in rows.to_pylist()]
+
     def queries(self, splits: Sequence[Split], batch: str = "") -> list[Query]:
         """Queries of these splits, sorted by id."""
         rows = self._select(f"SELECT query_id, text, split FROM ({_QUERIES}) ORDER BY query_id", splits, batch)
@@ -170,7 +177,7 @@ class Collection:
 
         The rows have query_id, doc_id (empty: about the query), relevance, judge and judged_at; sorted by time.
         """
-        sql = "SELECT standing.* FROM standing JOIN kept USING (query_id) WHERE split IN {splits} ORDER BY judged_at, judge"
+        sql = "SELECT standing.* FROM standing JOIN asked USING (query_id) WHERE split IN {splits} ORDER BY judged_at, judge"
         return self._select(sql, [split]).to_pylist()
 
     def candidates(self, batch: str = "") -> dict[str, list[str]]:

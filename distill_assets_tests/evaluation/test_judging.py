@@ -94,7 +94,7 @@ def test_who_judged_how_much_and_how_far_they_agree() -> None:
     assert found.judges == {"ann": (3, "2026-11-02", "2026-11-03"), "ben": (4, "2026-11-03", "2026-11-03")}
     assert found.kappa == pytest.approx(0.4)
     assert found.sentences == [
-        "On the page people judged 4 pairs of 2 test queries, and called 1 queries bad: "
+        "On the page people judged 4 pairs of 2 test queries, and called 1 query bad: "
         "ann 3 (2026-11-02 to 2026-11-03); ben 4 (2026-11-03).",
         "Two people judged the same pair 3 times, relevant or not: Cohen's kappa is 0.40.",
     ]

@@ -193,9 +193,10 @@ def test_a_bad_query_is_left_for_nobody(project: Any, client: Client) -> None:
     query = client.ask("GET", "state")[2]["queries"][0]["query_id"]
     assert client.answer(query, "", -1) == 200
     with Serving(project, "ben") as ben:
-        assert [q["query_id"] for q in ben.ask("GET", "state")[2]["queries"] if q["is_bad"]] == [query]
+        assert query not in [each["query_id"] for each in ben.ask("GET", "state")[2]["queries"]]
+    assert [q["is_bad"] for q in client.ask("GET", "state")[2]["queries"] if q["query_id"] == query] == [True]
     assert count_left(open_sheet(project, "test"), read_answers(project, "test"), "ben") == (6, 3)
-    assert "called 1 queries bad" in judged_by_people(project, "test").sentences[0]
+    assert "called 1 query bad" in judged_by_people(project, "test").sentences[0]
     with project.collection.snapshot() as collection:
         assert query not in collection.judgements(("test",))
 

@@ -252,14 +252,13 @@ def test_an_answer_counts_while_query_and_document_have_the_texts_that_were_judg
     assert collect(connection, ASKED).judgements(SPLITS)["q1"] == {"d1": 1}
 
 
-def test_a_bad_query_is_judged_by_nobody_until_that_is_taken_back(
-    connection: duckdb.DuckDBPyConnection, answer: Any
-) -> None:
+def test_a_bad_query_is_left_out_until_that_is_taken_back(connection: duckdb.DuckDBPyConnection, answer: Any) -> None:
     """A query without sense, left in the test set, is noise that every system shares."""
     answer("q1", "d2", 1)
     answer("q1", "", -1)
     found = collect(connection, ASKED)
-    assert (found.judgements(SPLITS), found.rejections(SPLITS)) == ({}, {})
+    assert (found.judgements(SPLITS), found.rejections(SPLITS), found.queries(SPLITS)) == ({}, {}, [])
+    assert [query.query_id for query in found.asked()] == ["q1", "q2"]
     answer("q1", "", None)
     assert collect(connection, ASKED).judgements(SPLITS)["q2"] == {"d1": 1, "d2": 1}
 
