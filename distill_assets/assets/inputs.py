@@ -62,7 +62,7 @@ class Inputs:
             moment = self._moment_on(connection)
             self.versions = reads.versions(moment)
             collection = project.collection.on(connection, moment.state.batches)
-            loaders = {name: READS[name].load for name in self.versions if name in READS}
+            loaders = {name: reads.read(name).load for name in self.versions if name in READS}
             self._values = {name: load(collection, moment) for name, load in loaders.items() if load}
             self.batches, self.view_parameters = list(moment.state.batches), collection.parameters
             self._slices, self.recipes = moment.state.slices, moment.recipes

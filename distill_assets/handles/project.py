@@ -15,8 +15,9 @@ from distill_assets.handles.logits import Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings.values import INBOX, ReadSettings, Settings, read_settings
+from distill_assets.settings.values import AUTO, INBOX, ReadSettings, Settings, read_settings
 from distill_assets.sources.upstream import Upstream
+from distill_assets.storage.collection import Labelling
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
 
@@ -97,8 +98,18 @@ class Project:
     def collection(self) -> CollectionHandle:
         """The source and what was read from it."""
         settings = self.settings
+        limits = settings.num_judged_by_teacher
         return CollectionHandle(
-            open_source(settings), self.places.warehouse, settings.near_identical, settings.min_relevance
+            open_source(settings),
+            self.places.warehouse,
+            settings.near_identical,
+            settings.min_relevance,
+            Labelling(
+                generates=settings.may_generate,
+                always=settings.query_generator != AUTO,
+                num_dev=limits.get("dev", 0),
+                num_test=limits.get("test", 0),
+            ),
         )
 
     @cached_property
