@@ -88,6 +88,11 @@ def teacher_judges(moment: Moment) -> bool:
     return "teacher" in moment.state.judges.values()
 
 
+def nobody_judged_train(moment: Moment) -> bool:
+    """Whether the teacher names the answers of train queries."""
+    return moment.state.nobody_judged_train
+
+
 def _judges_version(moment: Moment) -> str:
     moment.state.require_taught()
     return ", ".join(f"{split} {judge}" for split, judge in sorted(moment.state.judges.items()))
@@ -124,7 +129,7 @@ READS: dict[str, Read] = {
     ),
     # Who judges dev and test, where that is the teacher.
     "judges": Read((*_JUDGED, "teacher_judgements"), _judges_version, lambda c, _: c.judges()),
-    "unjudged_train": Read(("qrels",), lambda m: "nobody judged a train query"),
+    "unjudged_train": Read(("qrels",), lambda _: "nobody judged a train query"),
     "has_queries": Read(("queries",), lambda m: str(m.state.has_queries)),
     "own_documents": Read(("corpus",), _own_documents_version, lambda c, m: c.own_documents(m.partition)),
     # Dev and test queries that the teacher judges, each with the document that it was made from.
@@ -152,6 +157,7 @@ READS: dict[str, Read] = {
     # What helps to tell whether a generated query finds its source: of several students none, because one is chosen later.
     "sole_student": Read((), lambda m: "" if m.project.settings.students else m.project.models.student_id),
     "baselines": Read((), lambda m: m.project.models.baselines_id),
+    "generator": Read((), lambda m: m.project.generator_id),
     "teacher_source": Read((), lambda m: " ".join(m.project.models.teacher_source_ids)),
     "teacher": Read(("teacher_checkpoint",), lambda m: m.state.version("checkpoints", "teacher")),
     "recipe": Read((), lambda m: m.recipe.fingerprint),
@@ -163,8 +169,8 @@ READS: dict[str, Read] = {
 }
 
 _TAUGHT_BY = ("teacher_scores", "teacher_judgements")
-# The inputs that an asset reads in another way than as given (`storage/collection.py`). A name stays whoever judged: where people judged
-# everything its version is the same, too, so nothing that was made before is made anew.
+# The inputs that an asset reads in another way than as given (`storage/collection.py`). A name stays whoever judged, and where people
+# judged everything its version does, too: nothing that was made before is made anew.
 READ_AS: dict[Labels, dict[str, Read]] = {
     "people": {
         "training_queries": _view("queries_of_people", ("queries",), lambda c, b: c.queries(TRAINING, b, "people")),

@@ -16,12 +16,19 @@ from distill_assets.sources import catalog
 from distill_assets.sources.base import Options, Rules, Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.storage.collection import Collection, Judge, Labelling, changed_documents
+from distill_assets.storage.collection import BY_PEOPLE, Collection, Judge, Labelling, changed_documents
 from distill_assets.storage.tables import TABLES
 from distill_assets.storage.warehouse import SliceInfo, Warehouse, slices_in
 
 COLLECTION_TABLES = ("corpus", "queries", "qrels")
-_VIEWED = (*COLLECTION_TABLES, "query_labels", "generated_queries", "hard_negatives", "teacher_scores", "teacher_judgements")
+_VIEWED = (
+    *COLLECTION_TABLES,
+    "query_labels",
+    "generated_queries",
+    "hard_negatives",
+    "teacher_scores",
+    "teacher_judgements",
+)
 Slices = Mapping[tuple[str, str], SliceInfo]
 
 
@@ -37,7 +44,7 @@ class CollectionHandle:
     warehouse: Warehouse
     near_identical: float
     min_relevance: int = 1
-    labelling: Labelling = Labelling()
+    labelling: Labelling = BY_PEOPLE
 
     def batches(self) -> list[str]:
         """The batches that make up the collection, sorted: those the source has and that were read into the warehouse.
@@ -109,9 +116,7 @@ class CollectionHandle:
         if texts not in _known:
             changed = changed_documents(connection, batches)
             _remember(texts, tuple((b, d) for b, d, former, now in changed if not is_same_document(former, now)))
-        return Collection(
-            connection, tuple(batches), left_out, _known[texts], self.min_relevance, self.labelling
-        )
+        return Collection(connection, tuple(batches), left_out, _known[texts], self.min_relevance, self.labelling)
 
     def _slices(self) -> Slices:
         return self.warehouse.all_slices() if self.warehouse.exists() else {}
@@ -187,6 +192,11 @@ class State:
         return any(self.slices["queries", batch].num_rows for batch in self.batches)
 
     @property
+    def nobody_judged_train(self) -> bool:
+        """Whether batches bring queries, and none of train has an answer of people."""
+        return self.has_queries and "train" not in self.judges
+
+    @property
     def generates(self) -> bool:
         """Whether queries are made from documents: by a named generator always, by default while no batch brings a query."""
         labelling = self.handle.labelling
@@ -201,7 +211,7 @@ class State:
         """Raise `MissingPartitionError` where labels come from the teacher, and it has not been asked about a batch yet."""
         if "teacher" in self.judges.values():
             self.versions("teacher_judgements", self.batches)
-        if self.generates or (self.has_queries and "train" not in self.judges):
+        if self.generates or self.nobody_judged_train:
             self.versions("teacher_scores", self.batches)
 
     def _of_collection(self, what: str, read: Callable[[Collection], Any]) -> Any:

@@ -28,6 +28,16 @@ class TrainingData:
     area_under_curve: float | None
 
 
+def on_judge(rows: Sequence[LeaderboardRow], teacher: str) -> list[str]:
+    """The sentence that comes first where a teacher of that name judged the queries of `rows`; none where people did."""
+    if not rows or not rows[0].is_judged_by_teacher:
+        return []
+    return [
+        f"Judged by the teacher {teacher}, not by people: it says how far students rank as it does on {rows[0].num_queries:,} queries, "
+        "and not whether it is right; `distill-assets judge` makes a test set of people."
+    ]
+
+
 def conclude(
     rows: Sequence[LeaderboardRow],
     champion: Champion | None,

@@ -7,9 +7,9 @@ document under that id than the one that stands now (`quality/identity.py`). A t
 is left out (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor
 negative, and a query with nothing above them counts as one that nobody judged.
 
-Queries of `generated_queries` are queries of their batch, with the document that they were made from as their answer. Beside
-queries of batches they train; where no batch brings one they have the hash split. One that repeats a query of the source, or another generated one, is left out.
-Judgements of the page (`page_judgements`) win over those of batches.
+Queries of `generated_queries` are queries of their batch, and the document that they were made from is their answer. Beside queries of
+batches they train; where no batch brings one they have the hash split. One that repeats a query of a batch, or another generated one,
+is left out. Judgements of the page (`page_judgements`) win over those of batches.
 
 A split is judged by people where a batch brings a positive for one of its queries, or where at least `MIN_PAGE_QUERIES` of its queries
 have one on the page. Else the teacher judges dev; and test, if people judged neither. Nothing is judged by both. Judgements are read in
@@ -219,6 +219,9 @@ class Labelling:
     num_test: int = 0
 
 
+BY_PEOPLE = Labelling()
+
+
 @dataclass(frozen=True)
 class Collection:
     """One snapshot of the collection. `batch` narrows a read to the queries whose last batch it is."""
@@ -228,7 +231,7 @@ class Collection:
     left_out: tuple[str, ...]
     displaced: tuple[tuple[str, str], ...] = ()
     min_relevance: int = 1
-    labelling: Labelling = Labelling()
+    labelling: Labelling = BY_PEOPLE
 
     def view_versions(self, view: str) -> dict[str, str]:
         """Version of one of `VERSIONED` by batch; a batch without a row has none."""
