@@ -45,7 +45,7 @@ LADDER: list[list[str]] = [
     ["retrieval"],
     ["evaluation"],
     ["quality"],
-    ["training"],
+    ["training", "generation"],
     ["settings"],
     ["handles"],
     ["report"],
@@ -59,7 +59,7 @@ LADDER: list[list[str]] = [
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
 _VALUES = {"dagster", "duckdb", "typer", "jinja2", "pandas"}
 FORBIDDEN_IN: dict[str, set[str]] = {
-    **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training"), _VALUES),
+    **dict.fromkeys(("models", "retrieval", "evaluation", "quality", "training", "generation"), _VALUES),
     "storage": {"dagster", *HEAVY},
     "sources": {"dagster", "duckdb", *HEAVY},
     "settings": {"dagster", "duckdb", *HEAVY},

@@ -593,8 +593,8 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
     def announce(assets: tuple[str, ...], partition: str) -> None:
         # What has been read decides how long the rest takes.
         if not told and assets[0] not in (INBOX, *stages.INGEST.assets):
-            told.append(estimate(project, found_stale, until))
-            typer.echo(told[0], err=True)
+            told.extend(filter(None, (project.models.advice, estimate(project, found_stale, until))))
+            typer.echo("\n".join(told), err=True)
         typer.echo(f"...         {_label(assets, partition)}", err=True)
 
     steps = []
@@ -693,6 +693,7 @@ def _leaderboard_document(project: "Project") -> Document:
     return {
         "collection": project.collection.source.name,
         "split": rows[0].split,
+        "judged_by": rows[0].judged_by or "people",
         "systems": [{"name": row.system, **asdict(row)} for row in rows],
         "champion": _champion_document(project),
         "teacher_fitness": _fitness(project),
@@ -708,6 +709,7 @@ def _champion_document(project: "Project") -> Document | None:
         "name": row["recipe"],
         "model_fingerprint": row["model_fingerprint"],
         "checkpoint_path": row["checkpoint_path"],
+        "judged_by": row["judged_by"] or "people",
         "since": f"{row['decided_at']:%Y-%m-%dT%H:%M:%SZ}",
     }
 

@@ -22,7 +22,7 @@ from distill_assets.handles.collection import PAGE_JUDGEMENTS
 from distill_assets.handles.project import Project
 from distill_assets.handles.retrieval import Corpus, Retrieval
 from distill_assets.records import BM25, UNTOUCHED_STUDENT, Query, Split, fingerprint, hash_text, normalise
-from distill_assets.storage.collection import Collection
+from distill_assets.storage.collection import MIN_PAGE_QUERIES, Collection
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import utc_now
 from distill_assets.training.lists import choose_queries
@@ -105,13 +105,13 @@ def record_answer(
     project.places.warehouse.append(PAGE_JUDGEMENTS, rows, inputs={}, data_version=fingerprint(*row.values()))
 
 
-def read_answers(project: Project, split: Split) -> list[Answer]:
+def read_answers(project: Project, split: str) -> list[Answer]:
     """Each person's answers that stand, oldest first."""
     with project.collection.snapshot() as collection:
         return [Answer(**row) for row in collection.answers(split)]
 
 
-def judged_by_people(project: Project, split: Split) -> JudgedByPeople:
+def judged_by_people(project: Project, split: str) -> JudgedByPeople:
     """What people judged of a split on the page."""
     answers = read_answers(project, split) if project.places.warehouse.exists() else []
     return summarise_answers(split, answers, project.collection.min_relevance)
@@ -126,9 +126,17 @@ def count_left(sheet: Sheet, answers: Sequence[Answer], judge: str) -> tuple[int
 
 
 def tell_power(project: Project, sheet: Sheet) -> str:
-    """What the judged queries of the sheet can show, in words."""
+    """What the judged queries of the sheet can show, in words; while the teacher judges the split, how many are missing."""
     with project.collection.snapshot() as collection:
-        judged = collection.judgements((sheet.split,))
+        is_of_people = collection.judges().get(sheet.split) == "people"
+        judged = collection.judgements((sheet.split,), labels="people")
+        answers = collection.answers(sheet.split)
+    if not is_of_people:
+        found = {row["query_id"] for row in answers if row["relevance"] >= sheet.min_relevance}
+        return (
+            f"{len(found)} queries have a relevant document. From {MIN_PAGE_QUERIES} on these judgements decide, and until then the "
+            "teacher's."
+        )
     judged = {query_id: judged[query_id] for query_id in sheet.queries if query_id in judged}
     values = []
     for ranked in list(sheet.rankings.values())[-2:]:

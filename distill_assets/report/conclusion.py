@@ -29,6 +29,16 @@ class TrainingData:
     area_under_curve: float | None
 
 
+def on_judge(rows: Sequence[LeaderboardRow], teacher: str) -> list[str]:
+    """The sentence that comes first where a teacher of that name judged the queries of `rows`; none where people did."""
+    if not rows or not rows[0].is_judged_by_teacher:
+        return []
+    return [
+        f"Judged by the teacher {teacher}, not by people: it says how far students rank as it does on {rows[0].num_queries:,} queries, "
+        "and not whether it is right; `distill-assets judge` makes a test set of people."
+    ]
+
+
 def conclude(
     rows: Sequence[LeaderboardRow],
     champion: Champion | None,
@@ -70,6 +80,11 @@ def tell_judgements(judged: JudgedByPeople, rows: Sequence[LeaderboardRow]) -> l
     """Who judged the leaderboard's queries on the page, how many queries decide, and what they can show; empty where nobody did."""
     if not judged or not rows:
         return []
+    if rows[0].is_judged_by_teacher:
+        return [
+            *judged.sentences,
+            f"From {MIN_QUERIES} judged queries with a relevant document on they decide, and not the teacher.",
+        ]
     deciding = f"{rows[0].num_queries:,} {rows[0].split} queries with a relevant document decide this leaderboard"
     detectable = [row.detectable_vs_untouched for row in rows if row.detectable_vs_untouched is not None]
     if not detectable:

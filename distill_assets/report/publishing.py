@@ -22,7 +22,7 @@ from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT, Rule
 from distill_assets.report.charts import Curve
-from distill_assets.report.conclusion import TrainingData, conclude, tell_judgements
+from distill_assets.report.conclusion import TrainingData, conclude, on_judge, tell_judgements
 from distill_assets.report.page import Page, describe_cost, render_page
 from distill_assets.storage.collection import EVALUATION
 from distill_assets.storage.folders import write_text
@@ -121,10 +121,11 @@ def read_conclusion(project: Project) -> list[str]:
             (SELECT count(DISTINCT query_id) FROM eval_metrics WHERE split = 'dev') AS num_dev_queries
         FROM answers_found WHERE batch IN (SELECT unnest($batches::VARCHAR[]))
     """
-    data = TrainingData(num_train_queries=_count_labels(project)["queries"], **_query(project, sql)[0])
+    num_train = _count_labels(project)["queries"] or _count_taught(project)
+    data = TrainingData(num_train_queries=num_train, **_query(project, sql)[0])
     champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
     told = conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
-    return [*told, *read_judgements(project, rows)]
+    return [*on_judge(rows, project.models.teacher_choice), *told, *read_judgements(project, rows)]
 
 
 def read_judgements(project: Project, rows: Sequence[LeaderboardRow]) -> list[str]:
@@ -258,10 +259,15 @@ def _compare_ways(project: Project, rows: Sequence[LeaderboardRow]) -> dict[str,
     manifests, labels, teacher = _student_manifests(project), _count_labels(project), find_row(rows, TEACHER)
     ways = {}
     if HARD_LABELS in manifests:
+        signal = "human labels: the judged document is right, every other one is wrong"
+        used = f"{labels['judged']:,} human judgements of {labels['queries']:,} train queries"
+        if not labels["queries"]:  # nobody judged one
+            signal = "the teacher's first document is right, every other one is wrong"
+            used = f"no human judgement; answers of {_count_taught(project):,} train queries by the teacher"
         ways[HARD_LABELS] = {
             "title": f"Fine-tuning: {HARD_LABELS}",
-            "Training signal": "human labels: the judged document is right, every other one is wrong",
-            "Labels used": f"{labels['judged']:,} human judgements of {labels['queries']:,} train queries",
+            "Training signal": signal,
+            "Labels used": used,
             "Ceiling": f"no model sets one; what the labels say: {labels['per_query'] or 0:.1f} judged documents a query",
             "Cost: teacher pairs and time": "no teacher pair, no teacher second",
         }
@@ -300,6 +306,12 @@ def _count_labels(project: Project) -> dict[str, Any]:
         FROM judgements
     """
     return _query(project, sql)[0]
+
+
+def _count_taught(project: Project) -> int:
+    """Train queries that have an answer, by the teacher where people named none."""
+    with project.collection.snapshot() as collection:
+        return len(collection.judgements(("train",), labels="taught"))
 
 
 def _scoring_costs(project: Project) -> dict[str, Any]:

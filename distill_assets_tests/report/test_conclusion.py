@@ -187,3 +187,6 @@ def test_a_leaderboard_says_how_many_judgements_of_people_decide() -> None:
     ]
     assert tell_judgements(judged, [row("kl", 0.6)])[1].endswith("decide this leaderboard: below 20 nothing is tested.")
     assert tell_judgements(summarise_answers("test", []), rows) == []
+    assert tell_judgements(judged, [replace(row("kl", 0.6), judged_by="teacher")])[1].startswith(
+        "From 20 judged queries"
+    )
