@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, SourceError, UnknownRecipeError
-from distill_assets.records import RESERVED_SYSTEMS, Rule, is_hybrid
+from distill_assets.records import RESERVED_SYSTEMS, Rule, Split, is_hybrid
 from distill_assets.sources.base import Options, PartOptions
 from distill_assets.sources.catalog import is_path, known_schemes, reads_parts, recognise
 from distill_assets.sources.columns import PARTS, Part, fault_of_columns
@@ -35,6 +35,8 @@ BUNDLED = "bundled"
 INBOX = "inbox"
 IMPORTED = "scores:"  # before the name of imported scores, as a teacher
 PYTHON_API = "python_api"
+AUTO, OFF, RULES = "auto", "off", "rules"  # values of `query_generator` that name no model
+_JUDGED_BY_TEACHER = 300  # queries of dev and of test that the teacher judges where no other limit is set
 # What --quick and --full change; everything else stays as set.
 QUICK: dict[str, Any] = {
     "packages": ("numpy",),
@@ -142,6 +144,17 @@ class ModelChoice(_Table):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
+class Generation(_Table):
+    """Queries made from documents, for a collection that brings none, or not enough."""
+
+    # rules; a sequence-to-sequence model (hub name or folder); http://HOST:PORT of an OpenAI-compatible server; off.
+    # auto: rules, while the collection brings no query; off for python_api. A named generator always generates.
+    query_generator: str = AUTO
+    generator_model: str | None = None  # name of the model at that server
+    queries_per_document: int = Field(3, ge=1)  # at most
+    generated_queries: int = Field(1500, ge=1)  # of a batch, at most; chosen by hash, so a larger limit only adds
+
+
 class FineTuning(_Table):
     """The teacher's own training on the human labels."""
 
@@ -222,6 +235,7 @@ class Machine(_Table):
 TABLES: dict[str, type[BaseModel]] = {
     "data": Data,
     "models": ModelChoice,
+    "generation": Generation,
     "fine_tuning": FineTuning,
     "mining": Mining,
     "training": Training,
@@ -233,7 +247,7 @@ SPEED_SETTINGS = frozenset(Machine.model_fields)
 _TABLE_OF = {name: table for table, settings in TABLES.items() for name in settings.model_fields}
 
 
-class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retraining, Machine):
+class Settings(Data, ModelChoice, Generation, FineTuning, Mining, Training, Evaluation, Retraining, Machine):
     """All settings of one project. Immutable: what a run used is what it was started with."""
 
     # Own recipes, or changed fields of built-in ones; `like` names the built-in one that an own recipe starts from.
@@ -348,6 +362,19 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
         return Options(tuple(parts), self.sql_setup, self.sql_version)
 
     @property
+    def may_generate(self) -> bool:
+        """Whether queries may be made from documents: by a named generator always, else while the source brings none."""
+        is_off = self.query_generator == OFF or (self.query_generator == AUTO and self.collection == PYTHON_API)
+        return not is_off
+
+    @property
+    def num_judged_by_teacher(self) -> dict[Split, int]:
+        """How many queries of dev and test the teacher may judge, where people judged none; none of python_api."""
+        if self.collection == PYTHON_API:
+            return {}
+        return {"dev": self.dev_queries or _JUDGED_BY_TEACHER, "test": self.test_queries or _JUDGED_BY_TEACHER}
+
+    @property
     def known_recipes(self) -> set[str]:
         """Names of built-in and own recipes, skipped ones too."""
         return {*BUILT_IN_RECIPES, *self.recipes}
@@ -447,6 +474,17 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
                 "set teacher to the server's address, or remove teacher_local_copy"
             )
 
+    def require_generator(self) -> None:
+        """Raise `SettingsError` where generator and model do not belong together."""
+        is_server = bool(server_urls(self.query_generator))
+        if is_server == (self.generator_model is None):
+            told = "a server needs the name of its model: set generator_model"
+            if not is_server:
+                told = "only a server is asked for a model by name: remove generator_model, or set query_generator to http://HOST:PORT"
+            raise SettingsError(
+                f"query_generator = {self.query_generator!r} and generator_model = {self.generator_model!r}: {told}"
+            )
+
     def recipe(self, name: str) -> Recipe:
         """The recipe of that name. Raises `UnknownRecipeError`."""
         return find_recipe(self.all_recipes, name)
@@ -535,6 +573,7 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
         raise SettingsError(f"settings{f' ({chosen})' if is_own else ''}: {'; '.join(mistakes)}")
     _ = settings.all_recipes  # a bad recipe is refused when settings load, not hours later when it is trained
     settings.require_teacher()
+    settings.require_generator()
     _ = settings.named_baselines
     return ReadSettings(settings, dict.fromkeys(Settings.model_fields, "default") | sources, own if is_own else None)
 
