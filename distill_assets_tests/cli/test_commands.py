@@ -179,6 +179,10 @@ def test_run_search_leaderboard_and_a_second_run(
     ]
     assert call(monkeypatch, "report", "--json") == 0
     assert Path(json.loads(capsys.readouterr().out)["report"]) == page
+    assert call(monkeypatch, "judge", "--name", " ann ", "--json") == 0, "a page that is served never ends"
+    told = json.loads(capsys.readouterr().out)
+    assert (told["judge"], told["num_pairs"], told["judges"], told["num_left_queries"]) == ("ann", 0, [], 12)
+    assert told["power"].startswith("12 judged queries")
     assert call(monkeypatch, "export-ranking", "bm25", "--split", "dev") == 0
     assert len({line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}) == 20
     assert call(monkeypatch, "export-ranking", "bm26") == 1
