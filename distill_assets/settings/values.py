@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
@@ -21,10 +22,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.errors import SettingsError, SourceError, UnknownRecipeError
 from distill_assets.records import RESERVED_SYSTEMS, Rule, is_hybrid
 from distill_assets.sources.base import Options, PartOptions
-from distill_assets.sources.catalog import is_path, known_schemes, reads_parts
+from distill_assets.sources.catalog import is_path, known_schemes, reads_parts, recognise
 from distill_assets.sources.columns import PARTS, Part, fault_of_columns
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
@@ -243,7 +244,9 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     def _check_collection(cls, value: str) -> str:
         scheme, _, rest = value.partition(":")
         if value not in (PYTHON_API, INBOX) and not (rest and scheme in known_schemes()):
-            near = f"; did you mean beir:{value}?" if Path(value).is_dir() else ""
+            near = ""
+            with suppress(SourceError):
+                near = f"; did you mean {recognise(Path(value))}:{value}?"
             schemes = ", ".join(f"{known}:{'PATH' if is_path(known) else 'NAME'}" for known in known_schemes())
             raise ValueError(f"{value!r} is not a collection: expected {PYTHON_API}, {INBOX}, {schemes}{near}")
         return value

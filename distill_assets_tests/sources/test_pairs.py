@@ -55,7 +55,7 @@ JSON_LINES = "\n".join(json.dumps({"anchor": q, "positive": p, "negative": n}) f
     ("name", "content"),
     [
         ("t.jsonl", JSON_LINES),
-        ("t.jsonl.gz", gzip.compress(JSON_LINES.encode())),
+        ("t.jsonl.gz", gzip.compress(JSON_LINES.encode(), mtime=0)),
         ("t.json", JSON_LINES),
         ("t.json", json.dumps([{"question": q, "answer": p, "negative_1": n} for q, p, n in TRIPLETS])),
         ("t.csv", "query,positive,negative\nwhy,because,banana\nhow,so,banana\nwhy,therefore,\n"),
