@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import Self
 
 from distill_assets.errors import MalformedRecordError, SourceError
 
@@ -62,15 +63,20 @@ class Faults:
     def __init__(self, path: Path) -> None:
         self._path, self._found, self._count = path, list[str](), 0
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> Self:
         """Keep the fault of what is done inside."""
-        try:
-            yield
-        except MalformedRecordError as error:
-            self._count += 1
-            if len(self._found) < _MAX_FAULTS:
-                self._found.append(str(error))
+        return self
+
+    def __enter__(self) -> None:  # no generator: it is entered twice a line
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> bool:
+        if not isinstance(error, MalformedRecordError):
+            return False
+        self._count += 1
+        if len(self._found) < _MAX_FAULTS:
+            self._found.append(str(error))
+        return True
 
     def raise_any(self) -> None:
         """Raise one `MalformedRecordError` for all faults, with the first twenty of them; none where there is none."""
