@@ -66,6 +66,8 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "promotion_margin": (0.01, 0.5),
     "min_relevance": (1, 2),
     "query_groups": (("source", "batch", "length"), ("source",)),
+    "passage_tokens": (None, 16, 24),
+    "passage_overlap": (4, 2),
 }
 LEARNING_RATES = (5e-5, 1e-3)
 POSITIVES = ("found", "human", "teacher")
@@ -159,8 +161,10 @@ class Line(RuleBasedStateMachine):
         """A document gets another text, is added, or is withdrawn."""
         batch = self._some_batch(data)
         doc_id = data.draw(st.sampled_from(sorted(batch.documents)))
-        how = data.draw(st.sampled_from(("text", "add", "withdraw")))
-        if how == "text":
+        how = data.draw(st.sampled_from(("text", "long", "add", "withdraw")))
+        if how == "long":  # with passage_tokens it is cut
+            batch.documents[doc_id] += "\nsplit every value of the frame along one axis" * 3
+        elif how == "text":
             batch.documents[doc_id] += " again"
         elif how == "add":
             batch.documents[f"{doc_id}-new"] = f"{batch.documents[doc_id]}, new"
@@ -431,7 +435,7 @@ def _changing_after_read(change: Callable[[], None]) -> Iterator[None]:
 def compare(incremental: Any, scratch: Any) -> None:
     """Both folders hold the same: ids and choices exactly, numbers up to the rounding of another batch composition."""
     batches = incremental.collection.batches()
-    for table in ("corpus", "queries", "qrels", "hard_negatives", "answers_found", "teacher_scores"):
+    for table in ("corpus", "passages", "queries", "qrels", "hard_negatives", "answers_found", "teacher_scores"):
         _same_rows(table, *(p.places.warehouse.read(table, slice_keys=batches) for p in (incremental, scratch)))
     recipes = sorted(incremental.settings.all_recipes)
     for name in recipes:

@@ -1,6 +1,6 @@
 """Group `collection`: what a batch brings, as three tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -11,9 +11,9 @@ import pyarrow as pa
 from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.reads import Reads
+from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import content_version, markdown_table
-from distill_assets.documents import stored
+from distill_assets.documents import StoredDocuments, stored
 from distill_assets.errors import InputsMovedError, SourceError
 from distill_assets.evaluation.splits import find_twins
 from distill_assets.handles.project import Project
@@ -31,7 +31,8 @@ from distill_assets.quality.verdicts import (
     judge_reading,
     judge_splits,
 )
-from distill_assets.records import Collection, Qrel, Query, hash_text, normalise
+from distill_assets.records import Collection, Document, Qrel, Query, fingerprint, hash_text, normalise
+from distill_assets.retrieval.passages import cut_documents
 from distill_assets.sources.base import Source, read_settled
 from distill_assets.storage.incoming import find_changed, find_copies, find_empty, find_known
 from distill_assets.storage.tables import schema_of
@@ -42,7 +43,7 @@ _SHOWN = 5  # rows of the table that the UI shows
 
 def corpus(inputs: Inputs) -> Made:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
-    collection = _read(inputs)
+    collection, passages = cut_documents_of(inputs.project, _read(inputs))
     documents, reading = stored(collection.documents), read_batch(inputs.project, collection)
     for sentence in reading.sentences():
         inputs.log.info(sentence)
@@ -55,7 +56,54 @@ def corpus(inputs: Inputs) -> Made:
         "ids_keep_their_text": judge_identity(size, *find_changed(warehouse, documents, others, MAX_DOCUMENTS)),
     }
     told = dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))
-    return Made(rows=documents, verdicts=verdicts, metadata=_sampled(documents.rows(_SHOWN)) | {"what was read": told})
+    beside = SliceWrite(
+        table="passages",
+        rows=passages,
+        slice_key=inputs.partition,
+        data_version=content_version(passages),
+        is_empty_meant=True,
+    )
+    return Made(
+        rows=documents,
+        verdicts=verdicts,
+        metadata=_sampled(documents.rows(_SHOWN)) | {"what was read": told},
+        beside=[beside],
+        data_version=corpus_version(documents, passages),
+    )
+
+
+def corpus_version(documents: StoredDocuments, passages: pa.Table) -> str:
+    """Data version of a batch's documents: the same rows are other documents where other ones of them are passages."""
+    version = content_version(documents)
+    return fingerprint(version, content_version(passages)) if passages.num_rows else version
+
+
+def cut_documents_of(project: Project, collection: Collection) -> tuple[Collection, pa.Table]:
+    """A batch whose long documents are passages, where `passage_tokens` says so, and the rows of `passages`.
+
+    Raises:
+        SourceError: a passage would have the id of a document.
+    """
+    settings, parents = project.settings, dict[str, str]()
+    if settings.passage_tokens is None:
+        return collection, schema_of("passages").empty_table()
+
+    def cut() -> Iterator[Document]:
+        cutting = project.models.cutting(settings.passage_tokens or 0, settings.passage_overlap)
+        for document, parent_id in cut_documents(collection.documents, cutting):
+            if parent_id is not None:
+                parents[document.doc_id] = parent_id
+            yield document
+
+    documents = StoredDocuments(cut())
+    num_clashes, first = documents.repeated_ids()
+    if num_clashes:
+        raise SourceError(
+            f"{num_clashes} documents have the id of a passage of another one, first {first!r}: rename them, "
+            "or unset passage_tokens"
+        )
+    rows = {"doc_id": list(parents), "parent_id": list(parents.values())}
+    return replace(collection, documents=documents), pa.table(rows, schema=schema_of("passages"))
 
 
 def read_batch(project: Project, collection: Collection) -> Reading:
@@ -119,9 +167,18 @@ def _asset(body: Any, reads: Reads, *checks: Check) -> Asset:
     )
 
 
+def _are_documents_cut(moment: Moment) -> bool:
+    return moment.project.settings.passage_tokens is not None
+
+
 CORPUS = _asset(
     corpus,
-    Reads(inputs=("source",), checked_against=("corpus",)),
+    Reads(
+        inputs=("source", "student_tokens"),
+        settings=("passage_tokens", "passage_overlap"),
+        checked_against=("corpus",),
+        only_if=dict.fromkeys(("student_tokens", "passage_tokens", "passage_overlap"), _are_documents_cut),
+    ),
     Check(
         "files_read",
         "Every file of the batch that looks like data was read, and no text was blank.",
@@ -136,8 +193,8 @@ CORPUS = _asset(
     Check(
         "documents_read_whole",
         "The student reads nearly all of the documents' text: at most 10 % is not read.",
-        "Raise student_max_length where the model can read more, choose a student that reads more, or cut long documents "
-        "into passages with ids of their own.",
+        "Set passage_tokens: longer documents are then cut into passages. Or raise student_max_length where the model can read "
+        "more, or choose a student that reads more.",
     ),
     Check(
         "documents_distinct",

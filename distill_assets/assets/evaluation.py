@@ -99,7 +99,7 @@ def leaderboard(inputs: Inputs) -> Made:
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
     reranked = pool.reranked(DEPTH)
     if pool.share_scored:  # imported scores may hold nothing of it: then nobody knows how the teacher ranks
-        runs[TEACHER] = reranked
+        runs[TEACHER] = pool.reranked_documents(DEPTH)
     per_system = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
     on_dev, num_scored = teacher_rows(inputs, students)
     speeds = measure_speeds(inputs, queries, reranked, encoders)

@@ -14,7 +14,7 @@ from distill_assets.documents import StoredDocuments
 from distill_assets.evaluation.tables import as_markdown
 from distill_assets.handles.project import Project
 from distill_assets.records import fingerprint_rows
-from distill_assets.sources.upstream import COLUMNS, Part
+from distill_assets.sources.columns import COLUMNS, Part
 from distill_assets.storage.warehouse import TABLES, Rows
 
 INBOX = "inbox"  # the asset of a line whose batches come from a team's own assets

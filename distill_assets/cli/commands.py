@@ -240,7 +240,7 @@ def search(
     if as_json:
         return {"query": text, **asdict(found)}
     for hit in found.hits:
-        typer.echo(f"{hit.rank:3}  {hit.student_score:.3f}  {hit.doc_id}\n     {' '.join(hit.text.split())[:160]}")
+        typer.echo(f"{hit.rank:3}  {hit.student_score:.3f}  {hit.passage_id}\n     {' '.join(hit.text.split())[:160]}")
     return None
 
 

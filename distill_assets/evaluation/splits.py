@@ -62,6 +62,23 @@ def find_twins(queries: Iterable[Query], *, jaccard: float) -> dict[str, Query]:
     return found
 
 
+def repeated_texts(texts: Sequence[str], *, jaccard: float) -> set[int]:
+    """Positions of the texts that an earlier one says already, word by word or nearly so (as `find_twins`).
+
+    An earlier one that is itself repeated does not count: what is left out leaves nothing out.
+    """
+    all_shingles = [query_shingles(text) for text in texts]
+    num_with = Counter(shingle for own in all_shingles for shingle in own)
+    kept, repeated = _Index(jaccard), set[int]()
+    for position, own in enumerate(all_shingles):
+        rarest = _rarest(own, num_with, jaccard)
+        if kept.first(own, rarest) is not None:
+            repeated.add(position)
+        else:
+            kept.add(Query(f"{position:012d}", texts[position], "train"), own, rarest)
+    return repeated
+
+
 def query_shingles(text: str) -> frozenset[int]:
     """Hashes of every run of three words, of all words where there are fewer; good within one process.
 

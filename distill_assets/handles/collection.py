@@ -13,7 +13,7 @@ from distill_assets.quality.identity import is_same_document
 from distill_assets.records import SPLITS, TEACHER, fingerprint
 from distill_assets.settings.values import INBOX, PYTHON_API, Settings
 from distill_assets.sources import catalog
-from distill_assets.sources.base import Options, Rules, Source
+from distill_assets.sources.base import Rules, Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
 from distill_assets.storage.collection import Collection, changed_documents
@@ -216,4 +216,4 @@ def open_source(settings: Settings) -> Source:
         assert path is not None
         path.mkdir(parents=True, exist_ok=True)
         return BeirSource(path, rules)
-    return catalog.open_source(settings.collection, Options(), rules)
+    return catalog.open_source(settings.collection, settings.source_options, rules)

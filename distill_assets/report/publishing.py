@@ -226,7 +226,7 @@ def _examples(project: Project, rows: list[dict[str, Any]], systems: dict[str, s
     rankings = _query(project, sql, queries=query_ids, **systems)
     with project.collection.snapshot() as collection:
         queries = {query.query_id: query.text for query in collection.queries(EVALUATION)}
-        judgements, lowest = collection.judgements(EVALUATION), collection.min_relevance
+        judgements, lowest = collection.document_judgements(EVALUATION), collection.min_relevance
         judged = {q: sorted(d for d, grade in judgements.get(q, {}).items() if grade >= lowest) for q in query_ids}
         shown = {d for ids in [*judged.values(), *(ranking["found"][:_TOP] for ranking in rankings)] for d in ids}
         texts = {doc_id: f"({doc_id}: no longer in the corpus)" for doc_id in shown} | collection.contents(

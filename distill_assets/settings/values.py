@@ -15,15 +15,17 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, UnknownRecipeError
 from distill_assets.records import RESERVED_SYSTEMS, Rule, is_hybrid
-from distill_assets.sources.catalog import is_path, known_schemes
+from distill_assets.sources.base import Options, PartOptions
+from distill_assets.sources.catalog import is_path, known_schemes, reads_parts
+from distill_assets.sources.columns import PARTS, Part, fault_of_columns
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
@@ -52,7 +54,20 @@ EXAMPLE_FILE = Path(__file__).with_name("distill.toml")
 _VARIABLE = "DISTILL_"
 _FILE_VARIABLE = "DISTILL_SETTINGS"
 TOKEN_VARIABLE = "DISTILL_TEACHER_TOKEN"  # of an inference server; no setting, because settings are printed and stored
-_CREDENTIALS = re.compile(r"//[^/\s]*@")  # of an address
+# In an address, in a connection string or CREATE SECRET, and in a signed address.
+_SECRETS = re.compile(
+    r"//[^/\s]*@|\b(?:password|secret|session_token|key_id)\s*=?\s*'[^']*'|\bpassword\s*=\s*[^\s'\"]+"
+    r"|[?&](?:sig|[\w-]*signature|token)=[^&\s'\"]+",
+    re.IGNORECASE,
+)
+_NO_SECRETS = (
+    "settings are printed and stored: leave out user and password. PGPASSWORD and PGUSER of the environment serve PostgreSQL, "
+    "CREATE SECRET (TYPE s3, PROVIDER credential_chain) takes S3's from where AWS tools look"
+)
+
+
+def _masked(secret: re.Match[str]) -> str:
+    return "//***@" if secret[0].startswith("//") else "***"
 
 
 class _Table(BaseModel):
@@ -64,8 +79,19 @@ class Data(_Table):
 
     # python_api; inbox: the folder in the data folder; SCHEME:PATH or SCHEME:NAME of docs/sources.md, such as beir:PATH.
     collection: str = PYTHON_API
+    # Where tables:NAME, sql:NAME and hf:NAME read each part: path or query, and columns (docs/sources.md).
+    documents: PartOptions | None = None
+    queries: PartOptions | None = None
+    judgements: PartOptions | None = None
+    clicks: PartOptions | None = None
+    sql_setup: tuple[str, ...] = ()  # statements of DuckDB that are run before those: ATTACH, INSTALL, LOAD, SET
+    # A SELECT whose answer changes with what is read, such as max(updated_at). By default all rows are read to see a change.
+    sql_version: str | None = None
     packages: tuple[str, ...] = Field(("numpy", "pandas"), min_length=1)  # batches of python_api, by import name
     body_words: int = Field(0, ge=0)  # opening words of the docstring's body in a python_api document
+    # Longer documents are cut into passages of at most so many tokens of the student, title and prompt included. None: none is cut.
+    passage_tokens: int | None = Field(None, ge=16)
+    passage_overlap: int = Field(32, ge=0)  # tokens that a passage may repeat of the one before; less than half of it
     local_ids: bool = False  # the same id in two batches names two documents; ids then read BATCH/ID everywhere
     # The lowest grade that is relevant. Lower ones above 0 are neither positive nor negative; nDCG counts them.
     min_relevance: int = Field(1, ge=1)
@@ -222,6 +248,27 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             raise ValueError(f"{value!r} is not a collection: expected {PYTHON_API}, {INBOX}, {schemes}{near}")
         return value
 
+    @field_validator(*PARTS)
+    @classmethod
+    def _check_part(cls, value: PartOptions | None, info: ValidationInfo) -> PartOptions | None:
+        part: Any = info.field_name
+        scheme = str(info.data.get("collection", "")).partition(":")[0]
+        if value is not None and scheme and not reads_parts(scheme):
+            readers = ", ".join(f"{known}:NAME" for known in known_schemes() if reads_parts(known))
+            raise ValueError(f"the collection {scheme} reads no [data.{part}]: expected collection = one of {readers}")
+        if value is not None and (fault := fault_of_columns(part, dict(value.columns))):
+            raise ValueError(f"columns {fault} of the file or query")
+        if value is not None and any(_SECRETS.search(text) for text in (value.path, value.query) if text):
+            raise ValueError(_NO_SECRETS)
+        return value
+
+    @field_validator("sql_setup")
+    @classmethod
+    def _check_sql_setup(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(_SECRETS.search(statement) for statement in value):
+            raise ValueError(_NO_SECRETS)
+        return value
+
     @field_validator("students")
     @classmethod
     def _check_students(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -249,6 +296,18 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             if "@" in parts.netloc:
                 raise ValueError(f"settings are printed and stored: leave out user and password, set {TOKEN_VARIABLE}")
         return value if len(several) > 1 else several[0]
+
+    @model_validator(mode="after")
+    def _check_passages(self) -> Self:
+        if self.passage_tokens is None:
+            return self
+        if 2 * self.passage_overlap >= self.passage_tokens:
+            raise ValueError(
+                f"passage_overlap is {self.passage_overlap} of {self.passage_tokens} passage_tokens: expected less than half of them"
+            )
+        if self.students:
+            raise ValueError("passage_tokens counts tokens of one student, and students names several: set student")
+        return self
 
     @field_validator("recipes")
     @classmethod
@@ -280,6 +339,12 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
             return self.data_folder.expanduser().resolve() / INBOX
         scheme, _, rest = self.collection.partition(":")
         return Path(rest).expanduser().resolve() if is_path(scheme) else None
+
+    @property
+    def source_options(self) -> Options:
+        """What a source is told beside its name."""
+        parts: list[tuple[Part, PartOptions]] = [(p, o) for p in PARTS if (o := getattr(self, p)) is not None]
+        return Options(tuple(parts), self.sql_setup, self.sql_version)
 
     @property
     def known_recipes(self) -> set[str]:
@@ -534,7 +599,8 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
             continue
         kind = Settings.model_fields[name].annotation
         kinds = {get_origin(each) for each in (kind, *get_args(kind))}
-        is_json = get_origin(kind) in (tuple, dict) or (text.startswith("[") and tuple in kinds)
+        is_table = PartOptions in get_args(kind)
+        is_json = is_table or get_origin(kind) in (tuple, dict) or (text.startswith("[") and tuple in kinds)
         try:
             values[name] = None if text == "none" else json.loads(text) if is_json else text
         except ValueError:
@@ -560,5 +626,5 @@ def _explain(error: ErrorDetails, sources: dict[str, str]) -> str:
         return _unknown(".".join(str(part) for part in error["loc"]))
     key, *rest = (str(part) for part in error["loc"])
     source = sources.get(key, "default")
-    value = _CREDENTIALS.sub("//***@", repr(error["input"]))
+    value = _SECRETS.sub(_masked, repr(error["input"]))
     return f"{'.'.join([key, *rest])} = {value} ({source}): {error['msg']}"

@@ -8,7 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
 from distill_assets.documents import StoredDocuments
 from distill_assets.errors import SourceError, UnknownBatchError, UnknownJudgementError
@@ -23,12 +25,14 @@ from distill_assets.records import (
     hash_share,
     normalise,
 )
+from distill_assets.sources.columns import Part
 
 _MAX_READS = 5
 _MAX_BLANK_SHARE = 0.05
 _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+|(?<![A-Za-z0-9])[_-]")
-_SPLIT_OF_NAME: dict[str, Split] = {
+_NO_LETTERS = re.compile(r"[^a-z]+")
+SPLIT_OF_NAME: dict[str, Split] = {
     "train": "train",
     "dev": "dev",
     "val": "dev",
@@ -149,9 +153,40 @@ class Source(Protocol):
         ...
 
 
+class PartOptions(BaseModel):
+    """Where one part of a collection is read from: `[data.documents]`, `[data.queries]`, `[data.judgements]`, `[data.clicks]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str | None = None  # file or glob, local or remote (https://, s3://): .parquet, .csv, .tsv, .jsonl, also .gz
+    query: str | None = None  # one SELECT of DuckDB
+    columns: tuple[tuple[str, str], ...] = ()  # pairs (our column, theirs); a table in the file
+    config: str | None = None  # of a data set of the hub
+    split: str | None = None  # of a data set of the hub; all of them by default
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _as_pairs(cls, value: Any) -> Any:
+        return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+
+    @field_serializer("columns")
+    def _as_table(self, value: tuple[tuple[str, str], ...]) -> dict[str, str]:
+        return dict(value)
+
+
 @dataclass(frozen=True)
 class Options:
-    """What the settings say of a source beside its name; a source takes what concerns it."""
+    """What the settings say of a source beside its name; a source takes what concerns it.
+
+    Attributes:
+        parts: parts of the collection that settings describe, in the order of `sources/columns.PARTS`.
+        sql_setup: statements of DuckDB that are run before a part is read.
+        sql_version: a SELECT whose answer changes whenever a statement or remote file would give other rows.
+    """
+
+    parts: tuple[tuple[Part, PartOptions], ...] = ()
+    sql_setup: tuple[str, ...] = ()
+    sql_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +280,13 @@ def require_known_batch(name: str, known: Iterable[str]) -> str:
     return name
 
 
+def require_split(name: str, where: str) -> Split | None:
+    """The split that a column `split` names; None where it is empty. Raises `SourceError` for another word."""
+    if name and name.casefold() not in SPLIT_OF_NAME:
+        raise SourceError(f"{where}: found the split {name!r}, expected one of {', '.join(SPLIT_OF_NAME)}, or none")
+    return SPLIT_OF_NAME.get(name.casefold())
+
+
 def batch_name(text: str) -> str:
     """A name for a batch that is as near to `text` as the rules of names allow."""
     return _NOT_IN_A_NAME.sub("_", text).strip("_-")[:100] or "batch"
@@ -285,6 +327,12 @@ def _with_local_ids(parts: Parts, batch: str) -> Parts:
     )
 
 
+def split_of_name(name: str) -> str:
+    """The split that a file's name holds as a word (`nq-dev.jsonl`, `qrels.train.tsv`); its stem where it holds none or two."""
+    found = {SPLIT_OF_NAME[word] for word in _NO_LETTERS.split(name.casefold()) if word in SPLIT_OF_NAME}
+    return found.pop() if len(found) == 1 else name.partition(".")[0]
+
+
 def given_splits(
     judged: Iterable[tuple[str, Set[str]]], key_of: Mapping[str, str], train_share_of_dev: float = 0.0
 ) -> dict[str, Split]:
@@ -304,7 +352,7 @@ def given_splits(
       cannot be compared with those published for the whole file.
     - Queries of other files, and queries without judgements, get the hash split.
     """
-    files = [(_SPLIT_OF_NAME.get(name.casefold()), query_ids) for name, query_ids in judged if query_ids]
+    files = [(SPLIT_OF_NAME.get(name.casefold()), query_ids) for name, query_ids in judged if query_ids]
     named = {split for split, _ in files}
     if len(named) == 1:
         return {}

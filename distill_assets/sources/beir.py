@@ -4,12 +4,11 @@ A batch that cannot be opened has a fingerprint like any other, from what can be
 else, and its batch is read again when the entry changes. Only `read` refuses.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from distill_assets.errors import SourceError, UnknownBatchError
@@ -24,17 +23,19 @@ from distill_assets.sources.base import (
     require_batch_name,
     require_known_batch,
 )
-from distill_assets.sources.files import GZIP, cannot_read, opened, shown
-from distill_assets.sources.parsing import read_judgements, read_texts
+from distill_assets.sources.clicks import parts_of_clicks, read_clicks
+from distill_assets.sources.files import GZIP, cannot_read, digest, is_ready, shown, stamp
+from distill_assets.sources.parsing import is_run, read_judgements, read_texts
 
 # Raised whenever the same files would give other documents, queries, splits or labels, so that stored batches count as stale.
 READER_VERSION = "4"
-_CORPUS, _QUERIES, _QRELS, _READY = "corpus.jsonl", "queries.jsonl", "qrels", "_READY"
+_CORPUS, _QUERIES, _QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 _TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # how a file of judgements ends
 _TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in ("", GZIP))
+_CLICKS = tuple(f"clicks{ending}{gz}" for ending in (".tsv", ".csv", ".jsonl") for gz in ("", GZIP))
 _NAMES_OF_TEXTS = ("corpus", "collection", "doc", "passage", "quer", "question", "topic")  # as other tools name them
 _EXPECTED = f"expected {_CORPUS}, {_QUERIES} and {_QRELS}/*.tsv"
-_DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec")
+_DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec", ".run")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class BeirSource:
 
     A root that holds `corpus.jsonl` or `queries.jsonl` is one batch, named after the folder. Any other root is an
     inbox: each sub-folder with one of the two files, or with judgements, is a batch, and may bring documents alone, queries
-    alone that are judged against the documents that stand already, or judgements alone. Hidden folders are skipped, so a
+    alone that are judged against the documents that stand already, or judgements alone. One with a `source.toml`, or with files
+    of another format that is recognised (`sources/inbox.py`), is a batch as well. Hidden folders are skipped, so a
     batch that is still being copied is safe under a name like `.incoming` until it is renamed; a file `_READY`, written last,
     says the same of a batch that is copied in place. A folder that cannot be looked into is a batch that cannot be read.
 
@@ -103,7 +105,8 @@ class BeirSource:
         return collect(self._reader(batch).read(), batch, self.rules, where=str(self._folder(batch)))
 
     def _reader(self, batch: str) -> Reader:
-        return BeirFolder(self._folder(batch))
+        folder = self._folder(batch)
+        return (_find_reader(folder) if self.is_inbox else None) or BeirFolder(folder)
 
     def _folder(self, batch: str) -> Path:
         # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
@@ -137,23 +140,28 @@ class BeirFolder:
 
     def look(self) -> str | None:
         """Names, sizes and times of the files as one hash; None where a `_READY` came after all of them."""
-        return None if _is_ready(self.folder) else fingerprint(*_of_each_file(self.folder, _stamp))
+        if is_ready(self.folder, lambda: _batch_files(self.folder)):
+            return None
+        return fingerprint(*_of_each_file(self.folder, stamp))
 
     def fingerprint(self) -> str:
         """Hash of the bytes of the files."""
-        return fingerprint(READER_VERSION, *_of_each_file(self.folder, _digest))
+        return fingerprint(READER_VERSION, *_of_each_file(self.folder, digest))
 
     def read(self) -> Parts:
         """Read the folder. Raises as `BeirSource.read`."""
-        files = _batch_files(self.folder)
-        qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS])
-        return Parts(
+        everything = _batch_files(self.folder)
+        files = [path for path in everything if path.name in _TEXTS or not is_run(path)]
+        clicks = [path for path in files if _is_clicks(path)]
+        qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS and path not in clicks])
+        parts = Parts(
             documents=_Corpus(tuple(files)),
             queries=[AskedQuery(key, text, label) for key, _, text, label in _texts_of(files, _QUERIES)],
             qrels=qrels,
             judged=judged,
             unread=_unread(self.folder, files),
         )
+        return parts_of_clicks(chain.from_iterable(map(read_clicks, clicks)), parts) if clicks else parts
 
 
 @dataclass(frozen=True)
@@ -175,9 +183,21 @@ def _is_data_folder(path: Path) -> bool:
     if path.name.startswith(".") or not os.path.lexists(path):
         return False
     try:
-        return stat.S_ISDIR(path.stat().st_mode) and bool(_batch_files(path))
+        return stat.S_ISDIR(path.stat().st_mode) and _find_reader(path) is not None
     except (OSError, SourceError):
         return True
+
+
+def _find_reader(folder: Path) -> Reader | None:
+    """How a folder of an inbox is read: by its source.toml, as a BEIR folder, or as what the catalog recognises."""
+    from distill_assets.sources import inbox  # which opens every kind of source, this one too
+
+    try:
+        return inbox.find_source_file(folder) or (
+            BeirFolder(folder) if _batch_files(folder) else inbox.recognise(folder)
+        )
+    except (OSError, SourceError):
+        return BeirFolder(folder)  # it cannot be looked into, and says so when it is read
 
 
 def _name_fault(name: str) -> str | None:
@@ -217,7 +237,12 @@ def _batch_files(folder: Path) -> list[Path]:
     else:
         at_root = {f"{_QRELS}{ending}" for ending in _TABLES}
         judgements = [folder / name for name in sorted(names) if name.casefold() in at_root]
-    return [folder / name for name in _TEXTS if name in names] + judgements
+    clicks = [folder / name for name in sorted(names) if name.casefold() in _CLICKS]
+    return [folder / name for name in _TEXTS if name in names] + judgements + clicks
+
+
+def _is_clicks(path: Path) -> bool:
+    return path.name.casefold() in _CLICKS and path.parent.name != _QRELS
 
 
 def _is_table(name: str) -> bool:
@@ -238,6 +263,10 @@ def _unread(folder: Path, files: Sequence[Path]) -> dict[str, str]:
 
 def _why_unread(path: Path) -> str:
     name, is_judgements = path.name.casefold(), path.parent.name == _QRELS
+    if is_run(path):
+        return (
+            f"ranked results (qid Q0 docid rank score tag) are no judgements: take it out, or put qrels into {_QRELS}/"
+        )
     is_named_as_texts = name.startswith(_NAMES_OF_TEXTS) and not is_judgements
     if _is_table(name) and not is_named_as_texts:
         return f"judgements are read from {_QRELS}/, or from {_QRELS}.tsv where there is no such folder: move it there"
@@ -268,42 +297,3 @@ def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:
     except SourceError as error:
         return [str(error)]
     return [part for path in files for part in (shown(path.relative_to(folder).as_posix()), tell(path))]
-
-
-def _is_ready(folder: Path) -> bool:
-    """Whether the file `_READY` came after every file of the batch.
-
-    The time of the last change of the entry decides (ctime). The clock of this file system sets it at every write and at
-    every arrival, while the time of the content (mtime) may come along with a copy, from another clock.
-    """
-    try:
-        ready = (folder / _READY).stat()
-        newest = max((path.stat().st_ctime_ns for path in _batch_files(folder)), default=0)
-    except (OSError, SourceError):
-        return False
-    return stat.S_ISREG(ready.st_mode) and ready.st_ctime_ns >= newest
-
-
-def _stamp(path: Path) -> str:
-    """What tells a change of a file without opening it: size and times, or the kind of error."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        return f"error {error.errno}"
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of the file's bytes; what can be seen of it and the reason where it cannot be read."""
-    stamp = _stamp(path)
-    try:
-        return _digest_once(path, stamp)
-    except SourceError as error:
-        return f"{stamp} {error}"
-
-
-@lru_cache(maxsize=4096)
-def _digest_once(path: Path, stamp: str) -> str:
-    """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
-    with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

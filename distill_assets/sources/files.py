@@ -6,11 +6,13 @@ Files are read as bytes and split at line feeds alone, because texts may hold th
 import codecs
 import errno
 import gzip
+import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Self
@@ -20,6 +22,7 @@ from distill_assets.errors import MalformedRecordError, SourceError
 GZIP = ".gz"
 _QUOTED_CHARACTERS = 80
 _MAX_FAULTS = 20
+_READY = "_READY"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -47,6 +50,46 @@ def cannot_read(path: Path, error: OSError, expected: str) -> SourceError:
 def shown(name: str | Path) -> str:
     """The name as text: a name of a Linux file may hold bytes that no text has, and no table or hash takes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def stamp(path: Path) -> str:
+    """What tells a change of a file without opening it: size and times, or the kind of error."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return f"error {error.errno}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of the file's bytes; what can be seen of it and the reason where it cannot be read."""
+    seen = stamp(path)
+    try:
+        return _digest_once(path, seen)
+    except SourceError as error:
+        return f"{seen} {error}"
+
+
+# A folder of documents may hold 100,000 files, and fewer places than files would keep none of them.
+@lru_cache(maxsize=2**17)
+def _digest_once(path: Path, stamp: str) -> str:
+    """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_ready(folder: Path, list_files: Callable[[], Iterable[Path]]) -> bool:
+    """Whether the file `_READY` came after every file of the batch.
+
+    The time of the last change of the entry decides (ctime). The clock of this file system sets it at every write and at
+    every arrival, while the time of the content (mtime) may come along with a copy, from another clock.
+    """
+    try:
+        ready = (folder / _READY).stat()
+        newest = max((path.stat().st_ctime_ns for path in list_files()), default=0)
+    except (OSError, SourceError):
+        return False
+    return stat.S_ISREG(ready.st_mode) and ready.st_ctime_ns >= newest
 
 
 def malformed(path: Path, number: int, expected: str, found: str) -> MalformedRecordError:
@@ -89,8 +132,8 @@ class Faults:
             raise MalformedRecordError(f"{shown(self._path)}: {self._count:,} lines cannot be read:\n{told}")
 
 
-def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank, from 1; a line that is no text is a fault.
+def iter_lines(path: Path, faults: Faults, *, with_blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Number and text of every line, from 1, blank ones only where asked for; a line that is no text is a fault.
 
     Raises:
         MalformedRecordError: the file is in UTF-16, so none of its lines is text.
@@ -105,7 +148,7 @@ def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
             text = ""
             with faults.kept():
                 text = _decoded(path, number, content)
-            if text.strip():
+            if with_blank or text.strip():
                 yield number, text
 
 

@@ -19,8 +19,11 @@ _COLUMNS: tuple[frozenset[str], ...] = (
 )
 _TREC = (0, 2, 3)  # of `qid 0 docid rel`
 _TREC_ITERATIONS = frozenset({"0", "Q0", "q0"})  # the second of TREC's four columns
-# Nine digits fit the INTEGER column of the warehouse; 1.0 is integral.
 _QUOTED = re.compile(r'"[^"]+"')
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
+_MAX_RUN_LINE = 1000  # characters; a longer line is a document
+_LIKE = '{"_id": "1", "text": "..."}'
+# Nine digits fit the _INTEGER column of the warehouse; 1.0 is integral.
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")
 
 
@@ -39,7 +42,7 @@ def read_texts(path: Path, *, has_labels: bool = False) -> Iterator[tuple[str, s
             )
         is_empty, found = False, None
         with faults.kept():
-            record = _parse_object(path, number, line)
+            record = parse_object(path, number, line)
             record_id = _require_id(path, number, record)
             label = _label(path, number, record) if has_labels else ""
             found = (record_id, _string(path, number, record, "title"), _string(path, number, record, "text"), label)
@@ -50,17 +53,18 @@ def read_texts(path: Path, *, has_labels: bool = False) -> Iterator[tuple[str, s
         raise SourceError(f"{path} holds no record: fill it, or delete it if this batch brings none")
 
 
-def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
+def parse_object(path: Path, number: int, line: str, like: str = _LIKE) -> dict[str, Any]:
+    """The JSON object in a line; `like` is an example of what is expected. Raises `MalformedRecordError`."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         told = "a second value begins" if error.msg == "Extra data" else error.msg
-        expected = f'one JSON object like {{"_id": "1", "text": "..."}} ({told} at character {error.pos + 1})'
+        expected = f"one JSON object like {like} ({told} at character {error.pos + 1})"
         raise malformed(path, number, expected, line[max(0, error.pos - 20) :]) from error
     except (ValueError, RecursionError) as error:
-        raise malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line) from error
+        raise malformed(path, number, f"one JSON object like {like}", line) from error
     if not isinstance(record, dict):
-        raise malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line)
+        raise malformed(path, number, f"one JSON object like {like}", line)
     return record
 
 
@@ -70,7 +74,7 @@ def _require_id(path: Path, number: int, record: dict[str, Any]) -> str:
         return str(found)
     if not isinstance(found, str) or not found.strip():
         raise malformed(path, number, 'a string or integer under "_id"', json.dumps(record))
-    return _require_encodable(path, number, "_id", found)
+    return require_encodable(path, number, "_id", found)
 
 
 def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
@@ -80,7 +84,7 @@ def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
         return ""
     if not isinstance(found, str):
         raise malformed(path, number, f'a string under "{key}"', json.dumps(record))
-    return _require_encodable(path, number, key, found)
+    return require_encodable(path, number, key, found)
 
 
 def _label(path: Path, number: int, record: dict[str, Any]) -> str:
@@ -93,11 +97,12 @@ def _label(path: Path, number: int, record: dict[str, Any]) -> str:
         return str(found)
     if not isinstance(found, str):
         raise malformed(path, number, 'a string or integer under "group", or none', json.dumps(record))
-    return _require_encodable(path, number, "group", found.strip())
+    return require_encodable(path, number, "group", found.strip())
 
 
-def _require_encodable(path: Path, number: int, key: str, text: str) -> str:
-    # JSON allows "\ud800" alone; no hash, database or tokenizer can take it.
+def require_encodable(path: Path, number: int, key: str, text: str) -> str:
+    """The text itself. Raises `MalformedRecordError` where no hash, database or tokenizer could take it."""
+    # JSON allows "\ud800" alone.
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -120,6 +125,19 @@ def read_judgements(files: Iterable[Path]) -> tuple[list[Qrel], list[tuple[str, 
         faults.raise_any()
         judged.append((path.name.split(".")[0], query_ids))
     return [Qrel(*pair, relevance) for pair, relevance in relevance_of.items()], judged
+
+
+def is_run(path: Path) -> bool:
+    """Whether the first line is one of TREC's ranked results, `qid Q0 docid rank score tag`, or a header of such lines."""
+    try:
+        line = next((line for _, line in iter_lines(path, Faults(path))), "")
+        cells = _cells(path, line) if len(line) < _MAX_RUN_LINE else []
+    except SourceError:
+        return False
+    if len(cells) != 6:
+        return False
+    is_result = cells[1] in _TREC_ITERATIONS and cells[3].isdecimal() and _NUMBER.fullmatch(cells[4]) is not None
+    return is_result or "rank" in [cell.casefold() for cell in cells]
 
 
 def _require_same(path: Path, number: int, qrel: Qrel, known: int) -> None:
@@ -162,10 +180,16 @@ def _require_columns(
 
 def _judgement(path: Path, number: int, cells: Sequence[str]) -> Qrel:
     query_id, doc_id, score = cells
-    integer = _INTEGER.fullmatch(score)
-    if integer is None:
+    grade = integer_of(score)
+    if grade is None:
         raise malformed(path, number, "an integer score", score)
-    return Qrel(query_id, doc_id, int(integer[1]))
+    return Qrel(query_id, doc_id, grade)
+
+
+def integer_of(text: str) -> int | None:
+    """The integer that a text says, of nine digits at most; None where it says none."""
+    found = _INTEGER.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def _cells(path: Path, line: str) -> list[str]:

@@ -79,8 +79,9 @@ def find_changed(
 def find_known(
     warehouse: Warehouse, documents: StoredDocuments, others: Sequence[str], doc_ids: Sequence[str]
 ) -> frozenset[str]:
-    """Those of the ids that these documents or the batches `others` have."""
-    every = f"SELECT doc_id FROM incoming UNION ALL SELECT doc_id FROM ({_OTHERS})"
+    """Those of the ids that these documents or the batches `others` have, as documents or as passages of one."""
+    parents = "SELECT parent_id FROM passages WHERE batch IN (SELECT unnest($others::VARCHAR[]))"
+    every = f"SELECT doc_id FROM incoming UNION ALL SELECT doc_id FROM ({_OTHERS}) UNION ALL {parents}"
     sql = f"SELECT DISTINCT doc_id FROM ({every}) SEMI JOIN asked USING (doc_id)"
     asked = pa.table({"doc_id": pa.array(doc_ids, pa.string())})
     found = warehouse.query(sql, {"others": list(others)}, tables={"incoming": documents, "asked": asked})

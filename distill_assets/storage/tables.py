@@ -14,10 +14,10 @@ from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
 # primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`;
-# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`.
+# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`; 7 `passages`.
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
-SCHEMA_VERSION: int = 6
+SCHEMA_VERSION: int = 7
 RENAMED: dict[str, dict[str, str]] = {
     "pair_scores": {"teacher_fingerprint": "scorer_id"}
 }  # table -> old name -> new name
@@ -104,6 +104,16 @@ TABLES: dict[str, TableSpec] = {
             "title": _text("Title, may be empty."),
             "text": _text("Text, never empty."),
             "content_hash": _text("Hash of what encoders read: title and text."),
+        },
+        key_columns=("batch", "doc_id"),
+        slice_column="batch",
+    ),
+    "passages": TableSpec(
+        asset="corpus",
+        columns={
+            "batch": _BATCH,
+            "doc_id": _text("Id of a passage in `corpus`; documents that were not cut have no row."),
+            "parent_id": _text("Id of the document that it is cut from; judgements and rankings name it."),
         },
         key_columns=("batch", "doc_id"),
         slice_column="batch",

@@ -26,6 +26,7 @@ class Batch:
     mined: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (query_id, doc_id) -> rank
     logits: Mapping[tuple[str, str], float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)  # query_id -> label of the source
+    passages: Mapping[str, str] = field(default_factory=dict)  # doc_id -> the document that it is a passage of
 
     def tables(self, batch: str) -> dict[str, list[dict[str, Any]]]:
         """The same as rows of the warehouse. Documents with an even number of letters have a title."""
@@ -42,6 +43,7 @@ class Batch:
                 }
                 for d in documents
             ],
+            "passages": [{"batch": batch, "doc_id": d, "parent_id": p} for d, p in self.passages.items()],
             "queries": [
                 {"batch": batch, "query_id": q, "text": t, "text_key": t, "split": s}
                 for q, (t, s) in self.queries.items()
@@ -196,6 +198,66 @@ def test_judgements_of_a_document_whose_id_stands_for_another_text_do_not_count(
     ]
     assert changed_documents(connection, ["north"]) == []
     assert collect(connection, batches, displaced=(("north", "d1"),)).judgements(SPLITS) == {"q": {"d2": 1}}
+
+
+LONG = Batch(
+    {"a#1": "x", "a#2": "y", "a#10": "z", "b": "w"},
+    {"q1": ("1", "train"), "q2": ("2", "dev"), "q3": ("3", "dev"), "q4": ("4", "train")},
+    {("q1", "a"): 2, ("q2", "a"): 1, ("q2", "b"): 1, ("q3", "a#2"): 3, ("q4", "a"): 0, ("q4", "b"): 1},
+    passages={"a#1": "a", "a#2": "a", "a#10": "a"},
+)
+
+
+def test_a_judgement_of_a_document_is_one_of_its_passages_in_training_and_of_it_in_evaluation(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """An unknown id drops every judgement of a long document; a passage measured as a document makes recall@100 count it ten times."""
+    found = collect(connection, {"one": LONG})
+    assert found.parents() == {"a#1": "a", "a#10": "a", "a#2": "a"}
+    assert found.judgements(SPLITS) == {
+        "q1": {"a#1": 2, "a#10": 2, "a#2": 2},
+        "q2": {"a#1": 1, "a#10": 1, "a#2": 1, "b": 1},
+        "q3": {"a#2": 3},  # names a passage: that one alone is the answer
+        "q4": {"b": 1},
+    }
+    assert found.document_judgements(SPLITS) == {"q1": {"a": 2}, "q2": {"a": 1, "b": 1}, "q3": {"a": 3}, "q4": {"b": 1}}
+    assert found.rejections(SPLITS) == {"q4": ["a#1", "a#10", "a#2"]}
+    assert found.contents(["a", "b"]) == {"a": document("a#1", "x").content, "b": document("b", "w").content}
+    judged_apart = replace(LONG, judgements={**LONG.judgements, ("q1", "a#2"): 0})
+    found = collect(connection, {"one": judged_apart})
+    assert found.judgements(["train"])["q1"] == {"a#1": 2, "a#10": 2}, "a passage's own judgement counts for it"
+    assert found.document_judgements(["train"])["q1"] == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        (Batch({"a": "short now"}), ["a", "b"]),
+        (Batch({"a#1": "x"}, passages={"a#1": "a"}), ["a#1", "b"]),
+        (Batch({"b#1": "w", "b#2": "w"}, passages={"b#1": "b", "b#2": "b"}), ["a#1", "a#10", "a#2", "b#1", "b#2"]),
+    ],
+)
+def test_a_document_that_comes_again_replaces_all_its_passages(
+    connection: duckdb.DuckDBPyConnection, later: Batch, expected: list[str]
+) -> None:
+    """The end of a shortened document would be found for ever, and a whole beside its passages would be found twice."""
+    found = collect(connection, {"one": LONG, "two": later})
+    assert found.documents()[0] == expected
+    assert set(found.parents()) == {d for d in expected if "#" in d}
+    assert found.document_judgements(["dev"])["q2"] == {"a": 1, "b": 1}
+    assert collect(connection, {"one": LONG, "two": later}, ("one",)).documents()[0] == ["a#1", "a#10", "a#2", "b"]
+
+
+def test_a_document_in_passages_is_compared_as_a_whole(connection: duckdb.DuckDBPyConnection) -> None:
+    """A paragraph at the top moves the text of every passage: each is another text, and the document is the same."""
+    moved = Batch(
+        {"a#1": "n", "a#2": "x", "a#3": "y", "a#4": "z"}, passages=dict.fromkeys(["a#1", "a#2", "a#3", "a#4"], "a")
+    )
+    collect(connection, {"one": LONG, "two": moved})
+    assert ("one", "a", "x y z", "n x y z") in changed_documents(connection, ["one", "two"])
+    assert ("one", "a#2", "y", "x") in changed_documents(connection, ["one", "two"])
+    collect(connection, {"one": LONG, "two": LONG})
+    assert changed_documents(connection, ["one", "two"]) == []
 
 
 @dataclass(frozen=True)
