@@ -99,11 +99,11 @@ class BeirSource:
 
     def look(self, batch: str) -> str | None:
         """Names, sizes and times of the batch's files as one hash; None where a `_READY` came after all of them."""
-        return self._reader(batch).look()
+        return self._seen(batch).look()
 
     def fingerprint(self, batch: str) -> str:
         """Hash of the bytes of the batch's files, and of what else decides whether and how they are read."""
-        return fingerprint(self._reader(batch).fingerprint(), self.rules)
+        return fingerprint(self._seen(batch).fingerprint(), self.rules)
 
     def read(self, batch: str) -> Collection:
         """Read one batch.
@@ -117,19 +117,20 @@ class BeirSource:
         if is_archive(place):
             with unpacked(place) as folder:
                 return collect(BeirFolder(folder).read(), batch, self.rules, where=str(place))
-        return collect(self._reader(batch).read(), batch, self.rules, where=str(place))
+        return collect(self._reader(place).read(), batch, self.rules, where=str(place))
 
-    def _reader(self, batch: str) -> "Reader | _Archive":
-        folder = self._folder(batch)
-        if is_archive(folder):
-            return _Archive(folder)
+    def _reader(self, folder: Path) -> Reader:
         return (_find_reader(folder) if self.is_inbox else None) or BeirFolder(folder)
+
+    def _seen(self, batch: str) -> "Reader | _Archive":
+        place = self._folder(batch)
+        return _Archive(place) if is_archive(place) else self._reader(place)
 
     def _folder(self, batch: str) -> Path:
         # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
         if _name_fault(batch) is None and _is_a(stat.S_ISDIR, self.root) and self.is_inbox:
             for path in (self.root / batch, self.root / f"{batch}{ZIP}"):
-                if _is_data_folder(path):
+                if _batch_of(path) == batch and _is_data_folder(path):
                     return path
         folders = self._folders()
         return folders[require_known_batch(batch, folders)]

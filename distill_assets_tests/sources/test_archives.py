@@ -94,8 +94,9 @@ def test_an_archive_in_an_inbox_is_a_batch(folder: Path, tmp_path: Path) -> None
     assert source.look("first") != before[0] and source.fingerprint("first") != before[1]
     pack(inbox / "second", inbox / "second.zip")
     assert source.batches() == ["first", "second"] and "remove one of the two" in source.refused()["second.zip"]
-    with pytest.raises(UnknownBatchError, match="no batch 'third'"):
-        source.read("third")
+    for unknown in ("third", "first.zip"):
+        with pytest.raises(UnknownBatchError, match=f"no batch '{unknown}'"):
+            source.read(unknown)
 
 
 def _entry(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:

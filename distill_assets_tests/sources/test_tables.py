@@ -167,7 +167,8 @@ def test_a_column_that_only_late_records_have(tmp_path: Path) -> None:
     """Columns guessed from the first records lose the titles that begin later."""
     rows = [{"doc_id": str(n), "text": "x"} for n in range(30_000)] + [{"doc_id": "last", "text": "y", "title": "T"}]
     found = read({"documents": {"path": str(as_jsonl(tmp_path / "late", rows))}})
-    assert found.documents[-1] == Document("last", "T", "y") and found.documents[0].title == ""
+    first, *_, last = found.documents
+    assert last == Document("last", "T", "y") and first.title == ""
 
 
 def test_columns_in_another_order_are_read_by_name(tmp_path: Path) -> None:
