@@ -84,6 +84,9 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
+_COMMON_PASSAGE = 80  # letters: half of a shorter passage may be in a query by chance
+
+
 def is_own_document(query: Query, doc_id: str, content: str, judged: Container[str], is_passage: bool = False) -> bool:
     """Whether a document is the query itself, which must not be found: ArguAna's and Quora's queries are in the corpus.
 
@@ -97,7 +100,7 @@ def is_own_document(query: Query, doc_id: str, content: str, judged: Container[s
     asked = normalise(query.text)
     if doc_id == query.query_id:
         text = normalise(content)
-        return asked in text or (is_passage and text[len(text) // 2 :] in asked)
+        return asked in text or (is_passage and len(text) >= _COMMON_PASSAGE and text[len(text) // 2 :] in asked)
     # Few documents begin as the query does. The others need not be normalised as a whole.
     begins = normalise(content.lstrip()[:64])[:16]
     return asked.startswith(begins) and asked == normalise(content)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,7 @@ from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite, Warehouse
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NO_PASSAGES = schema_of("passages").empty_table()
 DOCUMENTS = [Document("d1", "", "one"), Document("d2", "Two", "two"), Document("d3", "", "one")]
 
 
@@ -165,10 +168,33 @@ def test_ids_with_another_text_elsewhere(warehouse: Warehouse) -> None:
     """An id that stands for two documents counts once in a sample, and as often as there are such ids in the figure."""
     stored = StoredDocuments([Document("d2", "Two", "two"), Document("x", "", "other"), Document("g", "", "other")])
     expected = [("d2", "Two two", "old", "Two another text"), ("x", "other", "old", "copied")]
-    assert find_changed(warehouse, stored, ["old"], 9) == (2, expected)
-    total, chosen = find_changed(warehouse, stored, ["old"], 1)
+    assert find_changed(warehouse, stored, NO_PASSAGES, ["old"], 9) == (2, expected)
+    total, chosen = find_changed(warehouse, stored, NO_PASSAGES, ["old"], 1)
     assert total == 2 and len(chosen) == 1 and chosen[0] in expected
-    assert find_changed(warehouse, stored, [], 9) == (0, [])
+    assert find_changed(warehouse, stored, NO_PASSAGES, [], 9) == (0, [])
+
+
+def test_a_document_in_passages_is_compared_as_a_whole(tmp_path: Path) -> None:
+    """A paragraph at the top moves the text of every passage: each would be told as another document under its id."""
+
+    def cut(texts: dict[str, str]) -> tuple[StoredDocuments, pa.Table]:
+        rows = {"doc_id": list(texts), "parent_id": [d.partition("#")[0] for d in texts]}
+        table = pa.table(rows, schema=schema_of("passages"))
+        return StoredDocuments(Document(d, "", text) for d, text in texts.items()), table.filter(
+            pc.not_equal(table["doc_id"], table["parent_id"])
+        )
+
+    found = Warehouse(tmp_path / "w.duckdb")
+    old, passages = cut({"a#1": "x", "a#2": "y", "b#1": "v", "b#2": "w", "c": "u"})
+    found.write(
+        SliceWrite(table="corpus", rows=old, slice_key="old"),
+        SliceWrite(table="passages", rows=passages, slice_key="old"),
+    )
+    moved = cut({"a#1": "n", "a#2": "x", "a#3": "y", "b#1": "v", "b#2": "w", "c": "u"})
+    assert find_changed(found, *moved, ["old"], 9) == (1, [("a", "n x y", "old", "x y")])
+    assert find_changed(found, *cut({"b": "v w!"}), ["old"], 9) == (1, [("b", "v w!", "old", "v w")])
+    assert find_changed(found, *cut({"c#1": "u", "c#2": "t"}), ["old"], 9) == (1, [("c", "u t", "old", "u")])
+    assert find_changed(found, old, passages, ["old"], 9) == (0, [])
 
 
 def test_known_ids_are_those_of_here_and_of_the_others(warehouse: Warehouse) -> None:

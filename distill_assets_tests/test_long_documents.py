@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from distill_assets.assets import ASSETS
+from distill_assets.documents import StoredDocuments
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.orchestration.stages import is_stale, next_work, partitions_of, stages_of
-from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT
+from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Document
 from distill_assets.retrieval.passages import ANSWERS_PER_DOCUMENT
 from distill_assets.serving.searcher import search
 from distill_assets.storage.pair_scores import PairScoreStore
@@ -77,7 +78,8 @@ def test_long_documents_are_mined_and_scored_as_passages_and_measured_as_documen
     )
     first = run(project)
     parent_of = {row["doc_id"]: row["parent_id"] for row in read(project, "passages")}
-    # 12 sentences of 9 tokens. 24 less 2 around a text and 1 of the title hold two; each next passage repeats 8 tokens: 18 + 10 * 9 = 108.
+    # 12 sentences of 9 tokens. 24 less 2 around a text and 1 of the title hold two. Each next passage repeats 8 tokens, so it
+    # brings one sentence: 18 + 10 * 9 = 108.
     assert Counter(parent_of.values()) == dict.fromkeys(LONG, 11)
     documents = {row["doc_id"] for row in read(project, "corpus")}
     assert len(documents) == 3 * 11 + 7 * 12
@@ -126,11 +128,11 @@ def test_long_documents_are_mined_and_scored_as_passages_and_measured_as_documen
     assert {row["doc_id"] for row in read(whole, "corpus")} >= {*LONG}
 
 
-def test_the_same_rows_as_passages_of_other_documents_are_another_corpus(tmp_path: Path) -> None:
+def test_the_same_rows_as_passages_of_other_documents_are_another_corpus() -> None:
     """With equal versions nothing would be made anew where a document is taken for a passage of another one."""
     from distill_assets.assets.collection import corpus_version
 
-    rows = pa.table({"doc_id": ["a#1"], "title": [""], "text": ["x"], "content_hash": ["h"]})
+    rows = StoredDocuments([Document("a#1", "", "x")])
     none = pa.table({"doc_id": pa.array([], pa.string()), "parent_id": pa.array([], pa.string())})
     versions = [
         corpus_version(rows, none),
@@ -155,11 +157,11 @@ def test_a_document_that_has_the_id_of_a_passage_is_refused(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"passage_tokens": 24, "passage_overlap": 12}, "passage_overlap is 12 of 24"),
+        ({"passage_tokens": 24, "passage_overlap": 12}, "passage_overlap is 12: expected less than half"),
         ({"passage_tokens": 64, "students": ("a", "b"), "student": "a"}, "names several"),
     ],
 )
 def test_settings_that_cannot_cut_are_refused(tmp_path: Path, overrides: dict[str, Any], message: str) -> None:
     """An overlap of half a window never ends; tokens of a student that is not chosen yet cannot be counted."""
     with pytest.raises(SettingsError, match=message):
-        make_project(tmp_path, tmp_path, tmp_path, tmp_path / "data", **overrides)
+        _ = make_project(tmp_path, tmp_path, tmp_path, tmp_path / "data", **overrides).settings

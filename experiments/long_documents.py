@@ -16,7 +16,7 @@ from distill_assets.records import Document
 from distill_assets.retrieval.bm25 import LexicalCache
 from distill_assets.retrieval.dense import search_dense
 from distill_assets.retrieval.passages import cut_documents, documents_of
-from distill_assets.settings.values import Settings
+from distill_assets.settings.values import read_settings
 
 _DEPTH, _TOP = 100, 10
 _CHUNK = re.compile(r"(?P<article>[^-]+)-.*")  # ids of a collection of chunks: ARTICLE-PARAGRAPH-CHUNK
@@ -31,7 +31,7 @@ def compare_lengths(folder: Path, lengths: Sequence[int]) -> Iterator[str]:
     articles, queries, qrels = _read_articles(folder)
     yield f"{len(articles):,} articles, {len(queries):,} queries"
     yield f"{'system':22} {'passages':>8} {'nDCG@10':>8} {'recall@10':>9} {'recall@100':>10}"
-    models = Models(Settings())
+    models = Models(read_settings().settings)
     student = models.load_student(models.student_path)
     asked, texts = encode_texts(student, list(queries.values()), "query"), list(queries.values())
     for length in (None, *lengths):
@@ -54,7 +54,7 @@ def compare_lengths(folder: Path, lengths: Sequence[int]) -> Iterator[str]:
 def _corpus(articles: Sequence[Document], models: Models, length: int | None) -> Corpus:
     cut: list[tuple[Document, str | None]] = [(article, None) for article in articles]
     if length is not None:
-        cut = list(cut_documents(articles, models.cutting(length, Settings().passage_overlap)))
+        cut = list(cut_documents(articles, models.cutting(length, models.settings.passage_overlap)))
     cut.sort(key=lambda found: found[0].doc_id)
     parents = {document.doc_id: parent for document, parent in cut if parent is not None}
     return Corpus([d.doc_id for d, _ in cut], [d.content for d, _ in cut], "", parents)

@@ -44,7 +44,7 @@ _SHOWN = 5  # rows of the table that the UI shows
 def corpus(inputs: Inputs) -> Made:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
     collection, passages = cut_documents_of(inputs.project, _read(inputs))
-    documents, reading = stored(collection.documents), read_batch(inputs.project, collection)
+    documents, reading = stored(collection.documents), read_batch(inputs.project, collection, passages)
     for sentence in reading.sentences():
         inputs.log.info(sentence)
     warehouse, others, size = inputs.project.places.warehouse, inputs.others("corpus"), len(documents)
@@ -53,7 +53,9 @@ def corpus(inputs: Inputs) -> Made:
         "documents_not_empty": judge_empty_documents(size, *find_empty(warehouse, documents, MAX_SAMPLES)),
         "documents_read_whole": judge_reading(reading),
         "documents_distinct": judge_duplicates(size, *find_copies(warehouse, documents, others, MAX_SAMPLES)),
-        "ids_keep_their_text": judge_identity(size, *find_changed(warehouse, documents, others, MAX_DOCUMENTS)),
+        "ids_keep_their_text": judge_identity(
+            size, *find_changed(warehouse, documents, passages, others, MAX_DOCUMENTS)
+        ),
     }
     told = dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))
     beside = SliceWrite(
@@ -106,10 +108,11 @@ def cut_documents_of(project: Project, collection: Collection) -> tuple[Collecti
     return replace(collection, documents=documents), pa.table(rows, schema=schema_of("passages"))
 
 
-def read_batch(project: Project, collection: Collection) -> Reading:
-    """Figures of what a batch brings, in tokens of the untouched student."""
+def read_batch(project: Project, collection: Collection, passages: pa.Table) -> Reading:
+    """Figures of what a batch brings, in tokens of the untouched student; `passages` are those of `cut_documents_of`."""
     models = project.models
-    return read_figures(collection, models.count_tokens, models.student_tokens, project.settings.min_relevance)
+    reading = read_figures(collection, models.count_tokens, models.student_tokens, project.settings.min_relevance)
+    return replace(reading, num_passages=passages.num_rows, num_cut=len(passages["parent_id"].unique()))
 
 
 def queries(inputs: Inputs) -> Made:

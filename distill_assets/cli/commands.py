@@ -21,7 +21,7 @@ import typer
 
 from distill_assets.errors import DistillError, NothingToDoError, ScoreSetError, SettingsError, SourceError
 from distill_assets.orchestration import INSTANCE_FILE
-from distill_assets.settings.values import EXAMPLE_FILE, FULL, QUICK, TABLES
+from distill_assets.settings.values import EXAMPLE_FILE, FULL, PYTHON_API, QUICK, TABLES
 
 if TYPE_CHECKING:
     from distill_assets.evaluation.leaderboard import LeaderboardRow
@@ -33,8 +33,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "Distil a slow cross-encoder (teacher) into a fast bi-encoder (student) for your own documents.\n\n"
-        "`distill-assets run --collection beir:PATH` trains on a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv). "
-        "Settings come from `distill.toml` in this folder (`distill-assets init` writes one). `DISTILL_*` variables win over it, "
+        "`distill-assets init PATH`, then `distill-assets run`: PATH is a folder of documents (Markdown, HTML, text, ...), or a BEIR "
+        "folder (corpus.jsonl, queries.jsonl, qrels/*.tsv). "
+        "Settings come from the `distill.toml` that `init` writes. `DISTILL_*` variables win over it, "
         "and flags over both; a flag holds for its command alone.\n\n"
         "Every command but `ui` takes `--json`. Exit codes: 0 done, 1 failed, 2 bad input, 3 nothing to do (`retrain` alone)."
     ),
@@ -43,7 +44,12 @@ Document = dict[str, Any]  # what --json prints
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 _PANEL = "Settings, for this command alone"
 Collection = Annotated[
-    str | None, typer.Option(help="python_api, beir:PATH or inbox.", show_default="as set", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option(
+        help="python_api, inbox, files:PATH, beir:PATH, or another SCHEME:REST.",
+        show_default="as set",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Teacher = Annotated[
     str | None,
@@ -102,19 +108,31 @@ def choose_line(
 
 
 @app.command()
-def init(as_json: Json = False) -> Document | None:
-    """Write a commented `distill.toml` with the defaults into this folder. A file that is there already stays as it is."""
-    path = Path("distill.toml").absolute()
+def init(
+    path: Annotated[
+        Path | None, typer.Argument(help="A folder of documents, or of a BEIR collection.", show_default="the demo")
+    ] = None,
+    as_json: Json = False,
+) -> Document | None:
+    """Write a commented `distill.toml` into this folder: for PATH, which is read first. A file that is there already stays as it is."""
+    file = Path("distill.toml").absolute()
+    if os.path.lexists(file):
+        raise DistillError(f"{file} exists already and is left as it is: edit it, or move it away first")
+    text, read = EXAMPLE_FILE.read_text(encoding="utf-8"), {}
+    if path is not None:
+        read = _look_at(path)
+        if not read["batches"]:
+            raise SourceError(f"nothing of {path} can be read (reasons above); {file.name} was not written")
+        named = json.dumps(read["setting"], ensure_ascii=False)
+        text = text.replace(f'collection = "{PYTHON_API}"', f"collection = {named}", 1)
     try:
-        with path.open("xb") as file:
-            file.write(EXAMPLE_FILE.read_bytes())
-    except FileExistsError as error:
-        raise DistillError(f"{path} exists already and is left as it is: edit it, or move it away first") from error
+        with file.open("x", encoding="utf-8") as written:
+            written.write(text)
     except OSError as error:
-        raise DistillError(f"cannot write {path}: {error.strerror}; go to a folder that you may write to") from error
+        raise DistillError(f"cannot write {file}: {error.strerror}; go to a folder that you may write to") from error
     if as_json:
-        return {"written": str(path)}
-    typer.echo(f"written: {path}")
+        return {"written": str(file), **read}
+    typer.echo(f"written: {file}\nnext: distill-assets run")
     return None
 
 
@@ -276,28 +294,40 @@ def report(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A BEIR folder, or a folder of such folders.")],
+    path: Annotated[Path, typer.Argument(help="A folder of documents, or of a BEIR collection, or of such folders.")],
     as_json: Json = False,
 ) -> Document | None:
     """Read a folder and say what was read, what was not, and why. Stores nothing and opens no model."""
-    from distill_assets.assets.collection import read_batch
+    told = _look_at(path)
+    left_out = SourceError(f"cannot be read: {', '.join(told['refused'])} (reasons above)") if told["refused"] else None
+    return _end(told, left_out, as_json)
 
-    project = _open_project({"collection": f"beir:{path}"})
-    source, read, refused = project.collection.source, [], {}
+
+def _look_at(path: Path) -> Document:
+    """Print what lies at `path` and what each batch of it brings, or why it cannot be read. Returns it, with the setting."""
+    from distill_assets.assets.collection import cut_documents_of, read_batch
+    from distill_assets.sources.catalog import FILES, recognise
+    from distill_assets.sources.document_files import find_files
+
+    scheme = recognise(path)
+    project = _open_project({"collection": f"{scheme}:{path}"})
+    typer.echo(project.settings.collection)
+    if scheme == FILES:
+        typer.echo(f"files: {find_files(path)}")
+    source, read, refused = project.collection.source, list[Document](), dict[str, str]()
     for batch in source.batches():
         typer.echo(f"{batch}:")
         try:
-            sentences = read_batch(project, source.read(batch)).sentences()
+            sentences = read_batch(project, *cut_documents_of(project, source.read(batch))).sentences()
             read.append({"batch": batch, "sentences": sentences})
         except SourceError as error:
             refused[batch] = str(error)
             sentences = [f"refused: {error}"]
         typer.echo("\n".join(f"  {sentence}" for sentence in sentences))
-    left_out = SourceError(f"cannot be read: {', '.join(refused)} (reasons above)") if refused else None
     for name, reason in source.refused().items():
         typer.echo(f"{name}: refused: {reason}")
-    refused |= source.refused()
-    return _end({"collection": source.name, "batches": read, "refused": refused}, left_out, as_json)
+    setting = project.settings.collection
+    return {"setting": setting, "collection": source.name, "batches": read, "refused": refused | source.refused()}
 
 
 @app.command()

@@ -33,6 +33,7 @@ class Reading:
         scripts: share of letters by script, largest first; of documents and queries.
         share_no_common_word: of queries that have no word in common with any document; None where the batch lacks either.
         num_equal_documents, num_equal_queries: ids whose normalised text another id has, too.
+        num_passages, num_cut: passages among the documents, and documents that they were cut from.
         unread: files that are there and not read -> why, and what to do.
     """
 
@@ -55,17 +56,24 @@ class Reading:
     num_equal_documents: int
     num_equal_queries: int
     unread: Mapping[str, str] = field(default_factory=dict)
+    num_passages: int = 0
+    num_cut: int = 0
 
     def sentences(self) -> list[str]:
         """One figure or a few a line, what needs attention included."""
         dropped = (
             f" ({self.num_dropped_judgements:,} of unknown ids were dropped)" if self.num_dropped_judgements else ""
         )
+        num_documents = self.num_documents - self.num_passages + self.num_cut
         judged = ", ".join(f"{split} {count:,}" for split, count in self.judged.items())
         found = [
-            f"{self.num_documents:,} documents, {self.num_queries:,} queries, {self.num_judgements:,} judgements{dropped}",
+            f"{num_documents:,} documents, {self.num_queries:,} queries, {self.num_judgements:,} judgements{dropped}",
             f"judged queries: {judged}{self._grades()}",
         ]
+        if self.num_cut:
+            found.append(
+                f"{self.num_cut:,} documents were cut into {self.num_passages:,} passages, which count as documents from here on"
+            )
         if self.num_looked_at < self.num_documents:
             found.append(
                 f"what follows of documents is of {self.num_looked_at:,} of them, chosen by the hash of their content"

@@ -13,9 +13,8 @@ from itertools import islice
 from distill_assets.records import Document
 from distill_assets.retrieval.rankings import Ranking
 
-Offsets = Sequence[
-    tuple[int, int]
-]  # where each token of a text begins and ends, in characters; without what stands around a text
+# Where each token of a text begins and ends, in characters; without what stands around a text.
+Offsets = Sequence[tuple[int, int]]
 _DOCUMENTS_AT_ONCE = 256
 # What ends a passage where it stands in the last quarter of the window, best first: the end of a line or sentence, then of a word.
 _ENDS = (re.compile(r"\n|[.!?…]['\")\]]*\s|[。！？]"), re.compile(r"\s"))
@@ -62,7 +61,7 @@ def _passages(
         yield document, None
         return
     kept = title[: room // 2]
-    heading = document.title[: kept[-1][1]] if len(kept) < len(title) and kept else document.title
+    heading = document.title if len(kept) == len(title) else document.title[: kept[-1][1]]
     spans = cut_spans(document.text, text, room - len(kept), cutting.overlap)
     for number, (start, end) in enumerate(spans, start=1):
         passage = replace(document, doc_id=f"{document.doc_id}#{number}", title=heading, text=document.text[start:end])

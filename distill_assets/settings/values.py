@@ -11,20 +11,21 @@ import os
 import re
 import sys
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.errors import SettingsError, SourceError, UnknownRecipeError
 from distill_assets.records import RESERVED_SYSTEMS, Rule, is_hybrid
 from distill_assets.sources.base import Options, PartOptions
-from distill_assets.sources.catalog import is_path, known_schemes, reads_parts
+from distill_assets.sources.catalog import is_path, known_schemes, reads_parts, recognise
 from distill_assets.sources.columns import PARTS, Part, fault_of_columns
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
@@ -89,9 +90,9 @@ class Data(_Table):
     sql_version: str | None = None
     packages: tuple[str, ...] = Field(("numpy", "pandas"), min_length=1)  # batches of python_api, by import name
     body_words: int = Field(0, ge=0)  # opening words of the docstring's body in a python_api document
+    passage_overlap: int = Field(32, ge=0)  # tokens that a passage may repeat of the one before; less than half of it
     # Longer documents are cut into passages of at most so many tokens of the student, title and prompt included. None: none is cut.
     passage_tokens: int | None = Field(None, ge=16)
-    passage_overlap: int = Field(32, ge=0)  # tokens that a passage may repeat of the one before; less than half of it
     local_ids: bool = False  # the same id in two batches names two documents; ids then read BATCH/ID everywhere
     # The lowest grade that is relevant. Lower ones above 0 are neither positive nor negative; nDCG counts them.
     min_relevance: int = Field(1, ge=1)
@@ -243,7 +244,9 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
     def _check_collection(cls, value: str) -> str:
         scheme, _, rest = value.partition(":")
         if value not in (PYTHON_API, INBOX) and not (rest and scheme in known_schemes()):
-            near = f"; did you mean beir:{value}?" if Path(value).is_dir() else ""
+            near = ""
+            with suppress(SourceError):
+                near = f"; did you mean {recognise(Path(value))}:{value}?"
             schemes = ", ".join(f"{known}:{'PATH' if is_path(known) else 'NAME'}" for known in known_schemes())
             raise ValueError(f"{value!r} is not a collection: expected {PYTHON_API}, {INBOX}, {schemes}{near}")
         return value
@@ -297,17 +300,15 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
                 raise ValueError(f"settings are printed and stored: leave out user and password, set {TOKEN_VARIABLE}")
         return value if len(several) > 1 else several[0]
 
-    @model_validator(mode="after")
-    def _check_passages(self) -> Self:
-        if self.passage_tokens is None:
-            return self
-        if 2 * self.passage_overlap >= self.passage_tokens:
-            raise ValueError(
-                f"passage_overlap is {self.passage_overlap} of {self.passage_tokens} passage_tokens: expected less than half of them"
-            )
-        if self.students:
-            raise ValueError("passage_tokens counts tokens of one student, and students names several: set student")
-        return self
+    @field_validator("passage_tokens")
+    @classmethod
+    def _check_passages(cls, value: int | None, info: ValidationInfo) -> int | None:
+        overlap = info.data.get("passage_overlap", 0)
+        if value is not None and 2 * overlap >= value:
+            raise ValueError(f"passage_overlap is {overlap}: expected less than half of passage_tokens")
+        if value is not None and info.data.get("students"):
+            raise ValueError("it counts tokens of one student, and students names several: set student")
+        return value
 
     @field_validator("recipes")
     @classmethod

@@ -215,6 +215,12 @@ class _Corpus:
         return (Document(doc_id, title, text) for doc_id, title, text, _ in _records_of(self.files))
 
 
+def holds_beir(folder: Path) -> bool:
+    """Whether this is a BEIR folder, or one of them lies in it. Raises `SourceError` where it cannot be listed."""
+    below = (folder / name for name in _list(folder) if not name.startswith(".") and _is_a(stat.S_ISDIR, folder / name))
+    return any(_batch_files(each) for each in (folder, *below))
+
+
 def _data_folders(inbox: Path) -> list[Path]:
     return [inbox / name for name in _list(inbox) if _is_data_folder(inbox / name)]
 

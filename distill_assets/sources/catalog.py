@@ -12,12 +12,12 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from distill_assets.errors import SettingsError
+from distill_assets.errors import SettingsError, SourceError
 from distill_assets.sources.base import OneBatch, Options, Reader, Rules, Source, batch_name
-from distill_assets.sources.beir import BeirSource
+from distill_assets.sources.beir import BeirSource, holds_beir
 
 GROUP = "distill_assets.sources"
-BEIR = "beir"
+BEIR, FILES = "beir", "files"
 Open = Callable[[str, Options], Reader]
 
 
@@ -39,7 +39,7 @@ class Scheme:
 _SOURCES = "distill_assets.sources"
 SCHEMES: dict[str, Scheme] = {
     "faq": Scheme(f"{_SOURCES}.faq:open_faq"),
-    "files": Scheme(f"{_SOURCES}.document_files:open_folder"),
+    FILES: Scheme(f"{_SOURCES}.document_files:open_folder"),
     "hf": Scheme(f"{_SOURCES}.hub:open_hub", is_path=False, reads_parts=True),
     "ir_datasets": Scheme(f"{_SOURCES}.ir_data:open_ir_datasets", is_path=False),
     "pairs": Scheme(f"{_SOURCES}.pairs:open_pairs"),
@@ -68,6 +68,22 @@ def is_path(scheme: str) -> bool:
 def reads_parts(scheme: str) -> bool:
     """Whether the source reads what `[data.documents]` and its like say. One from outside may."""
     return SCHEMES[scheme].reads_parts if scheme in SCHEMES else scheme in _from_outside()
+
+
+def recognise(folder: Path) -> str:
+    """The scheme that reads this folder: that of a BEIR folder or a folder of such, else that of a folder of documents.
+
+    Raises:
+        SourceError: there is no such folder, or nothing in it is read.
+    """
+    from distill_assets.sources.document_files import find_documents
+
+    if not folder.is_dir():
+        raise SourceError(f"no folder at {folder}: expected a folder of documents, or a BEIR folder; correct the path")
+    if holds_beir(folder):
+        return BEIR
+    find_documents(folder)
+    return FILES
 
 
 def find_opener(scheme: str) -> Open:

@@ -28,18 +28,38 @@ _COPIES = f"""
     SELECT doc_id, CASE WHEN doc_id = first.doc_id THEN second ELSE first END AS owner
     FROM incoming JOIN firsts USING (content_hash) JOIN seconds USING (content_hash)
 """
+_WHOLE = """
+    SELECT {keys}, string_agg(content_hash, '' ORDER BY length(doc_id), doc_id) AS hashes FROM {rows} SEMI JOIN cut USING (named)
+    GROUP BY {keys}
+"""
+_TEXT = f"string_agg({CONTENT}, ' ' ORDER BY length(doc_id), doc_id)"
+# Documents by their name: one that was cut is all its passages, one after the other.
 _CHANGED = f"""
     WITH others AS ({_OTHERS}),
+    here_rows AS (
+        SELECT coalesce(parent_id, doc_id) AS named, doc_id, content_hash FROM incoming LEFT JOIN incoming_passages USING (doc_id)
+    ),
+    there_rows AS (
+        SELECT coalesce(parent_id, doc_id) AS named, batch, doc_id, content_hash FROM others LEFT JOIN passages USING (batch, doc_id)
+    ),
+    cut AS (SELECT parent_id AS named FROM incoming_passages UNION SELECT named FROM there_rows WHERE named <> doc_id),
+    cut_here AS ({_WHOLE.format(rows="here_rows", keys="named")}),
+    cut_there AS ({_WHOLE.format(rows="there_rows", keys="named, batch")}),
     changed AS (
-        SELECT DISTINCT doc_id FROM others JOIN incoming USING (doc_id) WHERE others.content_hash <> incoming.content_hash
+        SELECT DISTINCT named FROM here_rows JOIN there_rows USING (named) ANTI JOIN cut USING (named)
+        WHERE here_rows.content_hash <> there_rows.content_hash
+        UNION SELECT named FROM cut_here JOIN cut_there USING (named) WHERE cut_here.hashes <> cut_there.hashes
     ),
-    chosen AS (
-        SELECT doc_id, (SELECT count(*) FROM changed) AS num_changed FROM changed ORDER BY sha256(doc_id) LIMIT $limit
+    chosen AS (SELECT named, (SELECT count(*) FROM changed) AS num_changed FROM changed ORDER BY sha256(named) LIMIT $limit),
+    here AS (
+        SELECT named, {_TEXT} AS content FROM here_rows SEMI JOIN chosen USING (named) JOIN incoming USING (doc_id) GROUP BY named
     ),
-    here AS (SELECT doc_id, content_hash, {CONTENT} AS content FROM incoming SEMI JOIN chosen USING (doc_id)),
-    there AS (SELECT doc_id, content_hash, batch, {CONTENT} AS content FROM others SEMI JOIN chosen USING (doc_id))
-    SELECT doc_id, here.content AS here, batch, there.content AS there, num_changed
-    FROM chosen JOIN here USING (doc_id) JOIN there USING (doc_id) WHERE here.content_hash <> there.content_hash ORDER BY doc_id, batch
+    there AS (
+        SELECT named, batch, {_TEXT} AS content
+        FROM there_rows SEMI JOIN chosen USING (named) JOIN others USING (batch, doc_id) GROUP BY named, batch
+    )
+    SELECT named AS doc_id, here.content AS here, batch, there.content AS there, num_changed
+    FROM chosen JOIN here USING (named) JOIN there USING (named) WHERE here.content <> there.content ORDER BY named, batch
 """
 
 
@@ -62,16 +82,20 @@ def find_copies(
 
 
 def find_changed(
-    warehouse: Warehouse, documents: StoredDocuments, others: Sequence[str], limit: int
+    warehouse: Warehouse, documents: StoredDocuments, passages: pa.Table, others: Sequence[str], limit: int
 ) -> tuple[int, list[tuple[str, str, str, str]]]:
     """How many ids have another text in one of the batches `others`; (id, text here, batch, text there) of at most `limit` ids.
 
-    They are chosen by hash, and sorted by id and batch.
+    They are chosen by hash, and sorted by id and batch. Of a document in `passages`, or that is in passages there, id and text are the
+    document's: a paragraph more moves the text of every passage.
     """
     if not others:
         return 0, []
-    parameters = {"others": list(others), "limit": limit}
-    found = warehouse.query(_CHANGED, parameters, tables={"incoming": documents}).to_pylist()
+    parameters, tables = (
+        {"others": list(others), "limit": limit},
+        {"incoming": documents, "incoming_passages": passages},
+    )
+    found = warehouse.query(_CHANGED, parameters, tables=tables).to_pylist()
     changed = [(row["doc_id"], row["here"], row["batch"], row["there"]) for row in found]
     return (found[0]["num_changed"] if found else 0), changed
 
