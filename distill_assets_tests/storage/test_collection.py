@@ -267,18 +267,14 @@ def test_a_judgement_of_a_document_is_one_of_its_passages_in_training_and_of_it_
         "q3": {"a#2": 3},  # names a passage: that one alone is the answer
         "q4": {"b": 1},
     }
-    assert found.judgements(SPLITS, labels="measured") == {
-        "q1": {"a": 2},
-        "q2": {"a": 1, "b": 1},
-        "q3": {"a": 3},
-        "q4": {"b": 1},
-    }
+    assert found.judgements(SPLITS, labels="measured") == {"q2": {"a": 1, "b": 1}, "q3": {"a": 3}}
     assert found.rejections(SPLITS) == {"q4": ["a#1", "a#10", "a#2"]}
     assert found.contents(["a", "b"]) == {"a": document("a#1", "x").content, "b": document("b", "w").content}
     judged_apart = replace(LONG, judgements={**LONG.judgements, ("q1", "a#2"): 0})
     found = collect(connection, {"one": judged_apart})
     assert found.judgements(["train"])["q1"] == {"a#1": 2, "a#10": 2}, "a passage's own judgement counts for it"
-    assert found.judgements(["train"], labels="measured")["q1"] == {"a": 2}
+    apart_in_dev = replace(LONG, judgements={**LONG.judgements, ("q2", "a#2"): 0})
+    assert collect(connection, {"one": apart_in_dev}).judgements(["dev"], labels="measured")["q2"] == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize(
