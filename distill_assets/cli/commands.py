@@ -146,9 +146,9 @@ def settings(
     baseline: Baselines = None,
     as_json: Json = False,
 ) -> Document | None:
-    """Print each setting, its value, and where that is from: default, file, demo, environment or flag.
+    """Print each setting, its value, and where that is from: default, file, environment or flag.
 
-    `demo` is the table `[python_api]` of the file, which holds for that collection alone.
+    `[python_api]` and `[files]` are tables of the file that hold for that collection, and for folders of documents, alone.
     """
     given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
     found = _open_project(given).settings_with_sources("flag" if _line is None else "line")

@@ -19,6 +19,7 @@ from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
 from distill_assets.records import Document
 from distill_assets.settings.values import AUTO, INBOX, ReadSettings, Settings, read_settings
+from distill_assets.sources.catalog import FILES
 from distill_assets.sources.upstream import Upstream
 from distill_assets.storage.collection import Labelling
 
@@ -114,6 +115,13 @@ class Project:
                 num_test=limits.get("test", 0),
             ),
         )
+
+    @cached_property
+    def passage_tokens(self) -> int | None:
+        """Tokens of a passage; None where documents are not cut. A folder of documents is cut to what the student reads."""
+        settings = self.settings
+        is_folder = settings.collection.startswith(f"{FILES}:") and not settings.students
+        return settings.passage_tokens or (self.models.student_tokens if is_folder else None)
 
     @cached_property
     def models(self) -> Models:

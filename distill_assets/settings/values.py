@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails
 from distill_assets.errors import SettingsError, SourceError, UnknownRecipeError
 from distill_assets.records import RESERVED_SYSTEMS, Rule, Split, is_hybrid
 from distill_assets.sources.base import Options, PartOptions
-from distill_assets.sources.catalog import is_path, known_schemes, reads_parts, recognise
+from distill_assets.sources.catalog import FILES, is_path, known_schemes, reads_parts, recognise
 from distill_assets.sources.columns import PARTS, Part, fault_of_columns
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
@@ -35,6 +35,7 @@ BUNDLED = "bundled"
 INBOX = "inbox"
 IMPORTED = "scores:"  # before the name of imported scores, as a teacher
 PYTHON_API = "python_api"
+KINDS = (PYTHON_API, FILES)  # of collections that have a table of their own in the file
 AUTO, OFF, RULES = "auto", "off", "rules"  # values of `query_generator` that name no model
 _JUDGED_BY_TEACHER = 300  # queries of dev and of test that the teacher judges where no other limit is set
 # What --quick and --full change; everything else stays as set.
@@ -525,7 +526,7 @@ class ReadSettings:
     """Settings and where they are from.
 
     Attributes:
-        sources: by name: default, file, demo (the file's table for python_api), environment or flag.
+        sources: by name: default, file, [python_api] or [files] (the file's table for such a collection), environment or flag.
         file: the user's file that was read; None where there is none.
     """
 
@@ -545,8 +546,9 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
     For one line of several, which is not `is_alone`, defaults and `overrides` are all: the working folder's file and the environment
     would be those of every line.
 
-    The file's table `[python_api]` holds values for that collection alone: sizes that suit the demo would leave most of other
-    people's documents unread. Keys outside a table, as older versions wrote them, are read with a note on stderr.
+    The file's tables `[python_api]` and `[files]` hold values for that collection, and for folders of documents, alone: sizes that
+    suit the demo would leave most of other people's documents unread. Keys outside a table, as older versions wrote them, are read
+    with a note on stderr.
 
     Raises:
         SettingsError: the file is missing or not TOML, a name is unknown, or a value is refused; all of them are listed.
@@ -556,13 +558,18 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
     is_own = bool(named) or (is_alone and own.is_file())
     chosen = own if is_own else EXAMPLE_FILE
     tables = _read_file(chosen)
-    demo = tables.pop(PYTHON_API) if isinstance(tables.get(PYTHON_API), dict) else {}
+    of_kinds = {kind: tables.pop(kind) for kind in KINDS if isinstance(tables.get(kind), dict)}
     of_file, mistakes = _flatten(tables, chosen)
     of_environment, of_variables = _read_environment() if is_alone else ({}, [])
     mistakes += of_variables
-    if (of_file | of_environment | overrides).get("collection", PYTHON_API) != PYTHON_API:
-        demo = {}
-    layers = {"file" if is_own else "default": of_file, "demo": demo, "environment": of_environment, "flag": overrides}
+    collection = (of_file | of_environment | overrides).get("collection", PYTHON_API)
+    kind = str(collection).partition(":")[0]
+    layers = {
+        "file" if is_own else "default": of_file,
+        f"[{kind}]": of_kinds.get(kind, {}),
+        "environment": of_environment,
+        "flag": overrides,
+    }
     values = {name: value for layer in layers.values() for name, value in layer.items()}
     sources = {name: source for source, layer in layers.items() for name in layer}
     try:
@@ -652,7 +659,7 @@ def _unknown(name: str, table: str | None = None) -> str:
     if table is not None and name in _TABLE_OF:
         return f"{name} stands in [{table}]: move it to [{_TABLE_OF[name]}]"
     places = {name: f"{name} in [{table}]" for name, table in _TABLE_OF.items()}
-    places |= {table: f"[{table}]" for table in (*TABLES, PYTHON_API)} | {"recipes": "[recipes.NAME]"}
+    places |= {table: f"[{table}]" for table in (*TABLES, *KINDS)} | {"recipes": "[recipes.NAME]"}
     return f"unknown setting {name!r}{f' in [{table}]' if table else ''}: {_nearest(name, places)}"
 
 

@@ -76,7 +76,7 @@ class PairFiles(FileSet):
 
     names: Names = Names()
 
-    version = "1"
+    scheme, version = "pairs", "1"
 
     def read(self) -> Parts:
         """Read the files.
