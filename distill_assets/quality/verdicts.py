@@ -309,7 +309,7 @@ def judge_teacher(compared: TeacherComparison | None) -> Verdict:
     if compared is None:
         return Verdict(
             False,
-            "not judged: no dev query has mined negatives that the teacher scored, so nothing says what this teacher is worth",
+            "not judged: no dev query that people judged has mined negatives with a score, so nothing says what this teacher is worth",
         )
     means = {f"dev_ndcg_at_10_{system}": value for system, value in compared.mean.items()}
     return Verdict(compared.is_fit, compared.sentence, {"num_dev_queries": compared.num_queries, **means})
