@@ -150,6 +150,7 @@ def test_run_search_leaderboard_and_a_second_run(
     told = json.loads(capsys.readouterr().out)["assets"]
     assert {(row["asset"], row["partition"]): row["condition"] for row in told} == {
         **{(name, "tiny"): "up to date" for name in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")},
+        **{(name, "tiny"): "up to date" for name in ("generated_queries", "teacher_judgements")},
         **{
             (name, r): "up to date"
             for name in ("student_checkpoint", "eval_metrics")
