@@ -595,3 +595,19 @@ def test_incremental_equals_from_scratch(machine: type[Line], models: dict[str, 
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_documents_that_are_cut_anew(models: dict[str, Path]) -> None:
+    """Passages of a former length that stay are found beside those of today, and their pairs are paid for again."""
+    Line.models = models
+    line = Line()
+    line.first_batch()
+    for batch in line.batches.values():
+        for doc_id in sorted(batch.documents)[::3]:
+            batch.documents[doc_id] += "\nsplit every value of the frame along one axis" * 3
+    line._write_all()
+    for line.overrides["passage_tokens"] in (None, 24, 16):
+        line.run()
+    parents = set(line._project().places.warehouse.read("passages")["parent_id"].to_pylist())
+    assert parents == {d for batch in line.batches.values() for d in sorted(batch.documents)[::3]}
+    line.teardown()
