@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 from distill_assets.errors import GeneratorError
 from distill_assets.evaluation.splits import repeated_texts
 from distill_assets.records import Document, normalise
-from distill_assets.retrieval.words import has_unspaced_script
+from distill_assets.retrieval.words import PUNCTUATION, has_unspaced_script
 
 Kind = Literal["question", "keyword", "sentence", "title", "model"]
 # Of two queries that say the same, the first kind stays: its words are the furthest from the document's own.
@@ -85,8 +85,8 @@ def generate(
     made = list[GeneratedQuery]()
     for document, texts in zip(documents, generator.queries_of(documents, per_document, seed), strict=True):
         made += _usable(document, texts, dropped)[:per_document]
-    num_giving = Counter(normalise(query.text) for query in made)
-    kept = [query for query in made if num_giving[normalise(query.text)] == 1]
+    num_giving = Counter(_key(query.text) for query in made)
+    kept = [query for query in made if num_giving[_key(query.text)] == 1]
     dropped["given for several documents"] += len(made) - len(kept)
     return sorted(kept, key=lambda query: query.doc_id)
 
@@ -145,6 +145,8 @@ def flaw_of(text: str) -> str | None:
     """Why a text cannot be a query; None if it can."""
     if not text.strip():
         return "empty"
+    if len(text) > MAX_CHARACTERS:
+        return "too long"
     if _ADDRESS.search(text):
         return "an address"
     if _CODE.search(text):
@@ -152,7 +154,11 @@ def flaw_of(text: str) -> str | None:
     size, least, most = _size(text)
     if size < least:
         return "too short"
-    return "too long" if size > most or len(text) > MAX_CHARACTERS else None
+    return "too long" if size > most else None
+
+
+def _key(text: str) -> str:
+    return normalise(text).strip(PUNCTUATION)
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -166,13 +172,13 @@ def _size(text: str) -> tuple[int, int, int]:
 
 def _usable(document: Document, texts: Sequence[tuple[str, Kind]], dropped: Counter[str]) -> list[GeneratedQuery]:
     # A query that is the document itself does not find it: a ranking leaves it out (`records.is_own_document`).
-    seen = {normalise(document.content), normalise(document.text)}
+    seen = {_key(document.content), _key(document.text)}
     usable = []
     for text, kind in texts:
         text = " ".join(text.split())
         if reason := flaw_of(text):
             dropped[reason] += 1
-        elif normalise(text) not in seen:
-            seen.add(normalise(text))
+        elif _key(text) not in seen:
+            seen.add(_key(text))
             usable.append(GeneratedQuery(text, document.doc_id, kind))
     return usable

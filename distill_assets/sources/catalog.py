@@ -12,12 +12,13 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from distill_assets.errors import SettingsError
+from distill_assets.errors import SettingsError, SourceError
+from distill_assets.sources.archives import is_archive
 from distill_assets.sources.base import OneBatch, Options, Reader, Rules, Source, batch_name
-from distill_assets.sources.beir import BeirSource
+from distill_assets.sources.beir import BeirSource, holds_beir
 
 GROUP = "distill_assets.sources"
-BEIR = "beir"
+BEIR, FILES = "beir", "files"
 Open = Callable[[str, Options], Reader]
 
 
@@ -39,7 +40,7 @@ class Scheme:
 _SOURCES = "distill_assets.sources"
 SCHEMES: dict[str, Scheme] = {
     "faq": Scheme(f"{_SOURCES}.faq:open_faq"),
-    "files": Scheme(f"{_SOURCES}.document_files:open_folder"),
+    FILES: Scheme(f"{_SOURCES}.document_files:open_folder"),
     "hf": Scheme(f"{_SOURCES}.hub:open_hub", is_path=False, reads_parts=True),
     "ir_datasets": Scheme(f"{_SOURCES}.ir_data:open_ir_datasets", is_path=False),
     "pairs": Scheme(f"{_SOURCES}.pairs:open_pairs"),
@@ -68,6 +69,29 @@ def is_path(scheme: str) -> bool:
 def reads_parts(scheme: str) -> bool:
     """Whether the source reads what `[data.documents]` and its like say. One from outside may."""
     return SCHEMES[scheme].reads_parts if scheme in SCHEMES else scheme in _from_outside()
+
+
+def recognise(path: Path) -> str:
+    """The scheme that reads what lies at `path`: a BEIR folder, a folder of such or an archive; else what an inbox tells by its files.
+
+    Raises:
+        SourceError: nothing is there, or nothing in it is read.
+    """
+    from distill_assets.sources import inbox
+    from distill_assets.sources.document_files import find_documents
+    from distill_assets.sources.file_sets import FileSet
+
+    if is_archive(path):
+        return BEIR
+    if not path.is_dir():
+        raise SourceError(f"no folder at {path}: expected a folder of documents, or a BEIR folder; correct the path")
+    if holds_beir(path):
+        return BEIR
+    found = inbox.recognise(path)
+    if isinstance(found, FileSet):
+        return found.scheme
+    find_documents(path)
+    return FILES
 
 
 def find_opener(scheme: str) -> Open:

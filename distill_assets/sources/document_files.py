@@ -59,6 +59,14 @@ class FoundFiles:
     links: Sequence[str]
     others: Mapping[str, int]
 
+    def __str__(self) -> str:
+        """Numbers of files by ending; of those that are not read, the five commonest."""
+        read = Counter(_ending(name) for name in self.read).most_common()
+        others = [(f"{ending or 'without ending'} (not read)", count) for ending, count in self.others.items()]
+        links = [("links (not read)", len(self.links))] if self.links else []
+        more = [("others (not read)", sum(count for _, count in others[5:]))] if others[5:] else []
+        return ", ".join(f"{count:,} {ending}" for ending, count in [*read, *others[:5], *more, *links]) or "no file"
+
 
 @dataclass(frozen=True)
 class DocumentFolder:
@@ -94,14 +102,7 @@ class DocumentFolder:
             SourceError: there is no such folder, one cannot be listed, or there is no file to read; while the documents are gone
                 through: no file holds text.
         """
-        found = find_files(self.folder)
-        if not found.read:
-            others = ", ".join(
-                f"{count:,} {ending or 'without ending'}" for ending, count in [*found.others.items()][:5]
-            )
-            raise SourceError(
-                f"no document in {self.folder}: {_EXPECTED}, found {others or 'no file'}; put documents there, or correct the path"
-            )
+        found = find_documents(self.folder)
         documents = _Documents(self.folder, found)
         return Parts(documents=documents, unread=documents.unread)
 
@@ -131,6 +132,16 @@ def find_files(folder: Path) -> FoundFiles:
         else:
             others[_ending(name)] += 1
     return FoundFiles(read, links, dict(others.most_common()))
+
+
+def find_documents(folder: Path) -> FoundFiles:
+    """What `find_files` finds. Raises `SourceError`, too, where none of it can be read."""
+    found = find_files(folder)
+    if not found.read:
+        raise SourceError(
+            f"no document in {folder}: {_EXPECTED}; found {found}; put documents there, or correct the path"
+        )
+    return found
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, bool]]:

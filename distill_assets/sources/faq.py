@@ -39,6 +39,12 @@ class FaqFiles(PairFiles):
         is_markdown = path.name.casefold().endswith(_MARKDOWN)
         return any(True for _ in _answers(path)) if is_markdown else self.names.find(first_columns(path)) is not None
 
+    def why_unread(self, path: Path) -> str:
+        """Why a file is not read, and what to do."""
+        if path.name.casefold().endswith(_MARKDOWN):
+            return "no heading below the first level has text of its own: write each question as `## question`"
+        return super().why_unread(path)
+
     def rows(self, path: Path) -> Iterator[Judged]:
         """Questions with their answer."""
         if not path.name.casefold().endswith(_MARKDOWN):

@@ -16,20 +16,25 @@ DATA_ENDINGS = (*ENDINGS, GZIP, ".txt", ".xml", ".trec", ".xlsx", ".zip")
 
 
 def list_files(path: Path) -> list[Path]:
-    """The file; or files of the folder and of the folders in it, sorted, hidden ones left out.
+    """The file; or all files below the folder, sorted. Hidden ones are left out, links to folders are not followed.
 
     Raises:
         SourceError: nothing is there, or a folder cannot be listed.
     """
+
+    def refuse(error: OSError) -> None:
+        raise cannot_read(Path(error.filename), error, "a file or folder") from error
+
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
             return [path]
-        inside = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-        folders = [entry for entry in inside if entry.is_dir()]
-        deeper = [entry for folder in folders for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise cannot_read(path, error, "a file or folder") from error
-    return sorted(entry for entry in [*inside, *deeper] if entry not in folders and not entry.is_dir())
+    found: list[Path] = []
+    for at, folders, names in os.walk(path, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += (Path(at, name) for name in names if not name.startswith("."))
+    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class FileSet:
 
     path: Path
 
+    scheme = ""  # that opens it by name
     version = ""  # raised whenever the same files would give something else
 
     def look(self) -> str | None:

@@ -1,6 +1,7 @@
-"""Files of a batch as lines of text, plain or compressed; every refusal names the file, the line, what was expected and what to do.
+"""Files of a batch as lines of text, plain or compressed, or as rows.
 
-Files are read as bytes and split at line feeds alone, because texts may hold the other characters that Python takes for line ends.
+Every refusal names the file, the line, what was expected and what to do. Files are read as bytes and split at line feeds alone,
+because texts may hold the other characters that Python takes for line ends.
 """
 
 import codecs
@@ -15,12 +16,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
+from typing import Any, Self
 
 from distill_assets.errors import MalformedRecordError, SourceError
 
-GZIP = ".gz"
+GZIP, PARQUET = ".gz", ".parquet"
 _QUOTED_CHARACTERS = 80
 _MAX_FAULTS = 20
+_ROWS = 4096
 _READY = "_READY"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -105,15 +108,20 @@ class Faults:
     def __init__(self, path: Path) -> None:
         self._path, self._found, self._count = path, list[str](), 0
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> Self:
         """Keep the fault of what is done inside."""
-        try:
-            yield
-        except MalformedRecordError as error:
-            self._count += 1
-            if len(self._found) < _MAX_FAULTS:
-                self._found.append(str(error))
+        return self
+
+    def __enter__(self) -> None:  # no generator: it is entered twice a line
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> bool:
+        if not isinstance(error, MalformedRecordError):
+            return False
+        self._count += 1
+        if len(self._found) < _MAX_FAULTS:
+            self._found.append(str(error))
+        return True
 
     def raise_any(self) -> None:
         """Raise one `MalformedRecordError` for all faults, with the first twenty of them; none where there is none."""
@@ -144,6 +152,21 @@ def iter_lines(path: Path, faults: Faults, *, with_blank: bool = False) -> Itera
                 text = _decoded(path, number, content)
             if with_blank or text.strip():
                 yield number, text
+
+
+def iter_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and cells by column of every row. Raises `SourceError` where it is no Parquet file."""
+    import pyarrow as pa  # a second that settings, which load this room, need not wait
+    import pyarrow.parquet as pq
+
+    with opened(path) as file:
+        try:
+            number = 0
+            for batch in pq.ParquetFile(file).iter_batches(_ROWS):
+                yield from enumerate(batch.to_pylist(), start=number + 1)
+                number += len(batch)
+        except (pa.ArrowException, pa.ArrowInvalid) as error:
+            raise SourceError(f"{shown(path)} cannot be read as Parquet: {error}; copy it again") from error
 
 
 def _decoded(path: Path, number: int, content: bytes) -> str:

@@ -2,12 +2,12 @@
 
 sentence-transformers'   JSON Lines, CSV, TSV or Parquet with a query, a positive, and often negatives and a label
 FlagEmbedding's          JSON Lines with query, pos and neg, which are lists
-MS MARCO's               TSV without a header: query, positive, negative as texts; or their ids, with collection.tsv and
-                         queries*.tsv beside
+MS MARCO's               *triples*.tsv without a header: query, positive, negative as texts; or their ids, with collection.tsv
+                         and queries*.tsv beside
 
 A text's id is its hash, so equal texts are one document, or one query. A negative that a column names is a judgement: not
 relevant. The negatives of MS MARCO's triples are none. They were drawn from BM25's ranking, and nobody has read them: of such
-unlabelled passages that a retriever ranks at the top, RocketQA found 70 % to be positives (arXiv 2010.08191, section 1).
+unlabelled passages that a retriever ranks at the top, RocketQA found 70 % to be positive or highly relevant (arXiv 2010.08191).
 They are documents, and mining finds its own negatives.
 """
 
@@ -23,6 +23,7 @@ from distill_assets.sources.base import AskedQuery, Options, Parts, split_of_nam
 from distill_assets.sources.file_sets import FileSet, list_files
 from distill_assets.sources.files import Faults, malformed, shown
 from distill_assets.sources.row_files import (
+    ENDINGS,
     Row,
     ending_of,
     first_columns,
@@ -35,7 +36,7 @@ from distill_assets.sources.row_files import (
 )
 
 _NEGATIVE = re.compile(r"(hard_)?neg(ative)?s?(_?[0-9]+)?", re.IGNORECASE)
-_LABELS = ("label", "score", "relevance")
+_LABELS = ("label", "relevance", "score")  # the first that is there
 _SCORES = ("pos_scores", "neg_scores")
 _COLLECTION, _QUERIES = "collection.tsv", "queries"  # what MS MARCO's ids stand for
 
@@ -75,7 +76,7 @@ class PairFiles(FileSet):
 
     names: Names = Names()
 
-    version = "1"
+    scheme, version = "pairs", "1"
 
     def read(self) -> Parts:
         """Read the files.
@@ -118,13 +119,19 @@ class PairFiles(FileSet):
                     unread[f"{self.name_of(path)}: {', '.join(ignored)}"] = (
                         "the teacher scores; import-scores takes them"
                     )
-            elif is_table(path) and not _is_beside(path):
-                unread[self.name_of(path)] = (
-                    f"it needs one column of {', '.join(self.names.query)} and one of {', '.join(self.names.positive)}, and has "
-                    f"{', '.join(first_columns(path)) or 'no row'}: rename them"
-                )
+            elif path.name.casefold().endswith(self.endings()) and not _is_beside(path):
+                unread[self.name_of(path)] = self.why_unread(path)
         self.require_any(files, unread, f"files of pairs, such as {self.example}")
         return files, unread
+
+    def why_unread(self, path: Path) -> str:
+        """Why a file is not one of pairs, and what to do."""
+        if not is_table(path):
+            return f"it is none of {', '.join(ENDINGS)}: write it as one"
+        return (
+            f"it needs one column of {', '.join(self.names.query)} and one of {', '.join(self.names.positive)}, and has "
+            f"{', '.join(first_columns(path)) or 'no row'}: rename them"
+        )
 
     example = 'JSON Lines of {"query": "...", "positive": "...", "negative": "..."}'
 
@@ -174,7 +181,7 @@ def _of_columns(path: Path, columns: tuple[str, str], faults: Faults) -> Iterato
 
 def _judged(path: Path, number: int, row: Row, columns: tuple[str, str]) -> Judged:
     query, positive = columns
-    text, labels = text_of(path, number, row, query), one_of(_LABELS, row)
+    text, labels = text_of(path, number, row, query), sorted(one_of(_LABELS, row), key=str.casefold)
     grade = whole_number_of(path, number, row, labels[0]) if labels else 1
     negatives = [column for column in row if _NEGATIVE.fullmatch(column) and row[column] not in (None, "", [])]
     told = [Told(hash_text(t), t, grade) for t in _texts(path, number, row, positive)]
@@ -191,11 +198,8 @@ def _texts(path: Path, number: int, row: Row, column: str) -> list[str]:
 
 
 def _is_triples(path: Path) -> bool:
-    """Whether it is a TSV file of MS MARCO's: two or three columns without a header."""
-    if ending_of(path) != ".tsv" or _is_beside(path):
-        return False
-    columns = first_columns(path)
-    return len(columns) in (2, 3) and not any(_NEGATIVE.fullmatch(column) for column in columns)
+    """Whether it is one of MS MARCO's files of three columns without a header: only its name tells them from other tables."""
+    return ending_of(path) == ".tsv" and "triples" in path.name.casefold() and len(first_columns(path)) == 3
 
 
 def _is_beside(path: Path) -> bool:
@@ -213,18 +217,18 @@ def _folders_of_ids(files: Iterable[Path]) -> list[Path]:
 
 
 def _of_triples(path: Path, faults: Faults) -> Iterator[Judged]:
-    holds_ids, width = _holds_ids(path), len(first_columns(path))
+    holds_ids = _holds_ids(path)
     for number, cells in iter_cells(path, faults):
-        if len(cells) != width or not all(cells):
+        if len(cells) != 3 or not all(cells):
             with faults.kept():
                 raise malformed(
-                    path, number, f"{width} texts or ids parted by tabs: query, positive, negative", "\t".join(cells)
+                    path, number, "three texts or ids parted by tabs: query, positive, negative", "\t".join(cells)
                 )
         elif holds_ids:
             yield Judged(cells[0], "", [Told(cells[1], "", 1)])
         else:
-            query, *texts = cells
-            told = [Told(hash_text(text), text, 1 if place == 0 else None) for place, text in enumerate(texts)]
+            query, positive, other = cells
+            told = [Told(hash_text(positive), positive, 1), Told(hash_text(other), other, None)]
             yield Judged(hash_text(query), query, told)
 
 

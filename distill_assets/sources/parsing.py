@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_assets.errors import SourceError
 from distill_assets.records import Qrel
-from distill_assets.sources.files import Faults, iter_lines, malformed
+from distill_assets.sources.files import PARQUET, Faults, iter_lines, iter_parquet, malformed
 
 # Names that a header gives the three columns that are read, as BEIR, TREC and the sets of the hub write them.
 _COLUMNS: tuple[frozenset[str], ...] = (
@@ -18,6 +18,7 @@ _COLUMNS: tuple[frozenset[str], ...] = (
     frozenset({"score", "relevance", "rel", "label", "grade"}),
 )
 _TREC = (0, 2, 3)  # of `qid 0 docid rel`
+_SHARD = re.compile(r"-[0-9]+(-of-[0-9]+)?$")  # of `test-00000-of-00001.parquet`
 _TREC_ITERATIONS = frozenset({"0", "Q0", "q0"})  # the second of TREC's four columns
 _QUOTED = re.compile(r'"[^"]+"')
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
@@ -35,14 +36,9 @@ def read_texts(path: Path, *, has_labels: bool = False) -> Iterator[tuple[str, s
         SourceError: there is no record.
     """
     is_empty, faults = True, Faults(path)
-    for number, line in iter_lines(path, faults):
-        if is_empty and line.lstrip().startswith("["):
-            raise malformed(
-                path, number, 'one JSON object a line like {"_id": "1", "text": "..."}, not an array of them', line
-            )
+    for number, record in _iter_records(path, faults):
         is_empty, found = False, None
         with faults.kept():
-            record = parse_object(path, number, line)
             record_id = _require_id(path, number, record)
             label = _label(path, number, record) if has_labels else ""
             found = (record_id, _string(path, number, record, "title"), _string(path, number, record, "text"), label)
@@ -51,6 +47,22 @@ def read_texts(path: Path, *, has_labels: bool = False) -> Iterator[tuple[str, s
     faults.raise_any()
     if is_empty:
         raise SourceError(f"{path} holds no record: fill it, or delete it if this batch brings none")
+
+
+def _iter_records(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and value of each line's object, or of each row of a Parquet file."""
+    if path.name.endswith(PARQUET):
+        yield from iter_parquet(path)
+        return
+    is_first = True
+    for number, line in iter_lines(path, faults):
+        if is_first and line.lstrip().startswith("["):
+            raise malformed(path, number, f"one JSON object a line like {_LIKE}, not an array of them", line)
+        is_first, found = False, None
+        with faults.kept():
+            found = parse_object(path, number, line)
+        if found is not None:
+            yield number, found
 
 
 def parse_object(path: Path, number: int, line: str, like: str = _LIKE) -> dict[str, Any]:
@@ -73,7 +85,7 @@ def _require_id(path: Path, number: int, record: dict[str, Any]) -> str:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     if not isinstance(found, str) or not found.strip():
-        raise malformed(path, number, 'a string or integer under "_id"', json.dumps(record))
+        raise malformed(path, number, 'a string or integer under "_id"', json.dumps(record, default=str))
     return require_encodable(path, number, "_id", found)
 
 
@@ -83,7 +95,7 @@ def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
     if key == "title" and found is None:
         return ""
     if not isinstance(found, str):
-        raise malformed(path, number, f'a string under "{key}"', json.dumps(record))
+        raise malformed(path, number, f'a string under "{key}"', json.dumps(record, default=str))
     return require_encodable(path, number, key, found)
 
 
@@ -96,7 +108,7 @@ def _label(path: Path, number: int, record: dict[str, Any]) -> str:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     if not isinstance(found, str):
-        raise malformed(path, number, 'a string or integer under "group", or none', json.dumps(record))
+        raise malformed(path, number, 'a string or integer under "group", or none', json.dumps(record, default=str))
     return require_encodable(path, number, "group", found.strip())
 
 
@@ -123,12 +135,14 @@ def read_judgements(files: Iterable[Path]) -> tuple[list[Qrel], list[tuple[str, 
             with faults.kept():
                 _require_same(path, number, qrel, known)
         faults.raise_any()
-        judged.append((path.name.split(".")[0], query_ids))
+        judged.append((_SHARD.sub("", path.name.split(".")[0]), query_ids))
     return [Qrel(*pair, relevance) for pair, relevance in relevance_of.items()], judged
 
 
 def is_run(path: Path) -> bool:
     """Whether the first line is one of TREC's ranked results, `qid Q0 docid rank score tag`, or a header of such lines."""
+    if path.name.endswith(PARQUET):
+        return False
     try:
         line = next((line for _, line in iter_lines(path, Faults(path))), "")
         cells = _cells(path, line) if len(line) < _MAX_RUN_LINE else []
@@ -154,8 +168,7 @@ def _iter_qrels(path: Path, faults: Faults) -> Iterator[tuple[int, Qrel]]:
     """
     columns: tuple[int, ...] = ()
     width = 0
-    for number, line in iter_lines(path, faults):
-        cells = _cells(path, line)
+    for number, cells, line in _iter_cells(path, faults):
         if not columns:
             width, columns = len(cells), _header(path, number, cells, line)
             if columns:
@@ -167,6 +180,17 @@ def _iter_qrels(path: Path, faults: Faults) -> Iterator[tuple[int, Qrel]]:
             found = _judgement(path, number, [cells[column] for column in columns])
         if found is not None:
             yield number, found
+
+
+def _iter_cells(path: Path, faults: Faults) -> Iterator[tuple[int, list[str], str]]:
+    """Number, cells and text of each line; of a Parquet file the columns' names first, then each row."""
+    if not path.name.endswith(PARQUET):
+        yield from ((number, _cells(path, line), line) for number, line in iter_lines(path, faults))
+        return
+    for number, row in iter_parquet(path):
+        for cells in ([*row] if number == 1 else [], ["" if value is None else str(value) for value in row.values()]):
+            if cells:
+                yield number, cells, " ".join(cells)
 
 
 def _require_columns(

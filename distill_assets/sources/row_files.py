@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from distill_assets.errors import MalformedRecordError, SourceError
-from distill_assets.sources.files import GZIP, Faults, iter_lines, malformed, opened, shown, stamp
+from distill_assets.sources.files import (
+    GZIP,
+    PARQUET,
+    Faults,
+    iter_lines,
+    iter_parquet,
+    malformed,
+    stamp,
+)
 from distill_assets.sources.parsing import integer_of, parse_object, require_encodable
 
-_LINES, _ARRAY, _CSV, _TSV, _PARQUET = (".jsonl", ".ndjson"), ".json", ".csv", ".tsv", ".parquet"
-ENDINGS = (*_LINES, _ARRAY, _CSV, _TSV, _PARQUET)
-_ROWS = 4096
+_LINES, _ARRAY, _CSV, _TSV = (".jsonl", ".ndjson"), ".json", ".csv", ".tsv"
+ENDINGS = (*_LINES, _ARRAY, _CSV, _TSV, PARQUET)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 csv.field_size_limit(2**31 - 1)  # by default a cell above 131,072 characters is an error
 
@@ -46,8 +53,8 @@ def iter_rows(path: Path, faults: Faults) -> Iterator[tuple[int, Row]]:
         yield from _of_lines(path, faults)
     elif ending == _ARRAY:
         yield from _of_array(path, faults)
-    elif ending == _PARQUET:
-        yield from _of_parquet(path)
+    elif ending == PARQUET:
+        yield from iter_parquet(path)
     else:
         yield from _of_cells(path, iter_cells(path, faults), faults)
 
@@ -99,20 +106,6 @@ def read_json(path: Path) -> Any:
         raise malformed(path, error.lineno, f"one JSON value ({error.msg})", text[max(0, error.pos - 20) :]) from error
     except (ValueError, RecursionError) as error:
         raise malformed(path, 1, "one JSON value", text) from error
-
-
-def _of_parquet(path: Path) -> Iterator[tuple[int, Row]]:
-    import pyarrow as pa  # a second that settings, which load this room, need not wait
-    import pyarrow.parquet as pq
-
-    with opened(path) as file:
-        try:
-            number = 0
-            for batch in pq.ParquetFile(file).iter_batches(_ROWS):
-                yield from enumerate(batch.to_pylist(), start=number + 1)
-                number += len(batch)
-        except (pa.ArrowException, pa.ArrowInvalid) as error:
-            raise SourceError(f"{shown(path)} cannot be read as Parquet: {error}; copy it again") from error
 
 
 def iter_cells(path: Path, faults: Faults) -> Iterator[tuple[int, list[str]]]:

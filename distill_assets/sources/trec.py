@@ -37,7 +37,7 @@ _TOPIC = re.compile(
 class TrecFolder(FileSet):
     """One folder of documents, topics and judgements."""
 
-    version = "1"
+    scheme, version = "trec", "1"
 
     def endings(self) -> tuple[str, ...]:
         """Any: TREC's own files of documents have none."""
@@ -53,7 +53,7 @@ class TrecFolder(FileSet):
         files = {"documents": list[Path](), "topics": list[Path](), "judgements": list[Path]()}
         unread: dict[str, str] = {}
         for path in self._data():
-            kind = _kind_of(path)
+            kind = _kind_of(path, self.path)
             if kind in files:
                 files[kind].append(path)
             elif kind:
@@ -70,16 +70,20 @@ class TrecFolder(FileSet):
         )
 
 
-def _kind_of(path: Path) -> str:
+def _kind_of(path: Path, root: Path) -> str:
     """What a file holds: documents, topics or judgements; else why it is not read, empty where it does not look like data."""
-    name, folder = path.name.casefold(), path.parent.name.casefold()
+    name, folders = path.name.casefold(), {part.casefold() for part in path.relative_to(root).parts[:-1]}
     if is_run(path):
         return "ranked results (qid Q0 docid rank score tag) are no judgements: remove it, or put qrels there"
-    if "qrels" in name or folder == "qrels":
+    if "qrels" in name or "qrels" in folders:
         return "judgements"
-    if name.startswith(_OF_TOPICS) or folder in _OF_TOPICS:
+    if name.startswith(_OF_TOPICS) or not folders.isdisjoint(_OF_TOPICS):
         return "topics"
-    if name.startswith(_OF_DOCUMENTS) or folder in _OF_DOCUMENTS or ending_of(path) in (".trec", ".sgml", ".sgm"):
+    if (
+        name.startswith(_OF_DOCUMENTS)
+        or not folders.isdisjoint(_OF_DOCUMENTS)
+        or ending_of(path) in (".trec", ".sgml", ".sgm")
+    ):
         return "documents"
     if not path.name.casefold().endswith(DATA_ENDINGS):
         return ""
@@ -173,7 +177,7 @@ def open_trec(rest: str, options: Options) -> TrecFolder:
 def recognise(folder: Path) -> TrecFolder | None:
     """The reader of a folder of an inbox whose files are named as topics and judgements, or as documents and one of these."""
     try:
-        kinds = {_kind_of(path) for path in list_files(folder)}
+        kinds = {_kind_of(path, folder) for path in list_files(folder)}
     except SourceError:
         return None
     return TrecFolder(folder) if len(kinds & {"documents", "topics", "judgements"}) > 1 else None

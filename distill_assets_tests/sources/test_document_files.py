@@ -175,7 +175,8 @@ def test_folders_without_documents(tmp_path: Path) -> None:
         (tmp_path / f"{number}.PNG").touch()
     (tmp_path / "Makefile").touch()
     with pytest.raises(
-        SourceError, match=r"no document in .* found 1,000 \.png, 1 without ending; put documents there"
+        SourceError,
+        match=r"no document in .* found 1,000 \.png \(not read\), 1 without ending \(not read\); put documents there",
     ):
         DocumentFolder(tmp_path).read()
     assert not is_folder_of_documents(tmp_path)

@@ -55,7 +55,7 @@ JSON_LINES = "\n".join(json.dumps({"anchor": q, "positive": p, "negative": n}) f
     ("name", "content"),
     [
         ("t.jsonl", JSON_LINES),
-        ("t.jsonl.gz", gzip.compress(JSON_LINES.encode())),
+        ("t.jsonl.gz", gzip.compress(JSON_LINES.encode(), mtime=0)),
         ("t.json", JSON_LINES),
         ("t.json", json.dumps([{"question": q, "answer": p, "negative_1": n} for q, p, n in TRIPLETS])),
         ("t.csv", "query,positive,negative\nwhy,because,banana\nhow,so,banana\nwhy,therefore,\n"),
@@ -158,7 +158,7 @@ def test_triples_of_ids_are_read_with_the_collection_beside(tmp_path: Path) -> N
         ("t.jsonl", '{"query": "why", "pos": ["a", 3]}', r'text under "pos", found \'3\''),
         ("t.jsonl", '{"query": "why", "pos": ["a"]}\n{"query": ', r"line 2: expected one JSON object like"),
         ("t.json", '[{"query": "why", "pos": "a"}, 3]', r"nothing to read.*has no row"),
-        ("t.tsv", "why\tbecause\tbanana\nhow\n", r"line 2: expected 3 texts or ids parted by tabs"),
+        ("triples.tsv", "why\tbecause\tbanana\nhow\n", r"line 2: expected three texts or ids parted by tabs"),
         (
             "t.csv",
             "frage,antwort\nwhy,because\n",
@@ -166,7 +166,8 @@ def test_triples_of_ids_are_read_with_the_collection_beside(tmp_path: Path) -> N
         ),
         ("t.csv", "query,answer,positive\nwhy,a,b\n", r"one of positive, pos.*has query, answer, positive"),
         ("t.parquet", b"PAR1", r"nothing to read"),
-        ("t.txt", "why because", r"nothing to read .*expected files of pairs"),
+        ("t.tsv", "why\tbecause\tbanana\n", r"has why, because, banana: rename"),
+        ("t.txt", "why because", r"nothing to read .*expected files of pairs.*it is none of \.jsonl"),
     ],
 )
 def test_bad_pairs_are_named_by_file_and_line(tmp_path: Path, name: str, content: str | bytes, error: str) -> None:
@@ -179,8 +180,12 @@ def test_a_file_without_the_columns_and_ignored_scores_are_told(tmp_path: Path) 
     """A misnamed file of a folder, or scores that somebody relies on, would be passed over in silence."""
     write(tmp_path / "a.jsonl", '{"query": "why", "pos": ["a"], "neg": [], "pos_scores": [3.5]}')
     write(tmp_path / "b.csv", "frage,antwort\nx,y\n")
+    write(tmp_path / "c.xlsx", b"PK")
+    write(tmp_path / "README.md", "of the data set")
     unread = PairFiles(tmp_path).read().unread
-    assert set(unread) == {"a.jsonl: pos_scores", "b.csv"} and "import-scores" in unread["a.jsonl: pos_scores"]
+    assert (
+        set(unread) == {"a.jsonl: pos_scores", "b.csv", "c.xlsx"} and "import-scores" in unread["a.jsonl: pos_scores"]
+    )
 
 
 def test_fingerprint_and_look_follow_the_bytes_and_never_raise(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill_assets.errors import MalformedRecordError, SettingsError, SourceError
-from distill_assets.records import Collection, Document, Qrel, Query, assign_split
+from distill_assets.handles.collection import open_source as open_by_settings
+from distill_assets.records import Collection, Document, Qrel, Query, assign_split, fingerprint_rows
+from distill_assets.settings.values import Settings
 from distill_assets.sources import tables
 from distill_assets.sources.base import DEFAULT_RULES, OneBatch, Options, PartOptions, read_settled
 from distill_assets.sources.catalog import open_source
@@ -167,7 +169,8 @@ def test_a_column_that_only_late_records_have(tmp_path: Path) -> None:
     """Columns guessed from the first records lose the titles that begin later."""
     rows = [{"doc_id": str(n), "text": "x"} for n in range(30_000)] + [{"doc_id": "last", "text": "y", "title": "T"}]
     found = read({"documents": {"path": str(as_jsonl(tmp_path / "late", rows))}})
-    assert found.documents[-1] == Document("last", "T", "y") and found.documents[0].title == ""
+    late = list(found.documents)
+    assert late[-1] == Document("last", "T", "y") and late[0].title == ""
 
 
 def test_columns_in_another_order_are_read_by_name(tmp_path: Path) -> None:
@@ -364,3 +367,68 @@ def test_grades_are_told_apart_from_faults() -> None:
     """The class decides whether a reader shows a record or a file as broken."""
     with pytest.raises(MalformedRecordError):
         read({"judgements": {"query": "SELECT 1 AS query_id, 1 AS doc_id, 'high' AS relevance"}})
+
+
+def test_settings_reach_the_source() -> None:
+    """Options that are lost on the way give a source without tables."""
+    settings = Settings(
+        collection="sql:shop", documents=PartOptions(query="SELECT 1 AS nr, 'x' AS text", columns={"doc_id": "nr"})
+    )
+    assert open_by_settings(settings).read("shop").documents == [Document("1", "", "x")]
+
+
+def test_clicks_of_a_table_train_alone() -> None:
+    """A table of clicks that is read as judgements would choose the champion by what stood on top."""
+    found = read(
+        {
+            "documents": {"query": "SELECT n AS doc_id, 'x' AS text FROM range(2) t(n)"},
+            "clicks": {
+                "query": "SELECT 'how' AS query, n AS nr, 100 AS shown, 50 * n AS clicked FROM range(2) t(n)",
+                "columns": {"doc_id": "nr"},
+            },
+        }
+    )
+    assert [(q.doc_id, q.relevance) for q in found.qrels] == [("1", 1)]
+    assert [(q.text, q.split) for q in found.queries] == [("how", "train")]
+
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not (DATA / "scifact").is_dir(), reason="shared/data/scifact is not here")
+def test_scifact_is_the_same_from_every_source(tmp_path: Path) -> None:
+    """Equal tables have equal versions, so a collection that moves into a database pays no pair twice."""
+    expected = open_source(f"beir:{DATA / 'scifact'}", Options(), DEFAULT_RULES).read("scifact")
+    files = sorted((DATA / "scifact" / "qrels").glob("*.tsv"))
+    grades = [f"SELECT *, '{path.stem}' AS split FROM read_csv('{path}', all_varchar = true)" for path in files]
+    parts: dict[str, dict[str, Any]] = {
+        "documents": {"path": str(DATA / "scifact" / "corpus.jsonl"), "columns": {"doc_id": "_id"}},
+        "queries": {"path": str(DATA / "scifact" / "queries.jsonl"), "columns": {"query_id": "_id"}},
+        "judgements": {
+            "query": " UNION ALL ".join(grades),
+            "columns": {"query_id": "query-id", "doc_id": "corpus-id", "relevance": "score"},
+        },
+    }
+    assert versions(read(parts)) == versions(expected)
+    for part, options in parts.items():
+        ours = options.get("query") or f"FROM read_json('{options['path']}', convert_strings_to_integers = false)"
+        duckdb.sql(ours).write_parquet(str(tmp_path / f"{part}.parquet"))
+    for key in ("path", "query"):
+        moved = {
+            part: {
+                key: f"{tmp_path}/{part}.parquet" if key == "path" else f"FROM '{tmp_path}/{part}.parquet'",
+                "columns": o["columns"],
+            }
+            for part, o in parts.items()
+        }
+        assert versions(read(moved)) == versions(expected)
+
+
+def versions(found: Collection) -> list[str]:
+    """Of the rows of each table, in any order."""
+    documents = ((d.doc_id, d.title, d.text) for d in found.documents)
+    queries = ((q.query_id, q.text, q.split) for q in found.queries)
+    return [
+        fingerprint_rows(rows)
+        for rows in (documents, queries, ((q.query_id, q.doc_id, q.relevance) for q in found.qrels))
+    ]

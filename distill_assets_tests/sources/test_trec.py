@@ -46,7 +46,12 @@ def write(folder: Path, **files: str) -> Path:
 
 def test_sgml_topics_and_judgements_of_several_splits(tmp_path: Path) -> None:
     """A document number within the text, or a topic's description within the query, would change what is searched in silence."""
-    write(tmp_path, docs__ft911=SGML, topics_301_txt=TOPICS, qrels_train_txt="301 0 FT911-3 1\n302 0 FT911-4 -2\n")
+    write(
+        tmp_path,
+        docs__ft__911__ft911=SGML,
+        topics_301_txt=TOPICS,
+        qrels_train_txt="301 0 FT911-3 1\n302 0 FT911-4 -2\n",
+    )
     write(tmp_path, qrels_test_tsv="302 0 FT911-3 2\n")
     parts = open_trec(str(tmp_path), Options()).read()
     documents = [
