@@ -12,22 +12,25 @@ from distill_assets.errors import NoSpaceError
 if TYPE_CHECKING:
     import duckdb
 
-# With 256 a GROUP BY of ten million ids fails on 2 threads. A thread takes buffers of its own, so there are few.
-LIMIT_MB, _THREADS = 512, 2
+# Ten million documents need less than 256 on 2 threads. A thread takes buffers of its own, so there are few.
+LIMIT_MB, THREADS = 384, 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_IN_WORDS = ("no space left", "out of memory", "failed to allocate", "max_temp_directory_size", "quota exceeded")
 
 
 @contextmanager
-def memory_limit(connection: "duckdb.DuckDBPyConnection", limit_mb: int) -> Iterator[None]:
+def memory_limit(connection: "duckdb.DuckDBPyConnection", limit_mb: int, threads: int | None = None) -> Iterator[None]:
     """For statements that sort, join or insert more than memory holds; rows of a result come in any order unless it is sorted."""
     connection.execute(f"SET memory_limit = '{limit_mb}MiB'")
+    if threads is not None:
+        connection.execute(f"SET threads = {threads}")
     connection.execute("SET preserve_insertion_order = false")
     try:
         yield
     finally:
         connection.execute("RESET memory_limit")
         connection.execute("RESET preserve_insertion_order")
+        connection.execute("RESET threads")
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def scratch(folder: Path) -> Iterator["duckdb.DuckDBPyConnection"]:
 
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{LIMIT_MB}MiB",
-        "threads": _THREADS,
+        "threads": THREADS,
         "temp_directory": str(folder / "spilled"),
     }
     with duckdb.connect(config=config) as connection:

@@ -32,7 +32,7 @@ from distill_assets.errors import (
     WarehouseError,
 )
 from distill_assets.records import fingerprint
-from distill_assets.spilling import LIMIT_MB, is_full, memory_limit, no_space
+from distill_assets.spilling import LIMIT_MB, THREADS, is_full, memory_limit, no_space
 from distill_assets.storage.tables import RENAMED, SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "SliceWrite", "TableSpec", "Warehouse"]
@@ -435,7 +435,7 @@ def select(
 def incoming(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Rows]) -> Iterator[None]:
     """Tables that are no part of the warehouse, under their names. With rows of a file among them memory is bounded."""
     is_large = any(isinstance(rows, StoredDocuments) for rows in tables.values())
-    with memory_limit(connection, LIMIT_MB) if is_large else nullcontext():
+    with memory_limit(connection, LIMIT_MB, THREADS) if is_large else nullcontext():
         for name, rows in tables.items():
             if isinstance(rows, StoredDocuments):
                 connection.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({_literal(str(rows.path))})")
