@@ -362,6 +362,15 @@ class GrownTeacherLine(Line):
 class UnjudgedLine(Line):
     """Batches bring queries and judgements later, and lose them again; queries are generated, or not."""
 
+    @initialize(are_judged=st.booleans(), is_asked=st.booleans(), generator=st.sampled_from(("auto", "rules")))
+    def first_batch(self, are_judged: bool, is_asked: bool, generator: str) -> None:
+        """A collection to begin with: judged or not, one batch of documents alone or two with queries."""
+        self.overrides["query_generator"] = generator
+        for topic, name in enumerate(("a", "b")):
+            batch = Batch(topic)
+            batch.is_judged, batch.is_asked = are_judged, is_asked or name == "b"
+            self._land(name, batch)
+
     @rule(name=st.sampled_from(("a", "b", None)), is_judged=st.booleans())
     def judge_or_not(self, name: str | None, is_judged: bool) -> None:
         """People judge a batch, or all of them, or what they judged is gone."""

@@ -9,6 +9,7 @@ import pytest
 
 from distill_assets.assets import ASSETS, assets_of, dependencies_of
 from distill_assets.definitions import build_definitions
+from distill_assets.evaluation.leaderboard import format_table
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.running import run_line
 from distill_assets.report.publishing import current_champion, read_conclusion, read_rows
@@ -47,7 +48,8 @@ def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judge
     generated = warehouse.read("generated_queries")
     assert bool(generated.num_rows) is not with_queries
     with project.collection.snapshot() as collection:
-        assert collection.judges() == {"dev": "teacher", "test": "teacher"}
+        judged = {"dev", "test", "train"} if with_queries else {"dev", "test"}
+        assert collection.judges() == dict.fromkeys(judged, "teacher")
         taught = collection.judgements(["train"], labels="taught")
         source_of = dict(zip(generated["query_id"].to_pylist(), generated["doc_id"].to_pylist(), strict=True))
         assert taught and all(list(judged) == [source_of.get(q, next(iter(judged)))] for q, judged in taught.items())
@@ -58,6 +60,7 @@ def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judge
     assert warehouse.read("teacher_fitness").num_rows == 0
     champion = current_champion(project)
     assert champion is not None and champion["judged_by"] == "teacher"
+    assert format_table(rows, None).splitlines()[0].endswith("judged by")
     told = read_conclusion(project)[0]
     assert (
         told.startswith(f"Judged by the teacher {tiny_cross_encoder}, not by people") and "distill-assets judge" in told

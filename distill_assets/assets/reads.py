@@ -85,12 +85,12 @@ def _own_documents_version(moment: Moment) -> str:
 
 def teacher_judges(moment: Moment) -> bool:
     """Whether the teacher judges dev or test, because people judged neither."""
-    return "teacher" in moment.state.judges.values()
+    return moment.state.is_measured_by_teacher
 
 
 def nobody_judged_train(moment: Moment) -> bool:
     """Whether the teacher names the answers of train queries."""
-    return moment.state.nobody_judged_train
+    return moment.state.is_train_unjudged
 
 
 def _judges_version(moment: Moment) -> str:

@@ -16,7 +16,7 @@ from distill_assets.sources import catalog
 from distill_assets.sources.base import Rules, Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.storage.collection import BY_PEOPLE, Collection, Judge, Labelling, changed_documents
+from distill_assets.storage.collection import BY_PEOPLE, EVALUATION, Collection, Judge, Labelling, changed_documents
 from distill_assets.storage.tables import TABLES
 from distill_assets.storage.warehouse import SliceInfo, Warehouse, slices_in
 
@@ -193,9 +193,14 @@ class State:
         return any(self.slices["queries", batch].num_rows for batch in self.batches)
 
     @property
-    def nobody_judged_train(self) -> bool:
-        """Whether batches bring queries, and none of train has an answer of people."""
-        return self.has_queries and "train" not in self.judges
+    def is_train_unjudged(self) -> bool:
+        """Whether the teacher names the answers of train queries, because people answered none."""
+        return self.judges.get("train") == "teacher"
+
+    @property
+    def is_measured_by_teacher(self) -> bool:
+        """Whether the teacher judges dev or test."""
+        return any(self.judges.get(split) == "teacher" for split in EVALUATION)
 
     @property
     def generates(self) -> bool:
@@ -210,9 +215,9 @@ class State:
 
     def require_taught(self) -> None:
         """Raise `MissingPartitionError` where labels come from the teacher, and it has not been asked about a batch yet."""
-        if "teacher" in self.judges.values():
+        if self.is_measured_by_teacher:
             self.versions("teacher_judgements", self.batches)
-        if self.generates or self.nobody_judged_train:
+        if self.generates or self.is_train_unjudged:
             self.versions("teacher_scores", self.batches)
 
     def _of_collection(self, what: str, read: Callable[[Collection], Any]) -> Any:

@@ -132,7 +132,7 @@ class Project:
         if not self.places.warehouse.exists():
             return True
         state = self.collection.state()
-        return not state.batches or "train" in state.judges
+        return not state.batches or state.judges.get("train") == "people"
 
     def _chosen_student(self) -> str | None:
         warehouse = self.places.warehouse

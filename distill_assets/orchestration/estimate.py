@@ -15,7 +15,7 @@ from distill_assets.orchestration.stages import INGEST, IsStale, Stage, partitio
 from distill_assets.progress import as_duration
 from distill_assets.records import SPLITS
 from distill_assets.settings.values import BUNDLED, Settings
-from distill_assets.storage.collection import Collection
+from distill_assets.storage.collection import EVALUATION, Collection
 
 _SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as texts and as pairs
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
@@ -143,7 +143,7 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
         num_documents, sample = collection.sample(_SAMPLE)
         counts, queries = _count_queries(project, state, collection), collection.queries(SPLITS)
         has_generated = collection.has_generated()
-    unjudged, generated = sum(counts[split] for split, judge in state.judges.items() if judge == "teacher"), 0
+    unjudged, generated = sum(counts[split] for split in EVALUATION if state.judges.get(split) == "teacher"), 0
     if state.generates and not has_generated:
         generated = _expected_queries(project, num_documents)
         shares = {"train": 1.0} if state.has_queries else {"train": 0.8, "dev": 0.1, "test": 0.1}
@@ -161,12 +161,12 @@ def _count_queries(project: Project, state: State, collection: Collection) -> di
     unjudged = [query.split for query, _ in collection.unjudged()]
     for split in SPLITS:
         limit = getattr(project.settings, f"{split}_queries")
-        if state.judges.get(split) == "teacher":
+        if split in EVALUATION and state.judges.get(split) == "teacher":
             counts[split] = unjudged.count(split)
             continue
         # The limit of train is of each batch, those of dev and test are of all.
         for batch in collection.batches if split == "train" else ("",):
-            is_taught = split == "train" and state.nobody_judged_train
+            is_taught = split == "train" and state.is_train_unjudged
             found = collection.queries((split,), batch) if is_taught else collection.judgements((split,), batch)
             counts[split] = counts.get(split, 0) + (len(found) if limit is None else min(limit, len(found)))
     return {split: counts.get(split, 0) for split in SPLITS}

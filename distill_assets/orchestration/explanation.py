@@ -131,7 +131,8 @@ def _as_clause(message: str) -> str:
 def _change(project: Project, asset: str, name: str, then: str | None, now: str | None) -> str:
     """One input, by the asset that makes it, with the version before and after."""
     upstream = ASSETS[asset].reads.read(name).upstream if name in READS else ()
-    made_by = [other for other in upstream if other in assets_of(project)]
+    filled = {table for (table, _), info in project.collection.state().slices.items() if info.num_rows}
+    made_by = [other for other in upstream if other in assets_of(project) and ASSETS[other].table in filled]
     what = f"{name} of {', '.join(made_by)}" if made_by else name
     if then is None or now is None:
         return f"{what} is {'read now' if then is None else 'no longer read'}"

@@ -119,12 +119,14 @@ VIEWS = f"""
         GROUP BY query_id, doc_id
     ),
     given AS (
-        SELECT query_id, doc_id, relevance, false AS is_made FROM on_page WHERE doc_id <> ''
-        UNION ALL SELECT query_id, doc_id, relevance, false FROM brought ANTI JOIN on_page USING (query_id, doc_id)
-        UNION ALL SELECT query_id, doc_id, $min_relevance::INTEGER, true FROM made ANTI JOIN on_page USING (query_id, doc_id)
+        SELECT query_id, doc_id, on_page.relevance, false AS is_made, brought.relevance IS NULL AS is_of_page
+        FROM on_page LEFT JOIN brought USING (query_id, doc_id) WHERE doc_id <> ''
+        UNION ALL SELECT query_id, doc_id, relevance, false, false FROM brought ANTI JOIN on_page USING (query_id, doc_id)
+        UNION ALL SELECT query_id, doc_id, $min_relevance::INTEGER, true, false FROM made ANTI JOIN on_page USING (query_id, doc_id)
     ),
     shared AS (
-        SELECT same.query_id, doc_id, max(relevance) AS relevance, bool_and(is_made) AS is_made
+        SELECT same.query_id, doc_id, max(relevance) AS relevance, bool_and(is_made) AS is_made,
+            bool_and(is_of_page) AS is_of_page
         FROM given {_ASKING_THE_SAME}
         GROUP BY same.query_id, doc_id
     ),
@@ -147,10 +149,8 @@ VIEWS = f"""
         WHERE NOT is_made AND is_by_people GROUP BY ALL HAVING max(relevance) > 0
     ),
     judged_splits AS (
-        SELECT split FROM (
-            SELECT query_id, true AS is_brought FROM brought WHERE relevance >= $min_relevance
-            UNION ALL SELECT query_id, false FROM on_page WHERE relevance >= $min_relevance AND doc_id <> ''
-        ) JOIN kept USING (query_id) GROUP BY split HAVING bool_or(is_brought) OR count(DISTINCT query_id) >= {MIN_PAGE_QUERIES}
+        SELECT split FROM shared JOIN kept USING (query_id) WHERE relevance >= $min_relevance AND NOT is_made
+        GROUP BY split HAVING bool_or(NOT is_of_page) OR count(DISTINCT query_id) >= {MIN_PAGE_QUERIES}
     ),
     unjudged AS (
         SELECT query_id, batch, text, split, if(split = 'dev', $num_dev::INTEGER, $num_test::INTEGER) AS at_most FROM kept
@@ -308,9 +308,15 @@ class Collection:
         return {row["query_id"]: (row["batch"], row["label"]) for row in rows}
 
     def judges(self) -> dict[Split, Judge]:
-        """Who judges the queries of a split; a split that nobody judges is not there. Of train only people are named."""
+        """Who judges the queries of a split; a split that nobody judges is not there.
+
+        The teacher judges train where batches bring train queries and people answered none of them.
+        """
         sql = """
-            SELECT split, 'people' AS judge FROM judged_splits UNION SELECT split, 'teacher' FROM unjudged ORDER BY split
+            SELECT split, 'people' AS judge FROM judged_splits
+            UNION SELECT split, 'teacher' FROM unjudged
+            UNION SELECT split, 'teacher' FROM kept ANTI JOIN made USING (query_id)
+            WHERE $num_dev > 0 AND split = 'train' AND split NOT IN (FROM judged_splits) ORDER BY split
         """
         return {row["split"]: row["judge"] for row in self._select(sql).to_pylist()}
 

@@ -644,7 +644,7 @@ def test_a_student_is_taught_what_the_teacher_confirms(connection: duckdb.DuckDB
     # Of equal logits the higher id is first, as in every ranking.
     assert found.judgements(["train"], labels="taught") == {"g1": {"d1": 1}, "q1": {"d2": 1}}
     assert [q.query_id for q in found.queries(["train"], labels="taught")] == ["g1", "q1", "q2"]
-    assert found.judgements(["train"], labels="people") == {} and "train" not in found.judges()
+    assert found.judgements(["train"], labels="people") == {} and found.judges() == {"train": "teacher"}
     graded = replace(found, min_relevance=2)
     assert graded.judgements(["train"], labels="taught") == {"g1": {"d1": 2}, "q1": {"d2": 2}}, "an answer is relevant"
     judged = collect(connection, {"a": replace(batch, judgements={("q2", "d3"): 1})}, labelling=ALL)
@@ -659,7 +659,7 @@ def test_dev_and_test_have_one_judge_each(connection: duckdb.DuckDBPyConnection)
     verdicts = {query_id: "d2" for query_id in queries}
     batch = Batch(DOCUMENTS, queries, {("test0", "d1"): 1}, verdicts=verdicts)
     found = collect(connection, {"a": batch}, labelling=Labelling(num_dev=2, num_test=3))
-    assert found.judges() == {"dev": "teacher", "test": "people"}
+    assert found.judges() == {"train": "teacher", "dev": "teacher", "test": "people"}
     chosen = sorted((q for q in queries if q.startswith("dev")), key=hash_text)[:2]
     assert [q.query_id for q, _ in found.unjudged()] == sorted(chosen) and found.unjudged("other") == []
     measured = found.judgements(["dev", "test"], labels="measured")
@@ -667,7 +667,9 @@ def test_dev_and_test_have_one_judge_each(connection: duckdb.DuckDBPyConnection)
     assert found.judgements(["train", "dev"], labels="taught") == {query_id: {"d2": 1} for query_id in chosen}
     assert sorted(found.texts(labels="taught")) == ["d2"] and found.texts() == {}
     on_dev = collect(connection, {"a": replace(batch, judgements={("dev0", "d1"): 1})}, labelling=ALL)
-    assert on_dev.judges() == {"dev": "people"}, "what people can measure, the teacher is not asked about"
+    assert on_dev.judges() == {"train": "teacher", "dev": "people"}, (
+        "what people can measure, the teacher is not asked about"
+    )
     assert collect(connection, {"a": batch}).judges() == {"test": "people"}, "python_api asks no teacher"
     before = collect(connection, {"a": batch}, labelling=ALL).view_versions("evaluation_judgements")
     moved = collect(connection, {"a": replace(batch, verdicts=verdicts | {chosen[0]: "d1"})}, labelling=ALL)
