@@ -22,6 +22,7 @@ from distill_assets.definitions import build_definitions
 from distill_assets.errors import DistillError, SettingsError
 from distill_assets.handles.project import Project
 from distill_assets.settings.values import Settings
+from distill_assets.sources.catalog import is_path
 from distill_assets.sources.upstream import PARTS, Upstream, UpstreamAsset
 
 _PATHS = ("student", "teacher")  # a folder, where there is one of that name below the project; else a hub name
@@ -33,7 +34,7 @@ def _rooted(root: Path, name: str) -> str:
 
 
 class UpstreamPart(dg.Model, dg.Resolvable):
-    """One asset of the team that brings documents, queries or judgements."""
+    """One asset of the team that brings a part of the collection."""
 
     asset: Annotated[str, Field(description="Its key, with slashes: warehouse/articles.")]
     columns: Annotated[
@@ -65,6 +66,27 @@ class UpstreamParts(dg.Model, dg.Resolvable):
     judgements: Annotated[
         UpstreamPart | None, Field(default=None, description="Columns query_id, doc_id, relevance (1 where absent).")
     ]
+    clicks: Annotated[
+        UpstreamPart | None,
+        Field(
+            default=None,
+            description="Columns query_id or query (its text), doc_id, shown, clicked: counts. They train, and judge nothing.",
+        ),
+    ]
+    pairs: Annotated[
+        UpstreamPart | None,
+        Field(
+            default=None,
+            description="Columns query, positive, negative (may be absent), as texts. Alone, a whole batch.",
+        ),
+    ]
+    source: Annotated[
+        UpstreamPart | None,
+        Field(
+            default=None,
+            description="An asset whose value is the text SCHEME:REST, such as pairs:/data/today.jsonl: what it wrote. Alone.",
+        ),
+    ]
     one_batch: Annotated[
         bool,
         Field(default=False, description="Read all partitions as one batch. By default each is a batch of its own."),
@@ -92,7 +114,7 @@ class DistillationLine(dg.Component, dg.Model, dg.Resolvable):
         str | None,
         Field(
             default=None,
-            description="beir:PATH, inbox or python_api. Not with `upstream`. By default python_api, the demo.",
+            description="SCHEME:PATH such as beir:PATH, inbox or python_api. Not with `upstream`. By default python_api, the demo.",
         ),
     ]
     upstream: Annotated[
@@ -162,8 +184,9 @@ class DistillationLine(dg.Component, dg.Model, dg.Resolvable):
                 values[name] = _rooted(root, str(values[name]))
         if values.get("shared_stores"):
             values["shared_stores"] = str(root / values["shared_stores"])
-        if str(values.get("collection", "")).startswith("beir:"):
-            values["collection"] = f"beir:{root / values['collection'].removeprefix('beir:')}"
+        scheme, _, rest = str(values.get("collection", "")).partition(":")
+        if is_path(scheme):
+            values["collection"] = f"{scheme}:{root / rest}"
         values |= self._flags
         if self.recipes is not None and "skip_recipes" not in self._flags:
             values["skip_recipes"] = Settings(**values).all_but(self.recipes)

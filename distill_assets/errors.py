@@ -72,6 +72,14 @@ class TeacherServerError(DistillError):
     """An inference server does not answer, serves another model than before, or gives scores that cannot be used."""
 
 
+class GeneratorError(DistillError):
+    """What makes queries from documents does not answer, or gives texts that cannot be used."""
+
+
+class NoSpaceError(DistillError):
+    """The disk is full, or memory is."""
+
+
 class WarehouseError(DistillError):
     """The DuckDB warehouse refused an operation."""
 

@@ -108,7 +108,7 @@ class Line:
         return pd.DataFrame(rows)
 
     def search(self, text: str, k: int = 10) -> pd.DataFrame:
-        """The champion's top `k` documents: rank, doc_id, student_score (cosine), text. `attrs` names the champion.
+        """The champion's top `k` documents: rank, doc_id, student_score (cosine), text, passage_id. `attrs` names the champion.
 
         Raises:
             PromotionError: there is no champion yet.

@@ -93,6 +93,11 @@ MISTAKES: list[tuple[str, str, str]] = [
         "  name: support\n  upstream: {documents: {asset: a, columns: {id: x}}}\n",
         r"upstream.documents.columns names id",
     ),
+    (
+        "whole batch",
+        "  name: support\n  upstream: {documents: {asset: a}, pairs: {asset: b}}\n",
+        r"upstream\.pairs brings a whole batch",
+    ),
 ]
 
 

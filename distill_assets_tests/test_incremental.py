@@ -66,6 +66,8 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "promotion_margin": (0.01, 0.5),
     "min_relevance": (1, 2),
     "query_groups": (("source", "batch", "length"), ("source",)),
+    "passage_tokens": (None, 16, 24),
+    "passage_overlap": (4, 2),
 }
 LEARNING_RATES = (5e-5, 1e-3)
 POSITIVES = ("found", "human", "teacher")
@@ -166,8 +168,10 @@ class Line(RuleBasedStateMachine):
         """A document gets another text, is added, or is withdrawn."""
         batch = self._some_batch(data)
         doc_id = data.draw(st.sampled_from(sorted(batch.documents)))
-        how = data.draw(st.sampled_from(("text", "add", "withdraw")))
-        if how == "text":
+        how = data.draw(st.sampled_from(("text", "long", "add", "withdraw")))
+        if how == "long":  # with passage_tokens it is cut
+            batch.documents[doc_id] += "\nsplit every value of the frame along one axis" * 3
+        elif how == "text":
             batch.documents[doc_id] += " again"
         elif how == "add":
             batch.documents[f"{doc_id}-new"] = f"{batch.documents[doc_id]}, new"
@@ -481,7 +485,7 @@ def compare(incremental: Any, scratch: Any) -> None:
     """Both folders hold the same: ids and choices exactly, numbers up to the rounding of another batch composition."""
     batches = incremental.collection.batches()
     made = ("generated_queries", "hard_negatives", "answers_found", "teacher_scores", "teacher_judgements")
-    for table in ("corpus", "queries", "qrels", *made):
+    for table in ("corpus", "passages", "queries", "qrels", *made):
         if table == "generated_queries" and not incremental.settings.may_generate:
             continue
         _same_rows(table, *(p.places.warehouse.read(table, slice_keys=batches) for p in (incremental, scratch)))
@@ -600,3 +604,19 @@ def test_incremental_equals_from_scratch(machine: type[Line], models: dict[str, 
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_documents_that_are_cut_anew(models: dict[str, Path]) -> None:
+    """Passages of a former length that stay are found beside those of today, and their pairs are paid for again."""
+    Line.models = models
+    line = Line()
+    line.first_batch()
+    for batch in line.batches.values():
+        for doc_id in sorted(batch.documents)[::3]:
+            batch.documents[doc_id] += "\nsplit every value of the frame along one axis" * 3
+    line._write_all()
+    for line.overrides["passage_tokens"] in (None, 24, 16):
+        line.run()
+    parents = set(line._project().places.warehouse.read("passages")["parent_id"].to_pylist())
+    assert parents == {d for batch in line.batches.values() for d in sorted(batch.documents)[::3]}
+    line.teardown()

@@ -285,6 +285,27 @@ def test_tables_and_files_that_metadata_names(
     assert (len(rows_of(support, "corpus")), len(rows_of(support, "queries"))) == (120, 120)
 
 
+def test_clicks_and_a_source_that_an_asset_names_go_through(
+    line: Callable[..., Project], instance: dg.DagsterInstance, beir_folder: Path, tmp_path: Path
+) -> None:
+    """A text as value, or counts of clicks, would fail where the inbox asks for lineage, samples or a data version of a frame."""
+
+    @dg.asset(key=["warehouse", "export"])
+    def export() -> str:
+        return f"beir:{beir_folder}"
+
+    @dg.asset(key=["warehouse", "clicks"])
+    def clicks() -> list[dict[str, Any]]:
+        return [{"query": "a new question", "doc_id": "1", "shown": 9, "clicked": 3}]
+
+    for part, asset, table, rows in (("source", export, "corpus", 120), ("clicks", clicks, "queries", 1)):
+        found = line(f"{part}_line", upstream=Upstream({part: UpstreamAsset(tuple(asset.key.path))}))  # type: ignore[dict-item]
+        definitions = merged(found, assets=[asset], folder=tmp_path)
+        materialise(definitions, instance, asset.key.path[-1])
+        run(definitions, found, instance, until=table)
+        assert len(rows_of(found, table)) == rows
+
+
 def test_column_lineage_goes_through(
     line: Callable[..., Project], instance: dg.DagsterInstance, beir_folder: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distill_assets.errors import DistillError
+from distill_assets.records import Collection
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 WorkOption = Annotated[
@@ -45,6 +46,43 @@ def study(
 
 
 @app.command()
+def hidden(
+    out: Annotated[Path, typer.Argument(help="JSON document that is written, and rewritten after each training.")],
+    data: Annotated[Path | None, typer.Option(help="A BEIR folder; by default python_api (numpy, pandas).")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per recipe.")] = 3,
+    setting: Annotated[list[str], typer.Option(help="NAME=VALUE of a setting, as JSON or text.")] = [],  # noqa: B006
+    work: WorkOption = Path("data/hidden"),
+) -> None:
+    """Hide the judgements of a collection, train without them, and let people's judgements decide what that was worth."""
+    from distill_assets.sources.beir import BeirSource
+    from distill_assets.sources.python_api import PythonApiSource
+    from experiments.hidden import run_hidden
+
+    source = PythonApiSource(("numpy", "pandas")) if data is None else BeirSource(data)
+    parts = [source.read(batch) for batch in source.batches()]
+    whole = Collection(
+        [d for part in parts for d in part.documents],
+        [q for part in parts for q in part.queries],
+        [q for part in parts for q in part.qrels],
+    )
+    chosen = {name: _value(text) for name, _, text in (pair.partition("=") for pair in setting)}
+
+    def save(document: dict[str, Any]) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        typer.echo(f"{document['seconds']} s  {list(document['systems'].items())[-1]}")
+
+    run_hidden(whole, source.name.replace(":", "_"), chosen, seeds, work.resolve(), save)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@app.command()
 def tables(
     documents: Annotated[list[Path], typer.Argument(help="JSON documents of studies.")],
     split: Annotated[str, typer.Option(help="dev or test.")] = "test",
@@ -68,6 +106,18 @@ def topics(
     from experiments.topics import write_topics
 
     typer.echo(f"written: {write_topics(folder, packages)}")
+
+
+@app.command(name="long-documents")
+def long_documents(
+    folder: Annotated[Path, typer.Argument(help="BEIR folder of chunks with ids ARTICLE-PARAGRAPH-CHUNK.")],
+    lengths: Annotated[list[int], typer.Option("--passage-tokens", min=16)] = [128, 256],  # noqa: B006
+) -> None:
+    """Join the chunks to articles, and compare search by their first tokens with search by their best passage."""
+    from experiments.long_documents import compare_lengths
+
+    for line in compare_lengths(folder, lengths):
+        typer.echo(line)
 
 
 @app.command(name="grow-teacher")

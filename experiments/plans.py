@@ -88,7 +88,9 @@ class Plan:
         changes: dict[str, Any] = {
             **self.settings,
             "data_folder": str(data_folder),
-            "recipes": {seeded_name(name, seed): _table(r, seed) for name, r in recipes.items() for seed in self.seeds},
+            "recipes": {
+                seeded_name(name, seed): recipe_table(r, seed) for name, r in recipes.items() for seed in self.seeds
+            },
             "skip_recipes": tuple(BUILT_IN_RECIPES),
         }
         for name, teacher in self.teachers.items():
@@ -125,7 +127,7 @@ def read_plan(path: Path, num_seeds: int | None = None) -> Plan:
     )
 
 
-def _table(recipe: Recipe, seed: int) -> dict[str, Any]:
+def recipe_table(recipe: Recipe, seed: int) -> dict[str, Any]:
     """A recipe with another seed as a table of settings; None is every such field's default."""
     fields = asdict(replace(recipe, seed=seed))
     return {name: value for name, value in fields.items() if name != "name" and value is not None}

@@ -1,6 +1,6 @@
 """Group `collection`: what a batch brings, as three tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -11,13 +11,15 @@ import pyarrow as pa
 from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.reads import Reads
+from distill_assets.assets.reads import Moment, Reads
 from distill_assets.assets.reporting import content_version, markdown_table
+from distill_assets.documents import StoredDocuments, stored
 from distill_assets.errors import InputsMovedError, SourceError
 from distill_assets.evaluation.splits import find_twins
 from distill_assets.handles.project import Project
-from distill_assets.quality.reading import Reading, read_figures
+from distill_assets.quality.reading import MAX_DOCUMENTS, Reading, read_figures
 from distill_assets.quality.verdicts import (
+    MAX_SAMPLES,
     Verdict,
     judge_coverage,
     judge_duplicates,
@@ -29,44 +31,88 @@ from distill_assets.quality.verdicts import (
     judge_reading,
     judge_splits,
 )
-from distill_assets.records import Collection, Qrel, Query, hash_text, normalise
+from distill_assets.records import Collection, Document, Qrel, Query, fingerprint, hash_text, normalise
+from distill_assets.retrieval.passages import cut_documents
 from distill_assets.sources.base import Source, read_settled
-from distill_assets.storage.collection import CONTENT
+from distill_assets.storage.incoming import find_changed, find_copies, find_empty, find_known
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite, utc_now
 
-_IN_OTHERS = "batch IN (SELECT unnest(?::VARCHAR[]))"
+_SHOWN = 5  # rows of the table that the UI shows
 
 
 def corpus(inputs: Inputs) -> Made:
     """Documents of one batch: id, title, text and the hash of what encoders read."""
-    collection = _read(inputs)
-    documents, reading = collection.documents, read_batch(inputs.project, collection)
+    collection, passages = cut_documents_of(inputs.project, _read(inputs))
+    documents, reading = stored(collection.documents), read_batch(inputs.project, collection, passages)
     for sentence in reading.sentences():
         inputs.log.info(sentence)
-    content_of = {document.doc_id: document.content for document in documents}
-    hash_of = {doc_id: hash_text(content) for doc_id, content in content_of.items()}
-    columns = {
-        "doc_id": [d.doc_id for d in documents],
-        "title": [d.title for d in documents],
-        "text": [d.text for d in documents],
-        "content_hash": [hash_of[d.doc_id] for d in documents],
-    }
+    warehouse, others, size = inputs.project.places.warehouse, inputs.others("corpus"), len(documents)
     verdicts = {
         "files_read": judge_files(collection.unread, collection.num_blank),
-        "documents_not_empty": judge_empty_documents(content_of),
+        "documents_not_empty": judge_empty_documents(size, *find_empty(warehouse, documents, MAX_SAMPLES)),
         "documents_read_whole": judge_reading(reading),
-        "documents_distinct": judge_duplicates(hash_of, _same_content_elsewhere(inputs, hash_of)),
-        "ids_keep_their_text": judge_identity(len(documents), _other_texts(inputs, content_of, hash_of)),
+        "documents_distinct": judge_duplicates(size, *find_copies(warehouse, documents, others, MAX_SAMPLES)),
+        "ids_keep_their_text": judge_identity(
+            size, *find_changed(warehouse, documents, passages, others, MAX_DOCUMENTS)
+        ),
     }
     told = dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))
-    return _made("corpus", columns, verdicts, {"what was read": told})
+    beside = SliceWrite(
+        table="passages",
+        rows=passages,
+        slice_key=inputs.partition,
+        data_version=content_version(passages),
+        is_empty_meant=True,
+    )
+    return Made(
+        rows=documents,
+        verdicts=verdicts,
+        metadata=_sampled(documents.rows(_SHOWN)) | {"what was read": told},
+        beside=[beside],
+        data_version=corpus_version(documents, passages),
+    )
 
 
-def read_batch(project: Project, collection: Collection) -> Reading:
-    """Figures of what a batch brings, in tokens of the untouched student."""
+def corpus_version(documents: StoredDocuments, passages: pa.Table) -> str:
+    """Data version of a batch's documents: the same rows are other documents where other ones of them are passages."""
+    version = content_version(documents)
+    return fingerprint(version, content_version(passages)) if passages.num_rows else version
+
+
+def cut_documents_of(project: Project, collection: Collection) -> tuple[Collection, pa.Table]:
+    """A batch whose long documents are passages, where `passage_tokens` says so, and the rows of `passages`.
+
+    Raises:
+        SourceError: a passage would have the id of a document.
+    """
+    max_tokens, parents = project.passage_tokens, dict[str, str]()
+    if max_tokens is None:
+        return collection, schema_of("passages").empty_table()
+
+    def cut() -> Iterator[Document]:
+        cutting = project.models.cutting(max_tokens, project.settings.passage_overlap)
+        for document, parent_id in cut_documents(collection.documents, cutting):
+            if parent_id is not None:
+                parents[document.doc_id] = parent_id
+            yield document
+
+    documents = StoredDocuments(cut())
+    num_clashes, first = documents.repeated_ids()
+    if num_clashes:
+        raise SourceError(
+            f"{num_clashes} documents have the id of a passage of another one, first {first!r}: rename them, "
+            "or unset passage_tokens"
+        )
+    rows = {"doc_id": list(parents), "parent_id": list(parents.values())}
+    return replace(collection, documents=documents), pa.table(rows, schema=schema_of("passages"))
+
+
+def read_batch(project: Project, collection: Collection, passages: pa.Table) -> Reading:
+    """Figures of what a batch brings, in tokens of the untouched student; `passages` are those of `cut_documents_of`."""
     models = project.models
-    return read_figures(collection, models.count_tokens, models.student_tokens, project.settings.min_relevance)
+    reading = read_figures(collection, models.count_tokens, models.student_tokens, project.settings.min_relevance)
+    return replace(reading, num_passages=passages.num_rows, num_cut=len(passages["parent_id"].unique()))
 
 
 def queries(inputs: Inputs) -> Made:
@@ -124,9 +170,18 @@ def _asset(body: Any, reads: Reads, *checks: Check) -> Asset:
     )
 
 
+def _are_documents_cut(moment: Moment) -> bool:
+    return moment.project.passage_tokens is not None
+
+
 CORPUS = _asset(
     corpus,
-    Reads(inputs=("source",), checked_against=("corpus",)),
+    Reads(
+        inputs=("source", "student_tokens", "passage_tokens"),
+        settings=("passage_overlap",),
+        checked_against=("corpus",),
+        only_if=dict.fromkeys(("student_tokens", "passage_tokens", "passage_overlap"), _are_documents_cut),
+    ),
     Check(
         "files_read",
         "Every file of the batch that looks like data was read, and no text was blank.",
@@ -141,8 +196,8 @@ CORPUS = _asset(
     Check(
         "documents_read_whole",
         "The student reads nearly all of the documents' text: at most 10 % is not read.",
-        "Raise student_max_length where the model can read more, choose a student that reads more, or cut long documents "
-        "into passages with ids of their own.",
+        "Set passage_tokens: longer documents are then cut into passages. Or raise student_max_length where the model can read "
+        "more, or choose a student that reads more.",
     ),
     Check(
         "documents_distinct",
@@ -197,31 +252,12 @@ def _made(
     table: str, columns: Mapping[str, Any], verdicts: Mapping[str, Verdict], metadata: Mapping[str, Any] | None = None
 ) -> Made:
     rows = pa.table(columns, schema=schema_of(table))
-    sample = {"sample": markdown_table(rows.slice(0, 5).to_pylist())}
-    return Made(rows=rows, verdicts=verdicts, metadata=sample | dict(metadata or {}))
+    shown = _sampled(rows.slice(0, _SHOWN).to_pylist())
+    return Made(rows=rows, verdicts=verdicts, metadata=shown | dict(metadata or {}))
 
 
-def _other_texts(
-    inputs: Inputs, content_of: Mapping[str, str], hash_of: Mapping[str, str]
-) -> list[tuple[str, str, str, str]]:
-    """(doc_id, text here, batch, text there) of ids of this batch that have another text in another batch, by id and batch."""
-    rows = inputs.project.places.warehouse.query(
-        f"SELECT doc_id, batch, {CONTENT} AS content FROM corpus JOIN incoming USING (doc_id) "
-        f"WHERE corpus.content_hash <> incoming.content_hash AND {_IN_OTHERS} ORDER BY ALL",
-        [inputs.others("corpus")],
-        tables={"incoming": pa.table({"doc_id": list(hash_of), "content_hash": list(hash_of.values())})},
-    )
-    return [(r["doc_id"], content_of[r["doc_id"]], r["batch"], r["content"]) for r in rows.to_pylist()]
-
-
-def _same_content_elsewhere(inputs: Inputs, hash_of: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(content hash, batch, doc_id) of documents of other batches that have the content of one of this batch."""
-    rows = inputs.project.places.warehouse.query(
-        f"SELECT content_hash, batch, doc_id FROM corpus SEMI JOIN incoming USING (content_hash) WHERE {_IN_OTHERS} ORDER BY ALL",
-        [inputs.others("corpus")],
-        tables={"incoming": pa.table({"content_hash": pa.array(sorted(set(hash_of.values())), pa.string())})},
-    )
-    return [(row["content_hash"], row["batch"], row["doc_id"]) for row in rows.to_pylist()]
+def _sampled(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"sample": markdown_table(rows)}
 
 
 def _judge_leakage(inputs: Inputs, found: list[Query]) -> Verdict:
@@ -246,15 +282,15 @@ def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
     columns = ["query_id", "doc_id", "relevance"]
     others = warehouse.read("qrels", slice_keys=inputs.others("qrels"), columns=columns).to_pylist()
     judged = {q.query_id for q in [*collection.qrels, *(Qrel(**row) for row in others)] if q.relevance >= lowest}
-    documents = warehouse.query(f"SELECT DISTINCT doc_id FROM corpus WHERE {_IN_OTHERS}", [inputs.others("corpus")])
-    known = {*documents["doc_id"].to_pylist(), *(document.doc_id for document in collection.documents)}
     positives = [(qrel.query_id, qrel.doc_id) for qrel in collection.qrels if qrel.relevance >= lowest]
+    named = sorted({doc_id for _, doc_id in positives})
+    known = find_known(warehouse, stored(collection.documents), inputs.others("corpus"), named)
     own_splits: dict[str, str] = {query.query_id: query.split for query in collection.queries}
     all_splits: dict[str, str] = {query.query_id: query.split for query in _other_queries(inputs)} | own_splits
     return {
         "queries_judged": judge_coverage(own_splits, frozenset(judged)),
         "splits_judged": judge_splits(all_splits, frozenset(judged)),
-        "positives_in_corpus": judge_missing_positives(positives, frozenset(known)),
+        "positives_in_corpus": judge_missing_positives(positives, known),
     }
 
 

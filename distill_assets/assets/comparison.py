@@ -4,7 +4,7 @@ The candidates are what BM25 and the untouched student find. What they do not fi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from distill_assets.evaluation.metrics import DevList, QueryMetrics, rerank_metr
 from distill_assets.handles.logits import Teacher
 from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Query
 from distill_assets.retrieval.mining import pool_candidates
+from distill_assets.retrieval.passages import ANSWERS_PER_DOCUMENT, documents_of
 from distill_assets.retrieval.rankings import Run, place_unscored_last, rank
 from distill_assets.storage.collection import Qrels
 from distill_assets.storage.tables import schema_of
@@ -33,6 +34,8 @@ _BM25_DEPTH = 1000  # a candidate further down counts as not found, which it wou
 class ScoredPool:
     """What the teacher reranks and its raw logits: per query the documents that BM25 and the untouched student find.
 
+    Of a document in passages each of the two brings the passage that it finds best; `parent_of` names the document of a passage.
+
     `logits` runs parallel to `pairs`, the (query, document) texts of all queries one after the other. NaN: imported scores lack it.
     """
 
@@ -40,6 +43,7 @@ class ScoredPool:
     pairs: Sequence[tuple[str, str]]
     logits: Sequence[float]
     num_scored: int
+    parent_of: Mapping[str, str] = field(default_factory=dict)
 
     def per_query(self, scores: Sequence[float] | np.ndarray) -> dict[str, np.ndarray]:
         """Scores of `pairs` by query_id, float64."""
@@ -51,8 +55,12 @@ class ScoredPool:
         return self.per_query(self.logits)
 
     def reranked(self, depth: int) -> Run:
-        """The teacher's ranking; documents without a score come last."""
+        """The teacher's ranking of passages; those without a score come last."""
         return {q: rank(self.doc_ids[q], place_unscored_last(scores), depth) for q, scores in self._logits_of.items()}
+
+    def reranked_documents(self, depth: int) -> Run:
+        """The teacher's ranking of documents, each by its best passage."""
+        return {q: documents_of(found, self.parent_of) for q, found in self.reranked(depth).items()}
 
     @property
     def share_scored(self) -> float:
@@ -74,7 +82,8 @@ class ScoredPool:
 
     def recall(self, qrels: Qrels) -> float:
         """Mean share of a query's relevant documents that are in its pool: what reranking cannot exceed."""
-        shares = [len(set(self.doc_ids[q]) & set(judged)) / len(judged) for q, judged in qrels.items()]
+        pooled = {q: {self.parent_of.get(d, d) for d in doc_ids} for q, doc_ids in self.doc_ids.items()}
+        shares = [len(pooled[q] & set(judged)) / len(judged) for q, judged in qrels.items()]
         return float(np.mean(shares)) if shares else 0.0
 
 
@@ -85,12 +94,15 @@ def score_pool(inputs: Inputs, queries: Sequence[Query], bm25: Run, untouched: R
     """
     content_of, depth = inputs.documents.content_of, inputs.settings.pool_depth
     doc_ids = {}
+    if inputs.parent_of:  # the runs name documents; the teacher reads passages
+        bm25 = inputs.retrieval.bm25(queries, depth)
+        untouched = inputs.retrieval.dense(inputs.student_path, queries, depth)
     for query in queries:
         lexical, similar = ([doc_id for doc_id, _ in run[query.query_id]] for run in (bm25, untouched))
         doc_ids[query.query_id] = [found.doc_id for found in pool_candidates(lexical, similar, depth)]
     pairs = [(q.text, content_of[d]) for q in queries for d in doc_ids[q.query_id]]
     logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs)
-    return ScoredPool(doc_ids, pairs, logits, num_scored)
+    return ScoredPool(doc_ids, pairs, logits, num_scored, inputs.parent_of)
 
 
 def result_rows(
@@ -199,7 +211,8 @@ def _rerank(lists: Sequence[DevList], scores: Sequence[float] | np.ndarray) -> d
 
 def _bm25_scores(inputs: Inputs, lists: Sequence[DevList]) -> list[float]:
     """One score for each pair of `pairs_of(lists)`."""
-    found = inputs.retrieval.bm25([Query(each.query_id, each.query, "dev") for each in lists], _BM25_DEPTH)
+    asked = [Query(each.query_id, each.query, "dev") for each in lists]
+    found = inputs.retrieval.bm25(asked, _BM25_DEPTH, ANSWERS_PER_DOCUMENT)
     content_of, scores = inputs.documents.content_of, list[float]()
     for each in lists:
         score_of = {content_of[doc_id]: score for doc_id, score in found[each.query_id]}

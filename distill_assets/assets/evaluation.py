@@ -109,11 +109,9 @@ def leaderboard(inputs: Inputs) -> Made:
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
     reranked = pool.reranked(DEPTH)
     judge = inputs.judge_of(split)
-    # By its own judgements the teacher's nDCG@10 is 1.000.
-    if (
-        judge == "people" and pool.share_scored
-    ):  # imported scores may hold nothing of it: then nobody knows how the teacher ranks
-        runs[TEACHER] = reranked
+    # By its own judgements the teacher's nDCG@10 is 1.000. Imported scores may hold nothing of the pool: then nobody knows it.
+    if judge == "people" and pool.share_scored:
+        runs[TEACHER] = pool.reranked_documents(DEPTH)
     per_system = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
     on_dev, num_scored = teacher_rows(inputs, students if inputs.judge_of("dev") == "people" else {})
     speeds = measure_speeds(inputs, queries, reranked, encoders)

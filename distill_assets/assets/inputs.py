@@ -49,6 +49,7 @@ class Inputs:
         batches: those of the collection.
         recipes: names of all recipes, sorted.
         view_parameters: parameters of the statements that build on `storage/collection.py`.
+        parent_of: the document of each passage. No input to declare: the version of the texts says which are passages.
         min_relevance: the lowest grade that is relevant. No setting to declare: the version of judgements says which of them are.
     """
 
@@ -65,6 +66,7 @@ class Inputs:
             loaders = {name: reads.read(name).load for name in self.versions if name in READS}
             self._values = {name: load(collection, moment) for name, load in loaders.items() if load}
             self.batches, self.view_parameters = list(moment.state.batches), collection.parameters
+            self.parent_of = collection.parents()
             self._slices, self.recipes = moment.state.slices, moment.recipes
 
     def __getattr__(self, name: str) -> Any:
@@ -115,7 +117,7 @@ class Inputs:
     def labels(self) -> Labels:
         """Positives and mined negatives of train and dev queries, with their texts: those of the whole corpus where it is read."""
         texts: Mapping[str, str] = self.documents.content_of if "documents" in self.versions else self.texts
-        return Labels(self.training_judgements, self.candidates, texts, self.min_relevance)
+        return Labels(self.training_judgements, self.candidates, texts, self.min_relevance, self.parent_of)
 
     def training(self, split: str) -> list[Query]:
         """Judged queries of one of the splits train and dev, sorted by id."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import dagster as dg
-import pyarrow as pa
 
 from distill_assets.assets.checks import Check, check_results, check_specs
 from distill_assets.assets.inputs import Inputs
@@ -19,7 +18,7 @@ from distill_assets.handles.project import Project
 from distill_assets.progress import told_to
 from distill_assets.quality.verdicts import Verdict
 from distill_assets.storage.tables import table_spec
-from distill_assets.storage.warehouse import SliceWrite
+from distill_assets.storage.warehouse import Rows, SliceWrite
 
 By = Literal["batch", "recipe", "none"]
 _MAX_ATTEMPTS = 5  # a batch that is copied while it is read moves a few times, not for ever
@@ -41,7 +40,7 @@ class Made:
         then: called once all is stored; what it returns is metadata, too.
     """
 
-    rows: pa.Table = field(repr=False)
+    rows: Rows = field(repr=False)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     data_version: str = ""
@@ -131,7 +130,7 @@ class Asset:
                     raise
                 log.info(f"{error}: reading again")
         told = {
-            "dagster/row_count": made.rows.num_rows,
+            "dagster/row_count": len(made.rows),
             "dagster/column_lineage": derive_lineage(project, self.name, self.table, self.reads.upstream),
         }
         return dg.MaterializeResult(

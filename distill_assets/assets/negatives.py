@@ -13,10 +13,13 @@ from distill_assets.assets.reporting import markdown_table
 from distill_assets.quality.verdicts import FoundPositives, Verdict, judge_positives_found
 from distill_assets.records import Query, hash_text
 from distill_assets.retrieval.mining import MiningRules, mine_hard_negatives, pool_candidates
+from distill_assets.retrieval.passages import ANSWERS_PER_DOCUMENT, standing_for
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite
 from distill_assets.training.lists import Labels, choose_queries, choose_train_queries
 
+# A long article must not fill the list of its query alone. As many as may be positives of one document.
+_PASSAGES_PER_DOCUMENT = ANSWERS_PER_DOCUMENT
 _JUDGED_QUERIES = 512  # queries whose answers are looked at: chosen by hash, so always the same
 
 
@@ -31,11 +34,12 @@ def hard_negatives(inputs: Inputs) -> Made:
     train = choose_own_train_queries(inputs)
     dev = _dev_queries(inputs)
     mined = []
-    for query_id, bm25, dense in search_each(inputs, train, settings.mining_depth):
-        positives, rejected = set(judged.get(query_id, ())), inputs.own_rejections.get(query_id, ())
+    for query_id, bm25, dense in search_each(inputs, train, settings.mining_depth, _PASSAGES_PER_DOCUMENT):
+        positives = set(judged.get(query_id, ()))
+        rejected = standing_for(inputs.own_rejections.get(query_id, ()), [*dense, *bm25], inputs.parent_of, 1)
         found = mine_hard_negatives(bm25, dense, positives=positives, rejected=rejected, texts=texts, rules=rules)
         mined += [(query_id, candidate) for candidate in found]
-    for query_id, bm25, dense in search_each(inputs, dev, settings.pool_depth + 1):
+    for query_id, bm25, dense in search_each(inputs, dev, settings.pool_depth + 1, 1):
         mined += [(query_id, candidate) for candidate in pool_candidates(bm25, dense, settings.pool_depth)]
     records = [{"query_id": query_id, **asdict(candidate)} for query_id, candidate in mined]
     rows = pa.Table.from_pylist(records, schema=schema_of("hard_negatives"))
@@ -106,10 +110,12 @@ def _dev_queries(inputs: Inputs) -> list[Query]:
     return choose_queries([q for q in inputs.own_queries if q.split == "dev"], inputs.own_judgements, None)
 
 
-def search_each(inputs: Inputs, queries: Sequence[Query], depth: int) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Each query's id with what BM25 and dense search find for it, best first."""
-    bm25 = inputs.retrieval.bm25(queries, depth)
-    dense = inputs.retrieval.dense(inputs.student_path, queries, depth)
+def search_each(
+    inputs: Inputs, queries: Sequence[Query], depth: int, per_document: int
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each query's id with what BM25 and dense search find for it, best first: passages of `depth` documents."""
+    bm25 = inputs.retrieval.bm25(queries, depth, per_document)
+    dense = inputs.retrieval.dense(inputs.student_path, queries, depth, per_document)
     for query in queries:
         rankings = (found.get(query.query_id, []) for found in (bm25, dense))
         bm25_ids, dense_ids = ([doc_id for doc_id, _ in ranking] for ranking in rankings)
@@ -121,13 +127,15 @@ def _judge_positives(inputs: Inputs, queries: Sequence[Query], rows: pa.Table) -
     candidates: dict[str, list[str]] = {}
     for query_id, doc_id in zip(rows["query_id"].to_pylist(), rows["doc_id"].to_pylist(), strict=True):
         candidates.setdefault(query_id, []).append(doc_id)
-    labels = Labels(inputs.own_judgements, candidates, inputs.documents.content_of, inputs.min_relevance)
-    with_answers = (query for query in queries if labels.positives_of(query.query_id))
+    texts_of, parent_of = inputs.documents.content_of, inputs.parent_of
+    labels = Labels(inputs.own_judgements, candidates, texts_of, inputs.min_relevance, parent_of)
+    positives_of = {q.query_id: labels.best_of(q.query_id, labels.positives_of(q.query_id)) for q in queries}
+    with_answers = (query for query in queries if positives_of[query.query_id])
     chosen = sorted(with_answers, key=lambda query: hash_text(query.query_id))[:_JUDGED_QUERIES]
     asked = [
         (query, doc_ids)
         for query in chosen
-        for doc_ids in (labels.positives_of(query.query_id), labels.negatives_of(query.query_id))
+        for doc_ids in (positives_of[query.query_id], labels.negatives_of(query.query_id))
     ]
     texts = [(query.text, labels.content_of[doc_id]) for query, doc_ids in asked for doc_id in doc_ids]
     cosines = iter(inputs.project.vectors.cosines(inputs.student_path, texts).tolist())
@@ -136,7 +144,7 @@ def _judge_positives(inputs: Inputs, queries: Sequence[Query], rows: pa.Table) -
         [
             FoundPositives(
                 query=query.text,
-                num_found=len(labels.found_of(query.query_id)),
+                num_found=len(labels.best_of(query.query_id, labels.found_of(query.query_id))),
                 positives=positives,
                 negatives=negatives,
             )

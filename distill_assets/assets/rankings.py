@@ -9,6 +9,7 @@ import pyarrow as pa
 from distill_assets.assets.inputs import Inputs
 from distill_assets.evaluation.groups import groups_of
 from distill_assets.records import Query
+from distill_assets.retrieval.passages import documents_of
 from distill_assets.retrieval.rankings import Run, fuse_runs
 from distill_assets.storage.collection import EVALUATION, Qrels
 from distill_assets.storage.tables import schema_of
@@ -34,7 +35,10 @@ def grouped(inputs: Inputs, queries: Sequence[Query]) -> dict[str, dict[str, str
 
 
 def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, Run]:
-    """Rankings of the judged queries, by split: of a student, or of BM25 where none is given. Read again while they are current."""
+    """Rankings of the judged queries, by split: of a student, or of BM25 where none is given. Read again while they are current.
+
+    They are of documents, each by its best passage.
+    """
     encoder = (
         inputs.project.models.encoder_id(student) if student else f"bm25, tokeniser {inputs.versions['tokeniser']}"
     )
@@ -46,7 +50,10 @@ def rankings_of(inputs: Inputs, system: str, student: Path | None) -> dict[str, 
     if info is not None and info.inputs == made_from:
         return read_rankings(warehouse, system, queries)
     search = inputs.retrieval.bm25 if student is None else lambda q, k: inputs.retrieval.dense(student, q, k)
-    runs: dict[str, Run] = {split: search(asked, DEPTH) for split, asked in queries.items()}
+    runs: dict[str, Run] = {
+        split: {q: documents_of(found, inputs.parent_of) for q, found in search(asked, DEPTH).items()}
+        for split, asked in queries.items()
+    }
     warehouse.write(write_of(system, runs, made_from))
     return runs
 

@@ -114,7 +114,7 @@ READS: dict[str, Read] = {
     "documents": Read(
         ("corpus",),
         lambda m: m.state.versions("corpus", m.state.batches),
-        lambda c, m: Corpus(*c.documents(), m.state.versions("corpus", m.state.batches)),
+        lambda c, m: Corpus(*c.documents(), m.state.versions("corpus", m.state.batches), c.parents()),
     ),
     "training_queries": _view("training_queries", _ASKED, lambda c, b: c.queries(TRAINING, b)),
     "training_judgements": _view("training_judgements", _JUDGED, lambda c, b: c.judgements(TRAINING, b)),
@@ -154,6 +154,8 @@ READS: dict[str, Read] = {
     ),
     "student_candidates": Read((), lambda m: fingerprint(*m.project.models.candidate_ids.items())),
     "student": Read(("student_choice",), _student_version),
+    "student_tokens": Read((), lambda m: m.project.models.student_tokens_id),
+    "passage_tokens": Read((), lambda m: str(m.project.passage_tokens)),
     # What helps to tell whether a generated query finds its source: of several students none, because one is chosen later.
     "sole_student": Read((), lambda m: "" if m.project.settings.students else m.project.models.student_id),
     "baselines": Read((), lambda m: m.project.models.baselines_id),

@@ -9,13 +9,13 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 
+from distill_assets.documents import StoredDocuments
 from distill_assets.evaluation.tables import as_markdown
 from distill_assets.handles.project import Project
 from distill_assets.records import fingerprint_rows
-from distill_assets.sources.upstream import COLUMNS, Part
-from distill_assets.storage.warehouse import TABLES
+from distill_assets.sources.columns import COLUMNS, Part
+from distill_assets.storage.warehouse import TABLES, Rows
 
 INBOX = "inbox"  # the asset of a line whose batches come from a team's own assets
 # Assets that read a batch, and the part of an upstream batch that each is read from.
@@ -35,8 +35,10 @@ def table_schema(table: str) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, spec.sql_type, spec.description) for name, spec in columns])
 
 
-def content_version(rows: pa.Table) -> str:
+def content_version(rows: Rows) -> str:
     """Data version of a partition: the same rows in any order give the same version."""
+    if isinstance(rows, StoredDocuments):
+        return rows.version
     columns = [rows.column(name).to_pylist() for name in sorted(rows.column_names)]
     return fingerprint_rows(zip(*columns, strict=True))
 

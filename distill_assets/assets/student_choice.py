@@ -96,7 +96,7 @@ def _trial_lists(inputs: Inputs) -> tuple[Epochs, list[DevList]]:
             "no dev query has a judgement: a student can only be chosen on dev; add dev queries (qrels/dev.tsv)"
         )
     found = _candidates(inputs, [*train, *dev], settings.pool_depth)
-    labels = Labels(inputs.training_judgements, found, content_of, inputs.min_relevance)
+    labels = Labels(inputs.training_judgements, found, content_of, inputs.min_relevance, inputs.parent_of)
     others = sorted(content_of, key=hash_text)[:TRIAL_DOCUMENTS]
     # Each document beside one query: a search reads those of all.
     shared = {query.query_id: others[row :: len(dev)] for row, query in enumerate(dev)}

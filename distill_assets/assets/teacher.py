@@ -24,6 +24,7 @@ from distill_assets.report.charts import as_markdown_image, score_histogram_char
 from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.storage.collection import TEXT_HASH, VIEWS
 from distill_assets.storage.missing_pairs import WantedPairs
+from distill_assets.training.lists import Labels
 
 _LABELS = ("training_queries", "training_judgements", "candidates", "documents")
 
@@ -214,20 +215,27 @@ TEACHER_SCORES = Asset(
 def wanted_of_batch(inputs: Inputs) -> WantedPairs:
     """`query_id, doc_id, label` and hashes of the pairs to score: the batch's train queries with positives and hard negatives.
 
-    The label is the relevance of a positive and 0 of a negative.
+    The label is the relevance of a positive and 0 of a negative. Of a judged document in passages those are scored that stand for it.
     """
     chosen = [query.query_id for query in choose_own_train_queries(inputs)]
     parameters = {"chosen": chosen, "num_scored": inputs.settings.num_scored_negatives}
-    return WantedPairs(_BATCH_PAIRS, inputs.view_parameters | parameters)
+    labels = Labels(inputs.own_judgements, inputs.own_candidates, {}, inputs.min_relevance, inputs.parent_of)
+    spare = [
+        (q, d) for q in chosen if inputs.parent_of for d in {*labels.judged_of(q)}.difference(labels.answers_of(q))
+    ]
+    table = pa.table(dict(zip(("query_id", "doc_id"), zip(*spare, strict=True), strict=True)) if spare else _NO_PAIRS)
+    return WantedPairs(_BATCH_PAIRS, inputs.view_parameters | parameters, {"spare_answers": table})
 
 
+_NO_PAIRS = {"query_id": pa.array([], pa.string()), "doc_id": pa.array([], pa.string())}
 _BATCH_PAIRS = f"""
     WITH {VIEWS},
     chosen AS (
         SELECT query_id, {TEXT_HASH} AS query_hash FROM kept WHERE query_id IN (SELECT unnest($chosen::VARCHAR[]))
     ),
     judged AS (
-        SELECT query_id, doc_id, relevance AS label FROM judgements SEMI JOIN chosen USING (query_id) WHERE relevance >= $min_relevance
+        SELECT query_id, doc_id, relevance AS label FROM judgements SEMI JOIN chosen USING (query_id)
+        ANTI JOIN spare_answers USING (query_id, doc_id) WHERE relevance >= $min_relevance
     ),
     negatives AS (
         SELECT query_id, doc_id, 0 AS label FROM mined SEMI JOIN chosen USING (query_id) ANTI JOIN judgements USING (query_id, doc_id)

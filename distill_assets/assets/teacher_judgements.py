@@ -30,13 +30,14 @@ def teacher_judgements(inputs: Inputs) -> Made:
     content_of, text_of = inputs.documents.content_of, {query.query_id: query.text for query in asked}
     pairs = [(text_of[query_id], content_of[doc_id]) for query_id, found in pool.items() for doc_id in found]
     logits, num_scored = inputs.logits_handle.score_texts(inputs.teacher, pairs)
-    rows, start = [], 0
+    rows, start, parent_of = [], 0, inputs.parent_of
     for query_id, found in pool.items():
         own, start = logits[start : start + len(found)], start + len(found)
         if all(logit != logit for logit in own):  # imported scores have none of them
             continue
         first = rank(found, place_unscored_last(own), 1)[0][0]
-        if source_of[query_id] in ("", first):
+        source = source_of[query_id]
+        if not source or parent_of.get(first, first) == parent_of.get(source, source):
             rows.append({"query_id": query_id, "doc_id": first, "relevance": 1})
     told = {"judged_by": "teacher", "num_queries": len(asked), "num_forward_passes": num_scored}
     texts = [{"query": text_of[r["query_id"]], "document": content_of[r["doc_id"]]} for r in rows[:6]]
@@ -70,7 +71,7 @@ TEACHER_JUDGEMENTS = Asset(
 def _pools(inputs: Inputs, queries: list[Query]) -> Iterator[tuple[str, list[str]]]:
     """Query id and what the teacher reranks: the documents that BM25 and the untouched student find."""
     depth = inputs.settings.pool_depth
-    for query_id, bm25, dense in search_each(inputs, queries, depth + 1):
+    for query_id, bm25, dense in search_each(inputs, queries, depth + 1, 1):
         yield query_id, [found.doc_id for found in pool_candidates(bm25, dense, depth)]
 
 

@@ -19,9 +19,8 @@ from distill_assets.assets.manifests import code_references
 from distill_assets.assets.reporting import INBOX, markdown_table
 from distill_assets.errors import DistillError, SourceError
 from distill_assets.handles.project import Project
+from distill_assets.sources.columns import COLUMNS, Part
 from distill_assets.sources.upstream import (
-    COLUMNS,
-    Part,
     Upstream,
     UpstreamAsset,
     read_made_from,
@@ -230,5 +229,6 @@ def _lineage(upstream: Upstream, parts: Mapping[Part, pa.Table]) -> dg.TableColu
             f"{part}.{name}": [dg.TableColumnDep(dg.AssetKey(asset.key), asset.columns.get(name, name))]
             for part, asset in upstream.assets.items()
             for name in (parts[part].column_names if part in parts else ())
+            if name in COLUMNS[part]
         }
     )

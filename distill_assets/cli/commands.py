@@ -3,6 +3,7 @@
 A command prints what a person reads, or returns what `--json` prints: `main` alone writes documents.
 """
 
+import getpass
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +22,7 @@ import typer
 
 from distill_assets.errors import DistillError, NothingToDoError, ScoreSetError, SettingsError, SourceError
 from distill_assets.orchestration import INSTANCE_FILE
-from distill_assets.settings.values import EXAMPLE_FILE, FULL, QUICK, TABLES
+from distill_assets.settings.values import EXAMPLE_FILE, FULL, PYTHON_API, QUICK, TABLES
 
 if TYPE_CHECKING:
     from distill_assets.evaluation.leaderboard import LeaderboardRow
@@ -33,8 +34,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "Distil a slow cross-encoder (teacher) into a fast bi-encoder (student) for your own documents.\n\n"
-        "`distill-assets run --collection beir:PATH` trains on a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv). "
-        "Settings come from `distill.toml` in this folder (`distill-assets init` writes one). `DISTILL_*` variables win over it, "
+        "`distill-assets init PATH`, then `distill-assets run`: PATH is a folder of documents (Markdown, HTML, text, ...), or a BEIR "
+        "folder (corpus.jsonl, queries.jsonl, qrels/*.tsv). "
+        "Settings come from the `distill.toml` that `init` writes. `DISTILL_*` variables win over it, "
         "and flags over both; a flag holds for its command alone.\n\n"
         "Every command but `ui` takes `--json`. Exit codes: 0 done, 1 failed, 2 bad input, 3 nothing to do (`retrain` alone)."
     ),
@@ -43,7 +45,12 @@ Document = dict[str, Any]  # what --json prints
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 _PANEL = "Settings, for this command alone"
 Collection = Annotated[
-    str | None, typer.Option(help="python_api, beir:PATH or inbox.", show_default="as set", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option(
+        help="python_api, inbox, files:PATH, beir:PATH, or another SCHEME:REST.",
+        show_default="as set",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Teacher = Annotated[
     str | None,
@@ -102,19 +109,31 @@ def choose_line(
 
 
 @app.command()
-def init(as_json: Json = False) -> Document | None:
-    """Write a commented `distill.toml` with the defaults into this folder. A file that is there already stays as it is."""
-    path = Path("distill.toml").absolute()
+def init(
+    path: Annotated[
+        Path | None, typer.Argument(help="A folder of documents, or of a BEIR collection.", show_default="the demo")
+    ] = None,
+    as_json: Json = False,
+) -> Document | None:
+    """Write a commented `distill.toml` into this folder: for PATH, which is read first. A file that is there already stays as it is."""
+    file = Path("distill.toml").absolute()
+    if os.path.lexists(file):
+        raise DistillError(f"{file} exists already and is left as it is: edit it, or move it away first")
+    text, read = EXAMPLE_FILE.read_text(encoding="utf-8"), {}
+    if path is not None:
+        read = _look_at(path)
+        if not read["batches"]:
+            raise SourceError(f"nothing of {path} can be read (reasons above); {file.name} was not written")
+        named = json.dumps(read["setting"], ensure_ascii=False)
+        text = text.replace(f'collection = "{PYTHON_API}"', f"collection = {named}", 1)
     try:
-        with path.open("xb") as file:
-            file.write(EXAMPLE_FILE.read_bytes())
-    except FileExistsError as error:
-        raise DistillError(f"{path} exists already and is left as it is: edit it, or move it away first") from error
+        with file.open("x", encoding="utf-8") as written:
+            written.write(text)
     except OSError as error:
-        raise DistillError(f"cannot write {path}: {error.strerror}; go to a folder that you may write to") from error
+        raise DistillError(f"cannot write {file}: {error.strerror}; go to a folder that you may write to") from error
     if as_json:
-        return {"written": str(path)}
-    typer.echo(f"written: {path}")
+        return {"written": str(file), **read}
+    typer.echo(f"written: {file}\nnext: distill-assets run")
     return None
 
 
@@ -127,9 +146,9 @@ def settings(
     baseline: Baselines = None,
     as_json: Json = False,
 ) -> Document | None:
-    """Print each setting, its value, and where that is from: default, file, demo, environment or flag.
+    """Print each setting, its value, and where that is from: default, file, environment or flag.
 
-    `demo` is the table `[python_api]` of the file, which holds for that collection alone.
+    `[python_api]` and `[files]` are tables of the file that hold for that collection, and for folders of documents, alone.
     """
     given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
     found = _open_project(given).settings_with_sources("flag" if _line is None else "line")
@@ -240,7 +259,7 @@ def search(
     if as_json:
         return {"query": text, **asdict(found)}
     for hit in found.hits:
-        typer.echo(f"{hit.rank:3}  {hit.student_score:.3f}  {hit.doc_id}\n     {' '.join(hit.text.split())[:160]}")
+        typer.echo(f"{hit.rank:3}  {hit.student_score:.3f}  {hit.passage_id}\n     {' '.join(hit.text.split())[:160]}")
     return None
 
 
@@ -275,29 +294,87 @@ def report(
 
 
 @app.command()
+def judge(
+    name: Annotated[str, typer.Option(help="Who judges.", show_default="your login name")] = "",
+    split: Annotated[Literal["test", "dev"], typer.Option(help="test or dev.")] = "test",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1.", show_default="a free one")] = 0,
+    open_it: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say what is judged and what is left, and open no page.")
+    ] = False,
+    collection: Collection = None,
+    as_json: Json = False,
+) -> Document | None:
+    """Judge documents on a local page, by keyboard: the pairs that say most about which system is better (ends with Ctrl-C).
+
+    Every answer is written at once; start again to go on. `distill-assets run` then measures with the answers. `--json` is `--status`
+    as a document.
+    """
+    from distill_assets.handles import judging
+    from distill_assets.serving.judging import JudgingServer
+
+    project, who = _open_project(_given(collection=collection)), name.strip() or _login_name()
+    sheet = judging.open_sheet(project, split)
+    if not (status or as_json):
+        with JudgingServer(project, sheet, who, port) as server:
+            typer.echo(
+                f"{who} judges the {split} queries of {project.collection.source.name}: {server.url}  (ends with Ctrl-C)"
+            )
+            if open_it:
+                typer.launch(server.url)
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
+    judged, power = judging.judged_by_people(project, split), judging.tell_power(project, sheet)
+    num_pairs, num_queries = judging.count_left(sheet, judging.read_answers(project, split), who)
+    if as_json:
+        judges = [
+            dict(zip(("name", "num_pairs", "first", "last"), (n, *told), strict=True))
+            for n, told in judged.judges.items()
+        ]
+        left = {"judge": who, "num_left_pairs": num_pairs, "num_left_queries": num_queries}
+        return {**asdict(judged), "judges": judges, "power": power, **left}
+    typer.echo(
+        "\n".join([*judged.sentences, power, f"Left for {who}: {num_pairs:,} pairs of {num_queries:,} queries."])
+    )
+    return None
+
+
+@app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A BEIR folder, or a folder of such folders.")],
+    path: Annotated[Path, typer.Argument(help="A folder of documents, or of a BEIR collection, or of such folders.")],
     as_json: Json = False,
 ) -> Document | None:
     """Read a folder and say what was read, what was not, and why. Stores nothing and opens no model."""
-    from distill_assets.assets.collection import read_batch
+    told = _look_at(path)
+    left_out = SourceError(f"cannot be read: {', '.join(told['refused'])} (reasons above)") if told["refused"] else None
+    return _end(told, left_out, as_json)
 
-    project = _open_project({"collection": f"beir:{path}"})
-    source, read, refused = project.collection.source, [], {}
+
+def _look_at(path: Path) -> Document:
+    """Print what lies at `path` and what each batch of it brings, or why it cannot be read. Returns it, with the setting."""
+    from distill_assets.assets.collection import cut_documents_of, read_batch
+    from distill_assets.sources.catalog import FILES, recognise
+    from distill_assets.sources.document_files import find_files
+
+    scheme = recognise(path)
+    project = _open_project({"collection": f"{scheme}:{path}"})
+    typer.echo(project.settings.collection)
+    if scheme == FILES:
+        typer.echo(f"files: {find_files(path)}")
+    source, read, refused = project.collection.source, list[Document](), dict[str, str]()
     for batch in source.batches():
         typer.echo(f"{batch}:")
         try:
-            sentences = read_batch(project, source.read(batch)).sentences()
+            sentences = read_batch(project, *cut_documents_of(project, source.read(batch))).sentences()
             read.append({"batch": batch, "sentences": sentences})
         except SourceError as error:
             refused[batch] = str(error)
             sentences = [f"refused: {error}"]
         typer.echo("\n".join(f"  {sentence}" for sentence in sentences))
-    left_out = SourceError(f"cannot be read: {', '.join(refused)} (reasons above)") if refused else None
     for name, reason in source.refused().items():
         typer.echo(f"{name}: refused: {reason}")
-    refused |= source.refused()
-    return _end({"collection": source.name, "batches": read, "refused": refused}, left_out, as_json)
+    setting = project.settings.collection
+    return {"setting": setting, "collection": source.name, "batches": read, "refused": refused | source.refused()}
 
 
 @app.command()
@@ -588,6 +665,13 @@ def _tell_results(project: "Project", steps: list[Any], as_json: bool, *, is_who
     return _end(document, error, as_json)
 
 
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:  # a container's user may have no name
+        raise typer.BadParameter("this system gives you no login name: say who judges with --name") from error
+
+
 def _label(assets: Iterable[str], partition: str) -> str:
     return f"{', '.join(assets)}{f' [{partition}]' if partition else ''}"
 
@@ -662,12 +746,12 @@ def _champion_document(project: "Project") -> Document | None:
 
 def _print_leaderboard(project: "Project") -> None:
     from distill_assets.evaluation.leaderboard import champion_note, format_table
-    from distill_assets.report.publishing import read_champion
+    from distill_assets.report.publishing import read_champion, read_judgements
 
     rows, champion = _leaderboard_rows(project), read_champion(project)
     typer.echo(f"\n{project.collection.source.name}, {rows[0].split} split, {rows[0].num_queries} queries")
     typer.echo(format_table(rows, champion))
-    for finding in (champion_note(rows, champion), _fitness(project)):
+    for finding in (champion_note(rows, champion), _fitness(project), " ".join(read_judgements(project, rows))):
         if finding:
             typer.echo(f"\n{finding}")
 

@@ -27,6 +27,8 @@ class DevList:
         relevances: grades of the candidates, 0 where no one judged one.
         missed: relevances of the judged documents that search does not find. They count against every ranking of the candidates.
         missed_documents: their texts, for rankings of all documents (`search_ndcg`).
+        parents: ids of the document of each candidate and then of each missed one, where documents were cut: those of one document are
+            ranked by the best of them, with the highest grade. Empty where each is a document.
     """
 
     query_id: str
@@ -35,6 +37,7 @@ class DevList:
     relevances: tuple[int, ...]
     missed: tuple[int, ...] = ()
     missed_documents: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,15 @@ def rerank_metrics(lists: Sequence[DevList], scores: Sequence[Sequence[float]]) 
     """Per query, ranking each list's candidates by its scores, in the order of its documents. Missed documents count as missed."""
     run, qrels = {}, {}
     for each, values in zip(lists, scores, strict=True):
-        ids = [f"{i:06d}" for i in range(len(each.documents))]
-        run[each.query_id] = list(zip(ids, map(float, values), strict=True))
-        found = {key: r for key, r in zip(ids, each.relevances, strict=True) if r > 0}
+        # A document's id is the number of its first candidate.
+        first = {parent: i for i, parent in reversed(list(enumerate(each.parents)))}
+        ids = [f"{first[each.parents[i]] if each.parents else i:06d}" for i in range(len(each.documents))]
+        scored, grades = dict[str, float](), dict[str, int]()
+        for key, value, grade in zip(ids, map(float, values), each.relevances, strict=True):
+            scored[key] = max(value, scored.get(key, value))
+            grades[key] = max(grade, grades.get(key, 0))
+        run[each.query_id] = list(scored.items())
+        found = {key: grade for key, grade in grades.items() if grade > 0}
         qrels[each.query_id] = found | {f"missed {i}": r for i, r in enumerate(each.missed)}
     return evaluate_run(run, qrels)
 
@@ -109,18 +118,26 @@ def search_ndcg(lists: Sequence[DevList], documents: Sequence[str], scores: npt.
         documents: distinct texts; those of every list and its missed ones are among them.
         scores: (len(lists), len(documents)), of each query with each document.
     """
-    ids = [f"{i:06d}" for i in range(len(documents))]
-    id_of = dict(zip(documents, ids, strict=True))
-    run = {each.query_id: rank(ids, row, _SEARCH_DEPTH) for each, row in zip(lists, scores, strict=True)}
+    parent_of = {text: parent for each in lists for text, parent in zip(_texts(each), each.parents, strict=False)}
+    first: dict[str, int] = {}  # document -> the place of its first text, which is its id
+    places = np.array([first.setdefault(parent_of.get(text, text), i) for i, text in enumerate(documents)])
+    kept, columns = np.unique(places, return_inverse=True)
+    best = np.full((len(kept), len(lists)), -np.inf, dtype=scores.dtype)
+    np.maximum.at(best, columns, scores.T)
+    ids = [f"{place:06d}" for place in kept.tolist()]
+    id_of = {text: f"{place:06d}" for text, place in zip(documents, places.tolist(), strict=True)}
+    run = {each.query_id: rank(ids, row, _SEARCH_DEPTH) for each, row in zip(lists, best.T, strict=True)}
     qrels: Qrels = {}
     for each in lists:
         grades = qrels[each.query_id] = {}
-        for text, relevance in zip(
-            (*each.documents, *each.missed_documents), (*each.relevances, *each.missed), strict=True
-        ):
+        for text, relevance in zip(_texts(each), (*each.relevances, *each.missed), strict=True):
             if relevance > 0:
                 grades[id_of[text]] = max(relevance, grades.get(id_of[text], 0))
     return mean_of(evaluate_run(run, qrels), "ndcg_at_10")
+
+
+def _texts(each: DevList) -> tuple[str, ...]:
+    return (*each.documents, *each.missed_documents)
 
 
 def values_of(per_query: Mapping[str, QueryMetrics], name: str) -> dict[str, float]:

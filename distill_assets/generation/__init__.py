@@ -3,6 +3,7 @@
 Values in, values out: no dagster, no duckdb, no clock, no global random state. The door is `open_generator`, then `generate`.
 """
 
+from distill_assets.generation.opening import open_generator
 from distill_assets.generation.queries import GeneratedQuery, Generator, deduplicate, generate
 
-__all__ = ["GeneratedQuery", "Generator", "deduplicate", "generate"]
+__all__ = ["GeneratedQuery", "Generator", "deduplicate", "generate", "open_generator"]

@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from distill_assets.errors import GeneratorError
 from distill_assets.evaluation.splits import repeated_texts
 from distill_assets.records import Document, normalise
-from distill_assets.retrieval.words import has_unspaced_script
+from distill_assets.retrieval.words import PUNCTUATION, has_unspaced_script
 
 Kind = Literal["question", "keyword", "sentence", "title", "model"]
 # Of two queries that say the same, the first kind stays: its words are the furthest from the document's own.
@@ -16,6 +17,7 @@ KINDS: tuple[Kind, ...] = ("question", "keyword", "sentence", "title", "model")
 MAX_CHARACTERS, MAX_WORDS, MIN_WORDS = 300, 30, 2
 # Of a script without spaces.
 MAX_LETTERS, MIN_LETTERS = 60, 4
+_CHECKED_AFTER, _FEWEST_CHECKED = 20, 3  # documents: a model that gives nothing is stopped before thousands are paid
 _ADDRESS = re.compile(r"https?://|www\.|\S@\S+\.\w")
 _CODE = re.compile(
     r"[{}]|::=| \| |;\s*$|[=!<>]=|[-=]>|\w\s?=\s?[\w'\"\[(]|</?\w+[^>]*>|"
@@ -83,8 +85,8 @@ def generate(
     made = list[GeneratedQuery]()
     for document, texts in zip(documents, generator.queries_of(documents, per_document, seed), strict=True):
         made += _usable(document, texts, dropped)[:per_document]
-    num_giving = Counter(normalise(query.text) for query in made)
-    kept = [query for query in made if num_giving[normalise(query.text)] == 1]
+    num_giving = Counter(_key(query.text) for query in made)
+    kept = [query for query in made if num_giving[_key(query.text)] == 1]
     dropped["given for several documents"] += len(made) - len(kept)
     return sorted(kept, key=lambda query: query.doc_id)
 
@@ -104,10 +106,47 @@ def deduplicate(queries: Sequence[GeneratedQuery], *, jaccard: float = 0.8) -> l
     return [query for query in queries if query in kept]
 
 
+def require_answers(answers: Iterable[tuple[str, Sequence[str]]], who: str) -> Iterator[Sequence[str]]:
+    """The queries of each of a model's answers, checked after 20 documents and at the end.
+
+    Args:
+        answers: of each document what the model said, and the queries in it.
+        who: the model, for messages.
+
+    Raises:
+        GeneratorError: more than half of the answers hold no query, or more than half begin with the same one.
+    """
+    said, firsts, num_documents = "", Counter[str](), 0
+    for num_documents, (answer, texts) in enumerate(answers, start=1):
+        firsts[normalise(texts[0]) if texts else ""] += 1
+        said = said if texts else answer
+        if num_documents == _CHECKED_AFTER:
+            _require_variety(firsts, said, who)
+        yield texts
+    if num_documents >= _FEWEST_CHECKED:
+        _require_variety(firsts, said, who)
+
+
+def _require_variety(firsts: Counter[str], said: str, who: str) -> None:
+    num = firsts.total()
+    advice = 'try another model, or query_generator = "rules"'
+    if firsts[""] > num / 2:
+        raise GeneratorError(
+            f"{who} gave no query for {firsts['']} of {num} documents, expected one for at least half; it said {said[:200]!r}: {advice}"
+        )
+    text, times = firsts.most_common(1)[0]
+    if times > num / 2:
+        raise GeneratorError(
+            f"{who} gave {text[:200]!r} for {times} of {num} documents, expected a query of each: {advice}"
+        )
+
+
 def flaw_of(text: str) -> str | None:
     """Why a text cannot be a query; None if it can."""
     if not text.strip():
         return "empty"
+    if len(text) > MAX_CHARACTERS:
+        return "too long"
     if _ADDRESS.search(text):
         return "an address"
     if _CODE.search(text):
@@ -115,7 +154,11 @@ def flaw_of(text: str) -> str | None:
     size, least, most = _size(text)
     if size < least:
         return "too short"
-    return "too long" if size > most or len(text) > MAX_CHARACTERS else None
+    return "too long" if size > most else None
+
+
+def _key(text: str) -> str:
+    return normalise(text).strip(PUNCTUATION)
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -129,13 +172,13 @@ def _size(text: str) -> tuple[int, int, int]:
 
 def _usable(document: Document, texts: Sequence[tuple[str, Kind]], dropped: Counter[str]) -> list[GeneratedQuery]:
     # A query that is the document itself does not find it: a ranking leaves it out (`records.is_own_document`).
-    seen = {normalise(document.content), normalise(document.text)}
+    seen = {_key(document.content), _key(document.text)}
     usable = []
     for text, kind in texts:
         text = " ".join(text.split())
         if reason := flaw_of(text):
             dropped[reason] += 1
-        elif normalise(text) not in seen:
-            seen.add(normalise(text))
+        elif _key(text) not in seen:
+            seen.add(_key(text))
             usable.append(GeneratedQuery(text, document.doc_id, kind))
     return usable

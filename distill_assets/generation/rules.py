@@ -2,7 +2,7 @@
 
 Four kinds, of which each document gives some, in an order that its id draws:
 
-keyword    two neighbouring words and one more that are typical for the document (tf-idf); a clause, where no spaces tell the words
+keyword    two neighbouring words, or one more, that are typical for the document (tf-idf); a clause, where no spaces tell the words
 question   of a heading ("Resetting a password": how to reset a password) or a sentence ("To pay by card, open ...": how to pay by card)
 sentence   what the text claims ("we show that ..."), or its first sentence
 title      the last heading, with the one above it or a typical word
@@ -57,6 +57,9 @@ _VERBS = frozenset(
     upgrade upload use validate verify view visualize wait write
     """)
 )
+_NO_OBJECT = frozenset(
+    words("is are was were has have can may must should will does of")
+)  # "Search is exact" tells nobody to search
 _QUESTION = re.compile(
     r"(how|what|when|where|why|who|which|can|could|do|does|is|are|should|will)\b(?! to be\b)", re.IGNORECASE
 )
@@ -173,18 +176,22 @@ def _queries_of(document: Document, counts: Counts, per_document: int, seed: int
     start = int(hash_share(f"{seed} {document.doc_id}") * len(_ROTATION))
     order = [*_ROTATION[start:], *_ROTATION[:start]]
     found = {kind: _RULES[kind](source) for kind in order}
-    title, has_titled = {*words(document.title)}, False
-    taken = {_key(document.title): MadeText("", "title")}  # never the title as it is: encoders read it with the text
-    while len(taken) <= per_document and found:
-        for kind in [kind for kind in order if kind in found][: per_document + 1 - len(taken)]:
-            text = next((text for text in found[kind] if not flaw_of(text) and _key(text) not in taken), None)
+    title, taken, has_titled = {*words(document.title)}, list[MadeText](), False
+    seen = {
+        _key(document.title),
+        _key(document.text),
+    }  # never these as they are: encoders read them, and a copy finds itself
+    while len(taken) < per_document and found:
+        for kind in [kind for kind in order if kind in found][: per_document - len(taken)]:
+            text = next((text for text in found[kind] if not flaw_of(text) and _key(text) not in seen), None)
             is_titled = text is not None and {*words(text)} - _FUNCTION_WORDS <= title
             if text is None:
                 del found[kind]
             elif not (is_titled and has_titled):
                 has_titled = has_titled or is_titled
-                taken[_key(text)] = MadeText(text, kind)
-    return list(taken.values())[1:]
+                seen.add(_key(text))
+                taken.append(MadeText(text, kind))
+    return taken
 
 
 def _keywords(source: _Source) -> Iterator[str]:
@@ -202,7 +209,8 @@ def _keywords(source: _Source) -> Iterator[str]:
     used = set[str]()
     for pair in ranked:
         if used.isdisjoint(pair):
-            more = next((word for word in singles if word not in used and word not in pair), None)
+            others = (word for word in singles if word not in used and word not in pair)
+            more = next(others, None) if hash_share(" ".join(pair)) < 0.5 else None  # people type two words, or three
             used |= {*pair, *([more] if more else [])}
             yield " ".join([*pair, more] if more and place[more] > place[pair[0]] else [more, *pair] if more else pair)
         if len(used) >= 9:
@@ -213,7 +221,7 @@ def _runs(text: str, counts: Counts) -> Iterator[list[str]]:
     """Neighbouring words, cut where a function word, a number or punctuation stands; in lower case but for capitals inside."""
     run = list[str]()
     for item in text.split():
-        bare = item.strip(_WORD_EDGES)
+        bare = item.strip(_WORD_EDGES).removesuffix("'s").removesuffix("’s")
         is_word = len(bare) > 1 and bare[0].isalpha() and not _NO_WORD.search(bare)
         is_content = is_word and bare.lower() not in _FUNCTION_WORDS and not counts.is_common(bare.lower())
         if run and not (is_content and item.startswith(bare)):
@@ -263,8 +271,9 @@ def _condition(sentence: str) -> str | None:
 
 
 def _instruction(sentence: str) -> str | None:
-    is_short = len(sentence.split()) <= 14
-    return f"how to {_lowered(sentence)}?" if is_short and sentence.split()[0].lower() in _VERBS else None
+    first, *rest = sentence.split()
+    is_told = first.lower() in _VERBS and 0 < len(rest) <= 13 and rest[0].lower() not in _NO_OBJECT
+    return f"how to {_lowered(sentence)}?" if is_told else None
 
 
 _OF_SENTENCES: tuple[Callable[[str], str | None], ...] = (_purpose, _definition, _condition, _instruction)

@@ -10,10 +10,10 @@ import duckdb
 from distill_assets.errors import MissingPartitionError, SourceError
 from distill_assets.evaluation.splits import leaked_queries
 from distill_assets.quality.identity import is_same_document
-from distill_assets.records import SPLITS, TEACHER, Split, fingerprint
+from distill_assets.records import TEACHER, Split, fingerprint
 from distill_assets.settings.values import INBOX, PYTHON_API, Settings
 from distill_assets.sources import catalog
-from distill_assets.sources.base import Options, Rules, Source
+from distill_assets.sources.base import Rules, Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
 from distill_assets.storage.collection import BY_PEOPLE, EVALUATION, Collection, Judge, Labelling, changed_documents
@@ -21,6 +21,7 @@ from distill_assets.storage.tables import TABLES
 from distill_assets.storage.warehouse import SliceInfo, Warehouse, slices_in
 
 COLLECTION_TABLES = ("corpus", "queries", "qrels")
+PAGE_JUDGEMENTS = "page_judgements"  # of people, on the page of `distill-assets judge`
 _VIEWED = (
     *COLLECTION_TABLES,
     "query_labels",
@@ -109,7 +110,7 @@ class CollectionHandle:
         slices = slices_in(connection)
         leaks = ("left out", self.near_identical, self.labelling, *_content(slices, _asked(slices, batches), batches))
         if leaks not in _known:
-            queries = Collection(connection, tuple(batches), (), labelling=self.labelling).queries(SPLITS)
+            queries = Collection(connection, tuple(batches), (), labelling=self.labelling).asked()
             _remember(leaks, tuple(sorted(leaked_queries(queries, jaccard=self.near_identical))))
         left_out = _known[leaks]
         texts = ("displaced", *_content(slices, ("corpus",), batches))
@@ -221,13 +222,13 @@ class State:
 
     def _of_collection(self, what: str, read: Callable[[Collection], Any]) -> Any:
         """What the collection says, read once per process and content."""
-        handle, whole = self.handle, ("page_judgements", "")
+        handle = self.handle
         key = (
             what,
             handle.near_identical,
             handle.min_relevance,
             handle.labelling,
-            self.slices[whole].written_at if whole in self.slices else None,
+            *_content(self.slices, (PAGE_JUDGEMENTS,), ("",)),
             *_content(self.slices, _VIEWED, self.batches),
         )
         if key not in _known:
@@ -280,4 +281,4 @@ def open_source(settings: Settings) -> Source:
         assert path is not None
         path.mkdir(parents=True, exist_ok=True)
         return BeirSource(path, rules)
-    return catalog.open_source(settings.collection, Options(), rules)
+    return catalog.open_source(settings.collection, settings.source_options, rules)

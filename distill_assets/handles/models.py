@@ -1,5 +1,6 @@
 """Which models: where they lie, what identifies them, how they are loaded. No model is opened before it is asked for."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from distill_assets.models.catalog import (
 from distill_assets.models.folders import is_cross_encoder, own_max_tokens, tokenizer_file
 from distill_assets.models.prompts import Prompts, find_prompts
 from distill_assets.records import fingerprint
+from distill_assets.retrieval.passages import Cutting
 from distill_assets.settings.values import BUNDLED, PYTHON_API, TOKEN_VARIABLE, Settings, imported_name, server_urls
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
+    from tokenizers import Tokenizer
 
     from distill_assets.models.encoders import Precision
     from distill_assets.models.remote import ServerPool
@@ -248,13 +251,42 @@ class Models:
         Raises:
             ModelError: the student's folder has no tokenizer.json.
         """
+        tokenizer, prompt = self._student_tokenizer()
+        return [len(found) for found in tokenizer.encode_batch_fast([prompt + text for text in texts])]
+
+    def _student_tokenizer(self) -> "tuple[Tokenizer, str]":
+        """Of the untouched student; and the prompt that it reads before a document."""
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(tokenizer_file(self.student_path)))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        prompt = self.prompts(self.student_path).document
-        return [len(found) for found in tokenizer.encode_batch_fast([prompt + text for text in texts])]
+        return tokenizer, self.prompts(self.student_path).document
+
+    @property
+    def student_tokens_id(self) -> str:
+        """Changes with the tokens that the untouched student makes of a document: its tokenizer and its prompt."""
+        tokenizer = tokenizer_file(self.student_path).read_bytes()
+        return fingerprint(hashlib.sha256(tokenizer).hexdigest(), self.prompts(self.student_path).document)
+
+    def cutting(self, max_tokens: int, overlap: int) -> Cutting:
+        """How documents are cut into passages that have at most `max_tokens` of the untouched student's tokens. Opens no model.
+
+        Raises:
+            ModelError: the student's folder has no tokenizer.json, or its prompt takes more than half of the tokens.
+        """
+        tokenizer, prompt = self._student_tokenizer()
+        num_around = len(tokenizer.encode(prompt).ids)
+        if 2 * num_around > max_tokens:
+            raise ModelError(
+                f"the student's document prompt {prompt[:60]!r} and what stands around a text are {num_around} of {max_tokens} "
+                "passage_tokens; expected at most half of them: raise passage_tokens"
+            )
+
+        def offsets_of(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+            return [found.offsets for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+        return Cutting(max_tokens, overlap, offsets_of, num_around)
 
     def load_student(self, path: Path, precision: "Precision" = "fp32") -> "SentenceTransformer":
         """Load a bi-encoder at the length that the settings allow; fp32 is for training."""

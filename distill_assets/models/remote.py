@@ -21,7 +21,7 @@ import numpy as np
 import requests
 from requests.adapters import HTTPAdapter
 
-from distill_assets.errors import ModelError, TeacherServerError
+from distill_assets.errors import DistillError, ModelError, TeacherServerError
 from distill_assets.models import canary
 from distill_assets.models.value_space import ValueSpace
 
@@ -30,6 +30,7 @@ WAITS_S = (1, 2, 4, 8, 16, 32)  # between rounds over the pool: a server that re
 TIMEOUT_S = (10, 120)  # to connect, and for an answer
 _BUSY = {429, 502, 503, 504}
 _TRIES_OF_500 = 3
+_MAX_BYTES = 16 << 20  # of an answer: 32 scores or some queries are a few kB, an endless answer would fill the memory
 _BATCH = 32  # texts of a request, where the server says nothing: the default of Text Embeddings Inference
 # Texts in flight per server: half of what Text Embeddings Inference takes before it answers 429 (--max-concurrent-requests 512).
 _IN_FLIGHT, _MIN_REQUESTS, _MAX_REQUESTS = 256, 8, 32
@@ -86,21 +87,98 @@ class _UnreachableError(TeacherServerError):
     """No answer after every wait."""
 
 
-class ServerPool:
-    """Servers of one model.
+class Servers:
+    """Inference servers that are asked for JSON, patiently. What a subclass says of itself goes into messages.
 
     Args:
         urls: of each, without a path of the protocol.
         token: sent as a bearer token; never told, not even where a server repeats it.
+
+    Attributes:
+        role: of the model that they serve.
+        token_variable: the environment variable that a user keeps the token in.
+        kept: what of the work before a failure stays.
+        lost: what of it does not.
+        error: raised for an answer that cannot be used.
+        unreachable: raised where none answers after every wait.
     """
 
+    role, token_variable = "teacher", "DISTILL_TEACHER_TOKEN"
+    kept, lost = "what was scored is kept", "nothing of this chunk is stored"
+    error: type[DistillError] = TeacherServerError
+    unreachable: type[DistillError] = _UnreachableError
+
     def __init__(self, urls: Sequence[str], token: str | None = None) -> None:
-        self.urls = tuple(urls)
-        self._token, self._doors = token, list[_Door]()
+        self.urls, self._token = tuple(urls), token
         self._session = requests.Session()
         self._session.auth = self._sign  # a function, so that no password of a .netrc takes its place
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=len(self.urls), pool_maxsize=_MAX_REQUESTS))
+
+    def ask(self, urls: Sequence[str], waits: Sequence[float], body: Any = None) -> tuple[str, Any]:
+        """The JSON of the first server that gives one, and its address; of a GET, None where there is no such page.
+
+        A server that is busy or does not answer is asked again after the others of the pool, then after each of the `waits`.
+        """
+        failure, num_500 = "", 0
+        for wait in (0, *waits):
+            time.sleep(wait)
+            for url in urls:
+                try:
+                    status, text = self._send(url, body)
+                except requests.RequestException as error:
+                    failure = f"{url}: {type(error).__name__}: {error}"
+                    continue
+                if status == 200 or (body is None and status in (404, 405)):
+                    return url, self._parsed(text if status == 200 else "", url, is_page=body is None)
+                failure = f"{url} answers {status}: {text[:300]}"
+                num_500 += status == 500
+                if status not in _BUSY | {500} or num_500 >= _TRIES_OF_500:
+                    hint = f"; set {self.token_variable} to the server's token" if status in (401, 403) else ""
+                    raise self.error(f"{failure}{hint}")
+        raise self.unreachable(
+            f"no server of the {self.role} answers: {failure[:400]}; start it, then go on: {self.kept}"
+        )
+
+    def _send(self, url: str, body: Any) -> tuple[int, str]:
+        """Status and text of an answer."""
+        method = "GET" if body is None else "POST"
+        with self._session.request(
+            method, url, json=body, timeout=TIMEOUT_S, allow_redirects=False, stream=True
+        ) as response:
+            data = b""
+            for part in response.iter_content(1 << 16):
+                data += part
+                if len(data) > _MAX_BYTES:
+                    raise self.error(
+                        f"{url} answers with more than {_MAX_BYTES >> 20} MiB, expected some kB: is it an inference server? {self.lost}"
+                    )
+        text = data.decode("utf-8", "replace")
+        return response.status_code, text.replace(self._token, "***") if self._token else text
+
+    def _parsed(self, text: str, url: str, *, is_page: bool) -> Any:
+        """Its JSON. Of a page that is not there, or is none of the protocol's, None."""
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            if is_page:
+                return None
+            raise self.error(
+                f"{url} answers no JSON but {text[:200]!r}: is it an inference server? {self.lost.capitalize()}"
+            ) from error
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class ServerPool(Servers):
+    """Servers of one reranker."""
+
+    def __init__(self, urls: Sequence[str], token: str | None = None) -> None:
+        super().__init__(urls, token)
+        self._doors = list[_Door]()
 
     def identify(self) -> Identity:
         """What the servers that answer serve; the others are left alone until asked again.
@@ -194,7 +272,7 @@ class ServerPool:
         identity = doors[0].identity
         name, model = ("texts", {}) if identity.protocol == "tei" else ("documents", {"model": identity.model_id})
         body = {**model, "query": query, name: texts, **doors[0].options}
-        url, found = self._ask([f"{door.url}{door.path}" for door in doors], WAITS_S, body)
+        url, found = self.ask([f"{door.url}{door.path}" for door in doors], WAITS_S, body)
         if isinstance(found, dict) and found.get("model") not in (None, identity.model_id):
             raise TeacherServerError(
                 f"{url} answers for {found['model']!r}, expected {identity.model_id!r}; nothing of this chunk is stored. Serve the "
@@ -204,53 +282,17 @@ class ServerPool:
 
     def _knock(self, url: str, waits: Sequence[float]) -> _Door:
         """Find out what a server speaks and serves."""
-        _, info = self._ask([f"{url}/info"], waits)
+        _, info = self.ask([f"{url}/info"], waits)
         if isinstance(info, dict) and "model_id" in info:
             return _tei_door(url, info)
         for prefix in ("/v1", ""):
-            _, models = self._ask([f"{url}{prefix}/models"], waits)
+            _, models = self.ask([f"{url}{prefix}/models"], waits)
             if isinstance(models, dict) and models.get("data"):
                 return _cohere_door(url, prefix, models["data"])
         raise TeacherServerError(
             f"{url} answers neither /info, as Text Embeddings Inference, nor /v1/models, as vLLM and Infinity: expected one of them; "
             "check the address"
         )
-
-    def _ask(self, urls: Sequence[str], waits: Sequence[float], body: Any = None) -> tuple[str, Any]:
-        """The JSON of the first server that gives one, and its address; of a GET, None where there is no such page.
-
-        A server that is busy or does not answer is asked again after the others of the pool, then after each of the `waits`.
-        """
-        failure, num_500 = "", 0
-        for wait in (0, *waits):
-            time.sleep(wait)
-            for url in urls:
-                try:
-                    response = self._session.request(
-                        "GET" if body is None else "POST", url, json=body, timeout=TIMEOUT_S, allow_redirects=False
-                    )
-                except requests.RequestException as error:
-                    failure = f"{url}: {type(error).__name__}: {error}"
-                    continue
-                response.encoding = "utf-8"
-                text, status = self._hidden(response.text), response.status_code
-                if status == 200 or (body is None and status in (404, 405)):
-                    return url, _parsed(text if status == 200 else "", url, is_page=body is None)
-                failure = f"{url} answers {status}: {text[:300]}"
-                num_500 += status == 500
-                if status not in _BUSY | {500} or num_500 >= _TRIES_OF_500:
-                    raise TeacherServerError(f"{failure}{_hint(status)}")
-        raise _UnreachableError(
-            f"no server of the teacher answers: {failure[:400]}; start it, then go on: what was scored is kept"
-        )
-
-    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token:
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-    def _hidden(self, text: str) -> str:
-        return text.replace(self._token, "***") if self._token else text
 
 
 class RemoteScorer:
@@ -319,18 +361,6 @@ def _cohere_door(url: str, prefix: str, models: Sequence[dict[str, Any]]) -> _Do
     return _Door(url, identity, f"{prefix}/rerank", _OPTIONS.get(str(model.get("owned_by")), {}))
 
 
-def _parsed(text: str, url: str, *, is_page: bool) -> Any:
-    """Its JSON. Of a page that is not there, or is none of the protocol's, None."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        if is_page:
-            return None
-        raise TeacherServerError(
-            f"{url} answers no JSON but {text[:200]!r}: is it an inference server? Nothing of this chunk is stored"
-        ) from error
-
-
 def _scores_of(found: Any, num_texts: int, url: str) -> list[float]:
     """Scores in the order of the texts. Raises `TeacherServerError` unless each text has one, and it is finite."""
     try:
@@ -353,7 +383,3 @@ def _scores_of(found: Any, num_texts: int, url: str) -> list[float]:
             "half precision overflows"
         )
     return [scores[index] for index in range(num_texts)]
-
-
-def _hint(status: int) -> str:
-    return "; set DISTILL_TEACHER_TOKEN to the server's token" if status in (401, 403) else ""

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from distill_assets.documents import sample
 from distill_assets.records import SPLITS, Collection, hash_text, normalise
 from distill_assets.retrieval.words import words
 
+MAX_DOCUMENTS = 20_000  # of more documents so many are looked at: to go through the words of ten million takes minutes
 _SAMPLED_TEXTS = 10_000  # texts whose tokens and letters are counted, chosen by hash: enough for shares to a percent
 _MAX_SCRIPTS = 4
 _MIN_SHARE = 0.01  # a formula has some Greek letters
@@ -22,6 +24,7 @@ class Reading:
     """What was read of one batch.
 
     Attributes:
+        num_looked_at: documents that all other figures of documents are of, chosen by the hash of their content.
         judged: number of judged queries by split.
         grades: number of judgements by relevance.
         median_tokens, longest_tokens: of a document, in tokens of the student.
@@ -30,10 +33,12 @@ class Reading:
         scripts: share of letters by script, largest first; of documents and queries.
         share_no_common_word: of queries that have no word in common with any document; None where the batch lacks either.
         num_equal_documents, num_equal_queries: ids whose normalised text another id has, too.
+        num_passages, num_cut: passages among the documents, and documents that they were cut from.
         unread: files that are there and not read -> why, and what to do.
     """
 
     num_documents: int
+    num_looked_at: int
     num_queries: int
     min_relevance: int
     num_judgements: int
@@ -51,17 +56,28 @@ class Reading:
     num_equal_documents: int
     num_equal_queries: int
     unread: Mapping[str, str] = field(default_factory=dict)
+    num_passages: int = 0
+    num_cut: int = 0
 
     def sentences(self) -> list[str]:
         """One figure or a few a line, what needs attention included."""
         dropped = (
             f" ({self.num_dropped_judgements:,} of unknown ids were dropped)" if self.num_dropped_judgements else ""
         )
+        num_documents = self.num_documents - self.num_passages + self.num_cut
         judged = ", ".join(f"{split} {count:,}" for split, count in self.judged.items())
         found = [
-            f"{self.num_documents:,} documents, {self.num_queries:,} queries, {self.num_judgements:,} judgements{dropped}",
+            f"{num_documents:,} documents, {self.num_queries:,} queries, {self.num_judgements:,} judgements{dropped}",
             f"judged queries: {judged}{self._grades()}",
         ]
+        if self.num_cut:
+            found.append(
+                f"{self.num_cut:,} documents were cut into {self.num_passages:,} passages, which count as documents from here on"
+            )
+        if self.num_looked_at < self.num_documents:
+            found.append(
+                f"what follows of documents is of {self.num_looked_at:,} of them, chosen by the hash of their content"
+            )
         if self.num_documents:
             limit = "all of it" if self.max_tokens is None else f"{self.max_tokens:,} of them"
             found.append(
@@ -96,7 +112,7 @@ class Reading:
 def read_figures(
     collection: Collection, count_tokens: CountTokens, max_tokens: int | None, min_relevance: int = 1
 ) -> Reading:
-    """Figures of one batch. At most 10,000 documents and queries are looked at word by word.
+    """Figures of one batch. At most 20,000 documents are looked at, and tokens are counted of 10,000 texts.
 
     Args:
         collection: what the batch brings.
@@ -104,13 +120,14 @@ def read_figures(
         max_tokens: what the student reads of a text.
         min_relevance: the lowest grade that is relevant.
     """
-    documents, queries = collection.documents, collection.queries
+    queries, documents = collection.queries, sample(collection.documents, MAX_DOCUMENTS)
     contents, asked = [d.content for d in documents], [q.text for q in queries]
     tokens = np.asarray(count_tokens(_sample(contents)), dtype=np.int64)
     unread = np.maximum(tokens - (max_tokens or tokens.max(initial=0)), 0)
     relevant = {qrel.query_id for qrel in collection.qrels if qrel.relevance >= min_relevance}
     return Reading(
-        num_documents=len(documents),
+        num_documents=len(collection.documents),
+        num_looked_at=len(documents),
         num_queries=len(queries),
         min_relevance=min_relevance,
         num_judgements=len(collection.qrels),

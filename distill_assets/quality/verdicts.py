@@ -80,36 +80,31 @@ class FoundPositives:
     negatives: Sequence[float]
 
 
-def judge_empty_documents(content_of: Mapping[str, str]) -> Verdict:
-    """Documents (doc_id -> what encoders read) without a single letter or digit: their vectors mean nothing."""
-    empty = sorted(doc_id for doc_id, content in content_of.items() if not any(map(str.isalnum, content)))
-    share = _share(len(empty), len(content_of))
+def judge_empty_documents(num_documents: int, num_empty: int, empty: Sequence[tuple[str, str]]) -> Verdict:
+    """Documents without a single letter or digit: their vectors mean nothing. `empty` are id and content of some of them."""
+    share = _share(num_empty, num_documents)
     return Verdict(
         share <= MAX_EMPTY_SHARE,
-        f"{len(empty):,} of {len(content_of):,} documents hold no letter and no digit ({share:.1%}); allowed {MAX_EMPTY_SHARE:.0%}",
-        {"num_empty": len(empty), "share_empty": share},
-        _sample({"doc_id": doc_id, "content": content_of[doc_id][:80]} for doc_id in empty),
+        f"{num_empty:,} of {num_documents:,} documents hold no letter and no digit ({share:.1%}); allowed {MAX_EMPTY_SHARE:.0%}",
+        {"num_empty": num_empty, "share_empty": share},
+        _sample({"doc_id": doc_id, "content": content[:80]} for doc_id, content in empty),
     )
 
 
-def judge_duplicates(hash_of: Mapping[str, str], elsewhere: Sequence[tuple[str, str, str]] = ()) -> Verdict:
-    """Documents of a batch (doc_id -> content hash) that say exactly what another document says.
+def judge_duplicates(num_documents: int, num_copies: int, copies: Sequence[tuple[str, str, str]]) -> Verdict:
+    """Documents of a batch that say exactly what another document says.
 
-    `elsewhere` are (content hash, batch, doc_id) of other batches. The same id there is the document delivered again, and no copy.
+    `copies` are (id, batch of the other one or empty where it is this batch, id of the other one) of some of them.
     """
-    owners: dict[str, list[tuple[str, str]]] = {}
-    here = ((content_hash, "this one", doc_id) for doc_id, content_hash in sorted(hash_of.items()))
-    for content_hash, batch, doc_id in (*here, *sorted(elsewhere)):
-        owners.setdefault(content_hash, []).append((batch, doc_id))
-    others = {d: [owner for owner in owners[content_hash] if owner[1] != d] for d, content_hash in hash_of.items()}
-    copies = sorted((doc_id, *found[0]) for doc_id, found in others.items() if found)
-    share = _share(len(copies), len(hash_of))
+    share = _share(num_copies, num_documents)
     return Verdict(
         share <= MAX_DUPLICATE_SHARE,
-        f"{len(copies):,} of {len(hash_of):,} documents have the content of another one ({share:.1%}); "
+        f"{num_copies:,} of {num_documents:,} documents have the content of another one ({share:.1%}); "
         f"warned above {MAX_DUPLICATE_SHARE:.0%}",
-        {"num_duplicates": len(copies), "share_duplicates": share},
-        _sample({"doc_id": doc_id, "same as": other, "of batch": batch} for doc_id, batch, other in copies),
+        {"num_duplicates": num_copies, "share_duplicates": share},
+        _sample(
+            {"doc_id": doc_id, "same as": other, "of batch": batch or "this one"} for doc_id, batch, other in copies
+        ),
     )
 
 
@@ -134,21 +129,26 @@ def judge_reading(reading: Reading) -> Verdict:
     )
 
 
-def judge_identity(num_documents: int, changed: Sequence[tuple[str, str, str, str]]) -> Verdict:
+def judge_identity(num_documents: int, num_changed: int, changed: Sequence[tuple[str, str, str, str]]) -> Verdict:
     """Whether the ids of a batch stand for the same documents in the other batches.
 
-    `changed` are (doc_id, the batch's text, the other batch, its text) of ids with two texts. An edit may be meant. Another document
+    `changed` are (doc_id, the batch's text, the other batch, its text) of ids with two texts; of `num_changed` ids, or of a sample of
+    these. An edit may be meant. Another document
     under the same id replaces that of the batch which is first by name, and judgements of the replaced one do not count any more.
     """
     other = [row for row in changed if not is_same_document(row[1], row[3])]
     other_ids, batches = {row[0] for row in other}, sorted({row[2] for row in other})
-    num_edited = len({row[0] for row in changed} - other_ids)
+    num_compared = len({row[0] for row in changed})
+    num_edited = num_compared - len(other_ids)
     told = f" (in {', '.join(batches[:3])})" if batches else ""
+    sampled = (
+        f"; {num_compared:,} of {num_changed:,} ids with two texts were compared" if num_compared < num_changed else ""
+    )
     return Verdict(
         not other,
         f"{len(other_ids):,} of {num_documents:,} ids stand for another document in another batch{told}, "
-        f"{num_edited:,} for an edited text",
-        {"num_other_documents": len(other_ids), "num_changed": num_edited + len(other_ids)},
+        f"{num_edited:,} for an edited text{sampled}",
+        {"num_other_documents": len(other_ids), "num_changed": num_changed},
         _sample({"doc_id": d, "here": text[:80], "batch": b, "there": there[:80]} for d, text, b, there in other),
     )
 

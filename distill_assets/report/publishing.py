@@ -17,11 +17,12 @@ from distill_assets.evaluation.leaderboard import (
 )
 from distill_assets.evaluation.tables import format_score
 from distill_assets.evaluation.ways import Answer, compare_ways, ways_of
+from distill_assets.handles.judging import judged_by_people
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT, Rule
 from distill_assets.report.charts import Curve
-from distill_assets.report.conclusion import TrainingData, conclude, on_judge
+from distill_assets.report.conclusion import TrainingData, conclude, on_judge, tell_judgements
 from distill_assets.report.page import Page, describe_cost, render_page
 from distill_assets.storage.collection import EVALUATION
 from distill_assets.storage.folders import write_text
@@ -124,7 +125,12 @@ def read_conclusion(project: Project) -> list[str]:
     data = TrainingData(num_train_queries=num_train, **_query(project, sql)[0])
     champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
     told = conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
-    return [*on_judge(rows, project.models.teacher_choice), *told]
+    return [*on_judge(rows, project.models.teacher_choice), *told, *read_judgements(project, rows)]
+
+
+def read_judgements(project: Project, rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What people judged on the page of the leaderboard's queries, in words; empty where nobody did."""
+    return tell_judgements(judged_by_people(project, rows[0].split), rows)
 
 
 def _read_results(project: Project) -> dict[str, dict[str, dict[str, float]]]:
@@ -228,7 +234,7 @@ def _examples(project: Project, rows: list[dict[str, Any]], systems: dict[str, s
     rankings = _query(project, sql, queries=query_ids, **systems)
     with project.collection.snapshot() as collection:
         queries = {query.query_id: query.text for query in collection.queries(EVALUATION)}
-        judgements, lowest = collection.judgements(EVALUATION), collection.min_relevance
+        judgements, lowest = collection.judgements(EVALUATION, labels="measured"), collection.min_relevance
         judged = {q: sorted(d for d, grade in judgements.get(q, {}).items() if grade >= lowest) for q in query_ids}
         shown = {d for ids in [*judged.values(), *(ranking["found"][:_TOP] for ranking in rankings)] for d in ids}
         texts = {doc_id: f"({doc_id}: no longer in the corpus)" for doc_id in shown} | collection.contents(

@@ -58,19 +58,25 @@ def without_own(
     rankings: Sequence[Ranking],
     content_of: Mapping[str, str],
     judged: Mapping[str, Container[str]],
+    parent_of: Mapping[str, str] | None = None,
 ) -> Run:
     """The run of these queries, one ranking each, without documents that are the query itself (`is_own_document`).
 
-    `content_of` holds what encoders read of every ranked document, `judged` the doc_ids judged relevant for a query.
+    `content_of` holds what encoders read of every ranked document, `judged` the doc_ids judged relevant for a query, passages or
+    documents. `parent_of` names the document of a passage: with one passage that is the query all of the document goes.
     """
-    return {
-        query.query_id: [
-            (doc_id, score)
-            for doc_id, score in ranking
-            if not is_own_document(query, doc_id, content_of[doc_id], judged.get(query.query_id, ()))
-        ]
-        for query, ranking in zip(queries, rankings, strict=True)
-    }
+    parents = parent_of or {}
+    run: Run = {}
+    for query, ranking in zip(queries, rankings, strict=True):
+        answers = judged.get(query.query_id, ())
+        own = {
+            parents.get(doc_id, doc_id)
+            for doc_id, _ in ranking
+            if doc_id not in answers
+            and is_own_document(query, parents.get(doc_id, doc_id), content_of[doc_id], answers, doc_id in parents)
+        }
+        run[query.query_id] = [found for found in ranking if parents.get(found[0], found[0]) not in own]
+    return run
 
 
 def fuse_reciprocal_rank(rankings: Sequence[Sequence[str]], *, k: int = 60) -> Ranking:

@@ -6,20 +6,22 @@ from pathlib import Path
 from distill_assets.errors import PromotionError
 from distill_assets.handles.collection import COLLECTION_TABLES
 from distill_assets.handles.project import Project
-from distill_assets.handles.retrieval import Corpus, search_vectors
+from distill_assets.handles.retrieval import Corpus, search_documents, search_vectors
 from distill_assets.report.publishing import current_champion
+from distill_assets.retrieval.rankings import Ranking
 from distill_assets.storage.collection import Collection
 from distill_assets.storage.warehouse import slices_in
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One found document; `student_score` is the cosine."""
+    """One found document; `student_score` is the cosine. Of one that was cut `text` is its best passage, of the id `passage_id`."""
 
     rank: int
     doc_id: str
     student_score: float
     text: str
+    passage_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,18 @@ def search(project: Project, text: str, k: int) -> Found:
         slices = slices_in(connection)
         there = {batch for batch in wanted if all((table, batch) in slices for table in COLLECTION_TABLES)}
         batches = [batch for batch in wanted if batch in there and slices["corpus", batch].input_fingerprint]
-        corpus = Corpus(*Collection(connection, tuple(batches), ()).documents(), version="search")
+        collection = Collection(connection, tuple(batches), ())
+        corpus = Corpus(*collection.documents(), version="search", parent_of=collection.parents())
     path, vectors = Path(row["checkpoint_path"]), project.vectors
     documents = vectors.look_up(path, corpus.contents, "document")
-    found = search_vectors(vectors, vectors.look_up(path, [text], "query"), documents, corpus.doc_ids, k)
-    content_of, [ranking] = corpus.content_of, found.rankings(corpus.doc_ids)
-    hits = [Hit(i, doc_id, score, content_of[doc_id]) for i, (doc_id, score) in enumerate(ranking, start=1)]
+    query = vectors.look_up(path, [text], "query")
+
+    def find(_: object, depth: int) -> list[Ranking]:
+        return search_vectors(vectors, query, documents, corpus.doc_ids, depth).rankings(corpus.doc_ids)
+
+    content_of, parent_of, [ranking] = corpus.content_of, corpus.parent_of, search_documents(corpus, [text], k, 1, find)
+    hits = [
+        Hit(rank, parent_of.get(found, found), score, content_of[found], found)
+        for rank, (found, score) in enumerate(ranking, start=1)
+    ]
     return Found(row["recipe"], hits, [batch for batch in wanted if batch not in batches])

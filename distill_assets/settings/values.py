@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
@@ -21,9 +22,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from distill_assets.errors import SettingsError, UnknownRecipeError
+from distill_assets.errors import SettingsError, SourceError, UnknownRecipeError
 from distill_assets.records import RESERVED_SYSTEMS, Rule, Split, is_hybrid
-from distill_assets.sources.catalog import is_path, known_schemes
+from distill_assets.sources.base import Options, PartOptions
+from distill_assets.sources.catalog import FILES, is_path, known_schemes, reads_parts, recognise
+from distill_assets.sources.columns import PARTS, Part, fault_of_columns
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
 
@@ -32,6 +35,7 @@ BUNDLED = "bundled"
 INBOX = "inbox"
 IMPORTED = "scores:"  # before the name of imported scores, as a teacher
 PYTHON_API = "python_api"
+KINDS = (PYTHON_API, FILES)  # of collections that have a table of their own in the file
 AUTO, OFF, RULES = "auto", "off", "rules"  # values of `query_generator` that name no model
 _JUDGED_BY_TEACHER = 300  # queries of dev and of test that the teacher judges where no other limit is set
 # What --quick and --full change; everything else stays as set.
@@ -54,7 +58,21 @@ EXAMPLE_FILE = Path(__file__).with_name("distill.toml")
 _VARIABLE = "DISTILL_"
 _FILE_VARIABLE = "DISTILL_SETTINGS"
 TOKEN_VARIABLE = "DISTILL_TEACHER_TOKEN"  # of an inference server; no setting, because settings are printed and stored
-_CREDENTIALS = re.compile(r"//[^/\s]*@")  # of an address
+GENERATOR_TOKEN_VARIABLE = "DISTILL_GENERATOR_TOKEN"  # likewise, of the server that generates queries
+# In an address, in a connection string or CREATE SECRET, and in a signed address.
+_SECRETS = re.compile(
+    r"//[^/\s]*@|\b(?:password|secret|session_token|key_id)\s*=?\s*'[^']*'|\bpassword\s*=\s*[^\s'\"]+"
+    r"|[?&](?:sig|[\w-]*signature|token)=[^&\s'\"]+",
+    re.IGNORECASE,
+)
+_NO_SECRETS = (
+    "settings are printed and stored: leave out user and password. PGPASSWORD and PGUSER of the environment serve PostgreSQL, "
+    "CREATE SECRET (TYPE s3, PROVIDER credential_chain) takes S3's from where AWS tools look"
+)
+
+
+def _masked(secret: re.Match[str]) -> str:
+    return "//***@" if secret[0].startswith("//") else "***"
 
 
 class _Table(BaseModel):
@@ -66,8 +84,19 @@ class Data(_Table):
 
     # python_api; inbox: the folder in the data folder; SCHEME:PATH or SCHEME:NAME of docs/sources.md, such as beir:PATH.
     collection: str = PYTHON_API
+    # Where tables:NAME, sql:NAME and hf:NAME read each part: path or query, and columns (docs/sources.md).
+    documents: PartOptions | None = None
+    queries: PartOptions | None = None
+    judgements: PartOptions | None = None
+    clicks: PartOptions | None = None
+    sql_setup: tuple[str, ...] = ()  # statements of DuckDB that are run before those: ATTACH, INSTALL, LOAD, SET
+    # A SELECT whose answer changes with what is read, such as max(updated_at). By default all rows are read to see a change.
+    sql_version: str | None = None
     packages: tuple[str, ...] = Field(("numpy", "pandas"), min_length=1)  # batches of python_api, by import name
     body_words: int = Field(0, ge=0)  # opening words of the docstring's body in a python_api document
+    passage_overlap: int = Field(32, ge=0)  # tokens that a passage may repeat of the one before; less than half of it
+    # Longer documents are cut into passages of at most so many tokens of the student, title and prompt included. None: none is cut.
+    passage_tokens: int | None = Field(None, ge=16)
     local_ids: bool = False  # the same id in two batches names two documents; ids then read BATCH/ID everywhere
     # The lowest grade that is relevant. Lower ones above 0 are neither positive nor negative; nDCG counts them.
     min_relevance: int = Field(1, ge=1)
@@ -231,9 +260,32 @@ class Settings(Data, ModelChoice, Generation, FineTuning, Mining, Training, Eval
     def _check_collection(cls, value: str) -> str:
         scheme, _, rest = value.partition(":")
         if value not in (PYTHON_API, INBOX) and not (rest and scheme in known_schemes()):
-            near = f"; did you mean beir:{value}?" if Path(value).is_dir() else ""
+            near = ""
+            with suppress(SourceError):
+                near = f"; did you mean {recognise(Path(value))}:{value}?"
             schemes = ", ".join(f"{known}:{'PATH' if is_path(known) else 'NAME'}" for known in known_schemes())
             raise ValueError(f"{value!r} is not a collection: expected {PYTHON_API}, {INBOX}, {schemes}{near}")
+        return value
+
+    @field_validator(*PARTS)
+    @classmethod
+    def _check_part(cls, value: PartOptions | None, info: ValidationInfo) -> PartOptions | None:
+        part: Any = info.field_name
+        scheme = str(info.data.get("collection", "")).partition(":")[0]
+        if value is not None and scheme and not reads_parts(scheme):
+            readers = ", ".join(f"{known}:NAME" for known in known_schemes() if reads_parts(known))
+            raise ValueError(f"the collection {scheme} reads no [data.{part}]: expected collection = one of {readers}")
+        if value is not None and (fault := fault_of_columns(part, dict(value.columns))):
+            raise ValueError(f"columns {fault} of the file or query")
+        if value is not None and any(_SECRETS.search(text) for text in (value.path, value.query) if text):
+            raise ValueError(_NO_SECRETS)
+        return value
+
+    @field_validator("sql_setup")
+    @classmethod
+    def _check_sql_setup(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(_SECRETS.search(statement) for statement in value):
+            raise ValueError(_NO_SECRETS)
         return value
 
     @field_validator("students")
@@ -263,6 +315,16 @@ class Settings(Data, ModelChoice, Generation, FineTuning, Mining, Training, Eval
             if "@" in parts.netloc:
                 raise ValueError(f"settings are printed and stored: leave out user and password, set {TOKEN_VARIABLE}")
         return value if len(several) > 1 else several[0]
+
+    @field_validator("passage_tokens")
+    @classmethod
+    def _check_passages(cls, value: int | None, info: ValidationInfo) -> int | None:
+        overlap = info.data.get("passage_overlap", 0)
+        if value is not None and 2 * overlap >= value:
+            raise ValueError(f"passage_overlap is {overlap}: expected less than half of passage_tokens")
+        if value is not None and info.data.get("students"):
+            raise ValueError("it counts tokens of one student, and students names several: set student")
+        return value
 
     @field_validator("recipes")
     @classmethod
@@ -294,6 +356,12 @@ class Settings(Data, ModelChoice, Generation, FineTuning, Mining, Training, Eval
             return self.data_folder.expanduser().resolve() / INBOX
         scheme, _, rest = self.collection.partition(":")
         return Path(rest).expanduser().resolve() if is_path(scheme) else None
+
+    @property
+    def source_options(self) -> Options:
+        """What a source is told beside its name."""
+        parts: list[tuple[Part, PartOptions]] = [(p, o) for p in PARTS if (o := getattr(self, p)) is not None]
+        return Options(tuple(parts), self.sql_setup, self.sql_version)
 
     @property
     def may_generate(self) -> bool:
@@ -459,7 +527,7 @@ class ReadSettings:
     """Settings and where they are from.
 
     Attributes:
-        sources: by name: default, file, demo (the file's table for python_api), environment or flag.
+        sources: by name: default, file, [python_api] or [files] (the file's table for such a collection), environment or flag.
         file: the user's file that was read; None where there is none.
     """
 
@@ -479,8 +547,9 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
     For one line of several, which is not `is_alone`, defaults and `overrides` are all: the working folder's file and the environment
     would be those of every line.
 
-    The file's table `[python_api]` holds values for that collection alone: sizes that suit the demo would leave most of other
-    people's documents unread. Keys outside a table, as older versions wrote them, are read with a note on stderr.
+    The file's tables `[python_api]` and `[files]` hold values for that collection, and for folders of documents, alone: sizes that
+    suit the demo would leave most of other people's documents unread. Keys outside a table, as older versions wrote them, are read
+    with a note on stderr.
 
     Raises:
         SettingsError: the file is missing or not TOML, a name is unknown, or a value is refused; all of them are listed.
@@ -490,13 +559,18 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
     is_own = bool(named) or (is_alone and own.is_file())
     chosen = own if is_own else EXAMPLE_FILE
     tables = _read_file(chosen)
-    demo = tables.pop(PYTHON_API) if isinstance(tables.get(PYTHON_API), dict) else {}
+    of_kinds = {kind: tables.pop(kind) for kind in KINDS if isinstance(tables.get(kind), dict)}
     of_file, mistakes = _flatten(tables, chosen)
     of_environment, of_variables = _read_environment() if is_alone else ({}, [])
     mistakes += of_variables
-    if (of_file | of_environment | overrides).get("collection", PYTHON_API) != PYTHON_API:
-        demo = {}
-    layers = {"file" if is_own else "default": of_file, "demo": demo, "environment": of_environment, "flag": overrides}
+    collection = (of_file | of_environment | overrides).get("collection", PYTHON_API)
+    kind = str(collection).partition(":")[0]
+    layers = {
+        "file" if is_own else "default": of_file,
+        f"[{kind}]": of_kinds.get(kind, {}),
+        "environment": of_environment,
+        "flag": overrides,
+    }
     values = {name: value for layer in layers.values() for name, value in layer.items()}
     sources = {name: source for source, layer in layers.items() for name in layer}
     try:
@@ -565,7 +639,9 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
     mistakes: list[str] = []
     variables = {f"{_VARIABLE}{name.upper()}": name for name in Settings.model_fields}
     for variable in sorted(
-        name for name in os.environ if name.startswith(_VARIABLE) and name not in (_FILE_VARIABLE, TOKEN_VARIABLE)
+        name
+        for name in os.environ
+        if name.startswith(_VARIABLE) and name not in (_FILE_VARIABLE, TOKEN_VARIABLE, GENERATOR_TOKEN_VARIABLE)
     ):
         name, text = variables.get(variable), os.environ[variable]
         if name is None:
@@ -573,7 +649,8 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
             continue
         kind = Settings.model_fields[name].annotation
         kinds = {get_origin(each) for each in (kind, *get_args(kind))}
-        is_json = get_origin(kind) in (tuple, dict) or (text.startswith("[") and tuple in kinds)
+        is_table = PartOptions in get_args(kind)
+        is_json = is_table or get_origin(kind) in (tuple, dict) or (text.startswith("[") and tuple in kinds)
         try:
             values[name] = None if text == "none" else json.loads(text) if is_json else text
         except ValueError:
@@ -585,7 +662,7 @@ def _unknown(name: str, table: str | None = None) -> str:
     if table is not None and name in _TABLE_OF:
         return f"{name} stands in [{table}]: move it to [{_TABLE_OF[name]}]"
     places = {name: f"{name} in [{table}]" for name, table in _TABLE_OF.items()}
-    places |= {table: f"[{table}]" for table in (*TABLES, PYTHON_API)} | {"recipes": "[recipes.NAME]"}
+    places |= {table: f"[{table}]" for table in (*TABLES, *KINDS)} | {"recipes": "[recipes.NAME]"}
     return f"unknown setting {name!r}{f' in [{table}]' if table else ''}: {_nearest(name, places)}"
 
 
@@ -599,5 +676,5 @@ def _explain(error: ErrorDetails, sources: dict[str, str]) -> str:
         return _unknown(".".join(str(part) for part in error["loc"]))
     key, *rest = (str(part) for part in error["loc"])
     source = sources.get(key, "default")
-    value = _CREDENTIALS.sub("//***@", repr(error["input"]))
+    value = _SECRETS.sub(_masked, repr(error["input"]))
     return f"{'.'.join([key, *rest])} = {value} ({source}): {error['msg']}"

@@ -6,9 +6,11 @@ A `Source` has batches. A `Reader` reads one of them, from whatever its file or 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
 from distill_assets.errors import SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.records import (
@@ -22,12 +24,14 @@ from distill_assets.records import (
     hash_share,
     normalise,
 )
+from distill_assets.sources.columns import Part
 
 _MAX_READS = 5
 _MAX_BLANK_SHARE = 0.05
 _BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+|(?<![A-Za-z0-9])[_-]")
-_SPLIT_OF_NAME: dict[str, Split] = {
+_NO_LETTERS = re.compile(r"[^a-z]+")
+SPLIT_OF_NAME: dict[str, Split] = {
     "train": "train",
     "dev": "dev",
     "val": "dev",
@@ -148,9 +152,40 @@ class Source(Protocol):
         ...
 
 
+class PartOptions(BaseModel):
+    """Where one part of a collection is read from: `[data.documents]`, `[data.queries]`, `[data.judgements]`, `[data.clicks]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str | None = None  # file or glob, local or remote (https://, s3://): .parquet, .csv, .tsv, .jsonl, also .gz
+    query: str | None = None  # one SELECT of DuckDB
+    columns: tuple[tuple[str, str], ...] = ()  # pairs (our column, theirs); a table in the file
+    config: str | None = None  # of a data set of the hub
+    split: str | None = None  # of a data set of the hub; all of them by default
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _as_pairs(cls, value: Any) -> Any:
+        return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+
+    @field_serializer("columns")
+    def _as_table(self, value: tuple[tuple[str, str], ...]) -> dict[str, str]:
+        return dict(value)
+
+
 @dataclass(frozen=True)
 class Options:
-    """What the settings say of a source beside its name; a source takes what concerns it."""
+    """What the settings say of a source beside its name; a source takes what concerns it.
+
+    Attributes:
+        parts: parts of the collection that settings describe, in the order of `sources/columns.PARTS`.
+        sql_setup: statements of DuckDB that are run before a part is read.
+        sql_version: a SELECT whose answer changes whenever a statement or remote file would give other rows.
+    """
+
+    parts: tuple[tuple[Part, PartOptions], ...] = ()
+    sql_setup: tuple[str, ...] = ()
+    sql_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +279,13 @@ def require_known_batch(name: str, known: Iterable[str]) -> str:
     return name
 
 
+def require_split(name: str, where: str) -> Split | None:
+    """The split that a column `split` names; None where it is empty. Raises `SourceError` for another word."""
+    if name and name.casefold() not in SPLIT_OF_NAME:
+        raise SourceError(f"{where}: found the split {name!r}, expected one of {', '.join(SPLIT_OF_NAME)}, or none")
+    return SPLIT_OF_NAME.get(name.casefold())
+
+
 def batch_name(text: str) -> str:
     """A name for a batch that is as near to `text` as the rules of names allow."""
     return _NOT_IN_A_NAME.sub("_", text).strip("_-")[:100] or "batch"
@@ -256,27 +298,38 @@ def collect(parts: Parts, batch: str, rules: Rules, *, where: str) -> Collection
         SourceError: an id occurs twice, or too many texts are blank.
         UnknownJudgementError: too many judgements name an unknown id.
     """
+    if rules.local_ids:
+        parts = _with_local_ids(parts, batch)
     key_of = {query.query_id: normalise(query.text) for query in parts.queries}
     strong = [(name, set(ids) - parts.train_only) for name, ids in parts.judged]
     splits = given_splits(strong, key_of, rules.train_share_of_dev) | dict.fromkeys(parts.train_only, "train")
     queries = [Query(key, text, splits.get(key) or assign_split(key_of[key])) for key, text, _ in parts.queries]
     found = check_collection(
-        list(parts.documents), queries, list(parts.qrels), where=where, max_unknown_share=rules.max_unknown_qrels
+        parts.documents, queries, list(parts.qrels), where=where, max_unknown_share=rules.max_unknown_qrels
     )
     kept = {query.query_id for query in found.queries}
     labels = {query.query_id: query.label for query in parts.queries if query.label and query.query_id in kept}
-    found = replace(found, unread=parts.unread, labels=labels)
-    return _with_local_ids(found, batch) if rules.local_ids else found
+    return replace(found, unread=parts.unread, labels=labels)
 
 
-def _with_local_ids(collection: Collection, batch: str) -> Collection:
+def _with_local_ids(parts: Parts, batch: str) -> Parts:
+    def local(key: str) -> str:
+        return f"{batch}/{key}"
+
     return replace(
-        collection,
-        documents=[replace(d, doc_id=f"{batch}/{d.doc_id}") for d in collection.documents],
-        queries=[replace(q, query_id=f"{batch}/{q.query_id}") for q in collection.queries],
-        qrels=[Qrel(f"{batch}/{q.query_id}", f"{batch}/{q.doc_id}", q.relevance) for q in collection.qrels],
-        labels={f"{batch}/{query_id}": label for query_id, label in collection.labels.items()},
+        parts,
+        documents=(replace(document, doc_id=local(document.doc_id)) for document in parts.documents),
+        queries=[query._replace(query_id=local(query.query_id)) for query in parts.queries],
+        qrels=[Qrel(local(q.query_id), local(q.doc_id), q.relevance) for q in parts.qrels],
+        judged=[(name, {local(query_id) for query_id in query_ids}) for name, query_ids in parts.judged],
+        train_only=frozenset(map(local, parts.train_only)),
     )
+
+
+def split_of_name(name: str) -> str:
+    """The split that a file's name holds as a word (`nq-dev.jsonl`, `qrels.train.tsv`); its stem where it holds none or two."""
+    found = {SPLIT_OF_NAME[word] for word in _NO_LETTERS.split(name.casefold()) if word in SPLIT_OF_NAME}
+    return found.pop() if len(found) == 1 else name.partition(".")[0]
 
 
 def given_splits(
@@ -298,7 +351,7 @@ def given_splits(
       cannot be compared with those published for the whole file.
     - Queries of other files, and queries without judgements, get the hash split.
     """
-    files = [(_SPLIT_OF_NAME.get(name.casefold()), query_ids) for name, query_ids in judged if query_ids]
+    files = [(SPLIT_OF_NAME.get(name.casefold()), query_ids) for name, query_ids in judged if query_ids]
     named = {split for split, _ in files}
     if len(named) == 1:
         return {}
@@ -317,40 +370,64 @@ def given_splits(
 
 
 def check_collection(
-    documents: list[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
+    documents: Iterable[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
 ) -> Collection:
     """Refuse duplicate ids; drop blank texts, up to 5 %, and judgements of unknown ids, up to `max_unknown_share` of them.
 
+    The documents are gone through once, and never in memory as a whole: of them only the ids that are judged or blank are.
     `qrels` are checked against the documents (queries) of this batch only when the batch has documents (queries) of its own:
     a batch that brings queries alone is judged against the corpus that stands already, one that brings judgements alone
     judges the queries that stand already.
 
     Raises:
+        NoSpaceError: the disk is full.
         SourceError: an id occurs twice, or too many texts are blank.
         UnknownJudgementError: the share of judgements that name an unknown id is above `max_unknown_share`.
     """
-    _require_unique(where, "document", (document.doc_id for document in documents))
-    _require_unique(where, "query", (query.query_id for query in queries))
-    with_text = [document for document in documents if document.content.strip()]
+    judged, known, blank = {qrel.doc_id for qrel in qrels}, set[str](), list[str]()
+    from distill_assets.documents import (
+        StoredDocuments,  # Arrow and numpy: settings load this module, and nothing heavy
+    )
+
+    with_text = StoredDocuments(_with_text(documents, judged, known, blank))
+    _require_unique(where, "document", *with_text.repeated_ids(blank))
+    repeated = [query_id for query_id, count in Counter(query.query_id for query in queries).items() if count > 1]
+    _require_unique(where, "query", len(repeated), min(repeated, default=""))
     asked = [query for query in queries if query.text.strip()]
-    blank = {d.doc_id for d in documents if not d.content.strip()}, {q.query_id for q in queries if not q.text.strip()}
-    _require_few_blank(where, "document", blank[0], len(documents))
-    _require_few_blank(where, "query", blank[1], len(queries))
-    about_text = [q for q in qrels if q.doc_id not in blank[0] and q.query_id not in blank[1]]
-    kept = _drop_unknown(with_text, asked, about_text, where=where, max_unknown_share=max_unknown_share)
-    return Collection(with_text, asked, kept, len(qrels) - len(kept), sum(map(len, blank)))
+    unasked = {query.query_id for query in queries if not query.text.strip()}
+    _require_few_blank(where, "document", blank, len(with_text) + len(blank))
+    _require_few_blank(where, "query", unasked, len(queries))
+    gone = judged.intersection(blank)
+    about_text = [q for q in qrels if q.doc_id not in gone and q.query_id not in unasked]
+    known_documents = known if with_text else judged
+    known_queries = {query.query_id for query in asked} or {qrel.query_id for qrel in qrels}
+    kept = [q for q in about_text if q.doc_id in known_documents and q.query_id in known_queries]
+    _require_few_unknown(about_text, kept, where=where, max_unknown_share=max_unknown_share)
+    return Collection(with_text, asked, kept, len(qrels) - len(kept), len(blank) + len(unasked))
 
 
-def _require_unique(where: str, kind: str, ids: Iterable[str]) -> None:
-    repeated = sorted(key for key, count in Counter(ids).items() if count > 1)
-    if repeated:
+def _with_text(
+    documents: Iterable[Document], judged: Set[str], known: set[str], blank: list[str]
+) -> Iterator[Document]:
+    """Those with text; ids of those without are added to `blank`, the judged ones of the others to `known`."""
+    for document in documents:
+        if not document.content.strip():
+            blank.append(document.doc_id)
+            continue
+        if document.doc_id in judged:
+            known.add(document.doc_id)
+        yield document
+
+
+def _require_unique(where: str, kind: str, num_repeated: int, first: str) -> None:
+    if num_repeated:
         raise SourceError(
-            f"{where}: {len(repeated)} {kind} ids occur more than once, first {repeated[0]!r}: "
+            f"{where}: {num_repeated} {kind} ids occur more than once, first {first!r}: "
             "ids must be unique within a batch; remove or rename the repeats"
         )
 
 
-def _require_few_blank(where: str, kind: str, blank: Set[str], num_texts: int) -> None:
+def _require_few_blank(where: str, kind: str, blank: Sequence[str] | Set[str], num_texts: int) -> None:
     """An encoder has nothing to read in a blank text. FiQA and Cranfield have some as published; many are a wrong field."""
     if len(blank) > _MAX_BLANK_SHARE * num_texts:
         raise SourceError(
@@ -360,12 +437,7 @@ def _require_few_blank(where: str, kind: str, blank: Set[str], num_texts: int) -
         )
 
 
-def _drop_unknown(
-    documents: list[Document], queries: list[Query], qrels: list[Qrel], *, where: str, max_unknown_share: float
-) -> list[Qrel]:
-    doc_ids = {document.doc_id for document in documents}
-    query_ids = {query.query_id for query in queries}
-    kept = [q for q in qrels if (not query_ids or q.query_id in query_ids) and (not doc_ids or q.doc_id in doc_ids)]
+def _require_few_unknown(qrels: list[Qrel], kept: list[Qrel], *, where: str, max_unknown_share: float) -> None:
     num_unknown = len(qrels) - len(kept)
     if qrels and num_unknown / len(qrels) > max_unknown_share:
         kept_set = set(kept)
@@ -375,4 +447,3 @@ def _drop_unknown(
             f"({first.query_id!r}, {first.doc_id!r}); allowed is a share of {max_unknown_share:g} "
             "(setting max_unknown_qrels). Check that corpus, queries and qrels belong together"
         )
-    return kept

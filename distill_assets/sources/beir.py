@@ -1,19 +1,21 @@
 """BEIR folders: `corpus.jsonl`, `queries.jsonl` and `qrels/*.tsv`, as one batch or as an inbox with a batch per folder.
 
+Any of them may be a ZIP archive, and each part Parquet: `corpus.parquet`, `corpus/*.parquet`, `qrels/test.parquet`.
+
 A batch that cannot be opened has a fingerprint like any other, from what can be seen of it: one odd entry holds up nobody
 else, and its batch is read again when the entry changes. Only `read` refuses.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from distill_assets.errors import SourceError, UnknownBatchError
 from distill_assets.records import Collection, Document, fingerprint
+from distill_assets.sources.archives import ZIP, is_archive, unpacked
 from distill_assets.sources.base import (
     DEFAULT_RULES,
     AskedQuery,
@@ -24,34 +26,41 @@ from distill_assets.sources.base import (
     require_batch_name,
     require_known_batch,
 )
-from distill_assets.sources.files import GZIP, cannot_read, opened, shown
-from distill_assets.sources.parsing import read_judgements, read_texts
+from distill_assets.sources.clicks import parts_of_clicks, read_clicks
+from distill_assets.sources.files import GZIP, PARQUET, cannot_read, digest, is_ready, shown, stamp
+from distill_assets.sources.parsing import is_run, read_judgements, read_texts
 
 # Raised whenever the same files would give other documents, queries, splits or labels, so that stored batches count as stale.
 READER_VERSION = "4"
-_CORPUS, _QUERIES, _QRELS, _READY = "corpus.jsonl", "queries.jsonl", "qrels", "_READY"
-_TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # how a file of judgements ends
-_TEXTS = tuple(f"{name}{ending}" for name in (_CORPUS, _QUERIES) for ending in ("", GZIP))
+_CORPUS, _QUERIES, _QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
+_TABLES = (".tsv", ".csv", ".tsv.gz", ".csv.gz", PARQUET)  # how a file of judgements ends
+_PARTS = ("corpus", "queries")
+_FORMS = {  # of a part: names at the root; files in a folder of its name come to these
+    name: (name, f"{name}{GZIP}", f"{name.removesuffix('.jsonl')}{PARQUET}") for name in (_CORPUS, _QUERIES)
+}
+_CLICKS = tuple(f"clicks{ending}{gz}" for ending in (".tsv", ".csv", ".jsonl") for gz in ("", GZIP))
 _NAMES_OF_TEXTS = ("corpus", "collection", "doc", "passage", "quer", "question", "topic")  # as other tools name them
 _EXPECTED = f"expected {_CORPUS}, {_QUERIES} and {_QRELS}/*.tsv"
-_DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec")
+_DATA_ENDINGS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".gz", ".zip", ".parquet", ".xlsx", ".trec", ".run")
 
 
 @dataclass(frozen=True)
 class BeirSource:
-    """A BEIR folder, or an inbox of them.
+    """A BEIR folder or its archive, or an inbox of them.
 
     A root that holds `corpus.jsonl` or `queries.jsonl` is one batch, named after the folder. Any other root is an
     inbox: each sub-folder with one of the two files, or with judgements, is a batch, and may bring documents alone, queries
-    alone that are judged against the documents that stand already, or judgements alone. Hidden folders are skipped, so a
+    alone that are judged against the documents that stand already, or judgements alone. One with a `source.toml`, or with files
+    of another format that is recognised (`sources/inbox.py`), is a batch as well. Hidden folders are skipped, so a
     batch that is still being copied is safe under a name like `.incoming` until it is renamed; a file `_READY`, written last,
-    says the same of a batch that is copied in place. A folder that cannot be looked into is a batch that cannot be read.
+    says the same of a batch that is copied in place. A folder that cannot be looked into is a batch that cannot be read. An archive
+    `NAME.zip` is the batch NAME.
 
     Which split a query is in: `sources/base.given_splits`.
 
     Attributes:
-        root: the folder.
-        name: what the leaderboard calls the collection; `beir:` and the folder name when empty.
+        root: the folder or archive.
+        name: what the leaderboard calls the collection; `beir:` and the folder's or archive's name when empty.
     """
 
     root: Path
@@ -61,12 +70,16 @@ class BeirSource:
     def __post_init__(self) -> None:
         """Fill in the name."""
         if not self.name:
-            object.__setattr__(self, "name", f"beir:{self.root.resolve().name}")
+            object.__setattr__(self, "name", f"beir:{_batch_of(self.root.resolve())}")
 
     @property
     def is_inbox(self) -> bool:
         """Whether each sub-folder is a batch."""
-        return not any(_is_a(stat.S_ISREG, self.root / name) for name in _TEXTS)
+        at_root = map(self.root.joinpath, chain(*_FORMS.values()))
+        is_batch = any(_is_a(stat.S_ISREG, path) for path in at_root) or any(
+            _shards(self.root, name) for name in _FORMS
+        )
+        return not is_archive(self.root) and not is_batch
 
     def batches(self) -> list[str]:
         """Names of the batches that are there now, sorted; folders of an inbox with impossible names are left out.
@@ -81,16 +94,16 @@ class BeirSource:
         """Folders of an inbox that hold data under a name that a batch may not have, with the reason."""
         if not _is_a(stat.S_ISDIR, self.root) or not self.is_inbox:
             return {}
-        reasons = {shown(path.name): _name_fault(path.name) for path in _data_folders(self.root)}
+        reasons = {shown(path.name): self._fault(path) for path in _data_folders(self.root)}
         return {name: reason for name, reason in sorted(reasons.items()) if reason}
 
     def look(self, batch: str) -> str | None:
         """Names, sizes and times of the batch's files as one hash; None where a `_READY` came after all of them."""
-        return self._reader(batch).look()
+        return self._seen(batch).look()
 
     def fingerprint(self, batch: str) -> str:
         """Hash of the bytes of the batch's files, and of what else decides whether and how they are read."""
-        return fingerprint(self._reader(batch).fingerprint(), self.rules)
+        return fingerprint(self._seen(batch).fingerprint(), self.rules)
 
     def read(self, batch: str) -> Collection:
         """Read one batch.
@@ -100,25 +113,43 @@ class BeirSource:
             SourceError: a file is empty or cannot be opened, an id occurs twice, a text is empty.
             UnknownJudgementError: too many judgements name an unknown id.
         """
-        return collect(self._reader(batch).read(), batch, self.rules, where=str(self._folder(batch)))
+        place = self._folder(batch)
+        if is_archive(place):
+            with unpacked(place) as folder:
+                return collect(BeirFolder(folder).read(), batch, self.rules, where=str(place))
+        return collect(self._reader(place).read(), batch, self.rules, where=str(place))
 
-    def _reader(self, batch: str) -> Reader:
-        return BeirFolder(self._folder(batch))
+    def _reader(self, folder: Path) -> Reader:
+        return (_find_reader(folder) if self.is_inbox else None) or BeirFolder(folder)
+
+    def _seen(self, batch: str) -> "Reader | _Archive":
+        place = self._folder(batch)
+        return _Archive(place) if is_archive(place) else self._reader(place)
 
     def _folder(self, batch: str) -> Path:
         # Looked at by itself: a sensor asks of every batch, and listing all folders for each grows with their square.
-        path = self.root / batch
-        if _name_fault(batch) is None and _is_a(stat.S_ISDIR, self.root) and self.is_inbox and _is_data_folder(path):
-            return path
+        if _name_fault(batch) is None and _is_a(stat.S_ISDIR, self.root) and self.is_inbox:
+            for path in (self.root / batch, self.root / f"{batch}{ZIP}"):
+                if _batch_of(path) == batch and _is_data_folder(path):
+                    return path
         folders = self._folders()
         return folders[require_known_batch(batch, folders)]
 
+    def _fault(self, path: Path) -> str | None:
+        if is_archive(path) and _is_data_folder(self.root / _batch_of(path)):
+            return f"there is a folder {_batch_of(path)!r} as well, which is read: remove one of the two"
+        return _name_fault(_batch_of(path))
+
     def _folders(self) -> dict[str, Path]:
+        if is_archive(self.root):
+            return {require_batch_name(_batch_of(self.root.resolve())): self.root}
         if not _is_a(stat.S_ISDIR, self.root):
-            raise SourceError(f"no folder at {self.root}: {_EXPECTED} in it or in its sub-folders; correct the path")
+            raise SourceError(
+                f"no folder or {ZIP} archive at {self.root}: {_EXPECTED} in it or in its sub-folders; correct the path"
+            )
         if not self.is_inbox:
             return {require_batch_name(self.root.resolve().name): self.root}
-        found = {path.name: path for path in _data_folders(self.root) if not _name_fault(path.name)}
+        found = {_batch_of(path): path for path in _data_folders(self.root) if not self._fault(path)}
         if not found:
             for reason in self.refused().values():
                 raise UnknownBatchError(reason)
@@ -130,6 +161,19 @@ class BeirSource:
 
 
 @dataclass(frozen=True)
+class _Archive:
+    """What tells whether an archive has changed: it is looked into only when it is read."""
+
+    path: Path
+
+    def look(self) -> str:
+        return fingerprint(stamp(self.path))
+
+    def fingerprint(self) -> str:
+        return fingerprint(READER_VERSION, digest(self.path))
+
+
+@dataclass(frozen=True)
 class BeirFolder:
     """One BEIR folder."""
 
@@ -137,23 +181,44 @@ class BeirFolder:
 
     def look(self) -> str | None:
         """Names, sizes and times of the files as one hash; None where a `_READY` came after all of them."""
-        return None if _is_ready(self.folder) else fingerprint(*_of_each_file(self.folder, _stamp))
+        if is_ready(self.folder, lambda: _batch_files(self.folder)):
+            return None
+        return fingerprint(*_of_each_file(self.folder, stamp))
 
     def fingerprint(self) -> str:
         """Hash of the bytes of the files."""
-        return fingerprint(READER_VERSION, *_of_each_file(self.folder, _digest))
+        return fingerprint(READER_VERSION, *_of_each_file(self.folder, digest))
 
     def read(self) -> Parts:
         """Read the folder. Raises as `BeirSource.read`."""
-        files = _batch_files(self.folder)
-        qrels, judged = read_judgements([path for path in files if path.name not in _TEXTS])
-        return Parts(
-            documents=[Document(*fields) for *fields, _ in _texts_of(files, _CORPUS)],
-            queries=[AskedQuery(key, text, label) for key, _, text, label in _texts_of(files, _QUERIES)],
+        corpus, queries = (_texts(self.folder, name) for name in _FORMS)
+        judgements = [path for path in _judgement_files(self.folder) if not is_run(path)]
+        clicks = [path for path in judgements if _is_clicks(path)]
+        qrels, judged = read_judgements([path for path in judgements if path not in clicks])
+        parts = Parts(
+            documents=_Corpus(tuple(corpus)),
+            queries=[AskedQuery(key, text, label) for key, _, text, label in _records_of(queries, has_labels=True)],
             qrels=qrels,
             judged=judged,
-            unread=_unread(self.folder, files),
+            unread=_unread(self.folder, [*corpus, *queries, *judgements]),
         )
+        return parts_of_clicks(chain.from_iterable(map(read_clicks, clicks)), parts) if clicks else parts
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """The documents in these files, read from the start each time they are gone through."""
+
+    files: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[Document]:
+        return (Document(doc_id, title, text) for doc_id, title, text, _ in _records_of(self.files))
+
+
+def holds_beir(folder: Path) -> bool:
+    """Whether this is a BEIR folder, or one of them lies in it. Raises `SourceError` where it cannot be listed."""
+    below = (folder / name for name in _list(folder) if not name.startswith(".") and _is_a(stat.S_ISDIR, folder / name))
+    return any(_batch_files(each) for each in (folder, *below))
 
 
 def _data_folders(inbox: Path) -> list[Path]:
@@ -165,9 +230,26 @@ def _is_data_folder(path: Path) -> bool:
     if path.name.startswith(".") or not os.path.lexists(path):
         return False
     try:
-        return stat.S_ISDIR(path.stat().st_mode) and bool(_batch_files(path))
+        return is_archive(path) or (stat.S_ISDIR(path.stat().st_mode) and _find_reader(path) is not None)
     except (OSError, SourceError):
         return True
+
+
+def _find_reader(folder: Path) -> Reader | None:
+    """How a folder of an inbox is read: by its source.toml, as a BEIR folder, or as what the catalog recognises."""
+    from distill_assets.sources import inbox  # which opens every kind of source, this one too
+
+    try:
+        return inbox.find_source_file(folder) or (
+            BeirFolder(folder) if _batch_files(folder) else inbox.recognise(folder)
+        )
+    except (OSError, SourceError):
+        return BeirFolder(folder)  # it cannot be looked into, and says so when it is read
+
+
+def _batch_of(path: Path) -> str:
+    """Name of the batch that a folder or archive is."""
+    return path.name[: -len(ZIP)] if is_archive(path) else path.name
 
 
 def _name_fault(name: str) -> str | None:
@@ -199,6 +281,26 @@ def _batch_files(folder: Path) -> list[Path]:
     Raises:
         SourceError: the folder, or what is called `qrels` in it, cannot be listed.
     """
+    return [path for name in _FORMS for path in _texts(folder, name)] + _judgement_files(folder)
+
+
+def _texts(folder: Path, name: str) -> list[Path]:
+    """The files of documents or of queries. Where there are lines, Parquet of the same part is left unread."""
+    names = _list(folder)
+    *lines, table = _FORMS[name]
+    found = [folder / form for form in lines if form in names]
+    return found or [folder / form for form in [table] if form in names] + _shards(folder, name)
+
+
+def _shards(folder: Path, name: str) -> list[Path]:
+    """Parquet files in a folder with the name of the part, as the hub has them."""
+    place = folder / name.removesuffix(".jsonl")
+    if not _is_a(stat.S_ISDIR, place):
+        return []
+    return [place / name for name in sorted(_list(place)) if name.endswith(PARQUET) and not name.startswith(".")]
+
+
+def _judgement_files(folder: Path) -> list[Path]:
     names = _list(folder)
     if _QRELS in names:
         # Hidden ones are left out: macOS archives bring a binary `._test.tsv` beside each `test.tsv`.
@@ -207,7 +309,11 @@ def _batch_files(folder: Path) -> list[Path]:
     else:
         at_root = {f"{_QRELS}{ending}" for ending in _TABLES}
         judgements = [folder / name for name in sorted(names) if name.casefold() in at_root]
-    return [folder / name for name in _TEXTS if name in names] + judgements
+    return judgements + [folder / name for name in sorted(names) if name.casefold() in _CLICKS]
+
+
+def _is_clicks(path: Path) -> bool:
+    return path.name.casefold() in _CLICKS and path.parent.name != _QRELS
 
 
 def _is_table(name: str) -> bool:
@@ -217,8 +323,9 @@ def _is_table(name: str) -> bool:
 def _unread(folder: Path, files: Sequence[Path]) -> dict[str, str]:
     """Files that look like data and are not read, with the reason: what a misnamed file holds would be missed in silence."""
     entries = [folder / name for name in _list(folder)]
-    if folder / _QRELS in entries:
-        entries += [folder / _QRELS / name for name in _list(folder / _QRELS)]
+    for part in (_QRELS, *_PARTS):
+        if _is_a(stat.S_ISDIR, folder / part):
+            entries += [folder / part / name for name in _list(folder / part)]
     found = {}
     for path in sorted(set(entries) - set(files)):
         if path.name.casefold().endswith(_DATA_ENDINGS) and not path.name.startswith(".") and _is_a(stat.S_ISREG, path):
@@ -228,6 +335,13 @@ def _unread(folder: Path, files: Sequence[Path]) -> dict[str, str]:
 
 def _why_unread(path: Path) -> str:
     name, is_judgements = path.name.casefold(), path.parent.name == _QRELS
+    if is_run(path):
+        return (
+            f"ranked results (qid Q0 docid rank score tag) are no judgements: take it out, or put qrels into {_QRELS}/"
+        )
+    for part in _PARTS:
+        if name.endswith(PARQUET) and part in (name.removesuffix(PARQUET), path.parent.name):
+            return f"{part} is read from {part}.jsonl, which is there as well: remove one of the two"
     is_named_as_texts = name.startswith(_NAMES_OF_TEXTS) and not is_judgements
     if _is_table(name) and not is_named_as_texts:
         return f"judgements are read from {_QRELS}/, or from {_QRELS}.tsv where there is no such folder: move it there"
@@ -240,15 +354,14 @@ def _why_unread(path: Path) -> str:
     return f"it has no ending that is read ({', '.join(_TABLES)} for judgements, .jsonl for texts): write it as one of these"
 
 
-def _texts_of(files: Sequence[Path], name: str) -> Iterator[tuple[str, str, str, str]]:
-    """Records of a batch's corpus or queries file, plain or compressed; nothing where it brings none."""
-    found = [path for path in files if path.name in (name, name + GZIP)]
-    if len(found) > 1:
+def _records_of(files: Sequence[Path], *, has_labels: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    """Records of a batch's corpus or queries; nothing where it brings none."""
+    if len(files) > 1 and not all(path.name.endswith(PARQUET) and path.parent == files[0].parent for path in files):
         raise SourceError(
-            f"{found[0].parent}: {name} is there twice, plain and as {GZIP}; expected one: remove the other"
+            f"{files[0].parent}: {files[0].name} is there twice, also as {files[1].name}; expected one: remove the other"
         )
-    for path in found:
-        yield from read_texts(path, has_labels=name == _QUERIES)
+    for path in files:
+        yield from read_texts(path, has_labels=has_labels)
 
 
 def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:
@@ -258,42 +371,3 @@ def _of_each_file(folder: Path, tell: Callable[[Path], str]) -> list[str]:
     except SourceError as error:
         return [str(error)]
     return [part for path in files for part in (shown(path.relative_to(folder).as_posix()), tell(path))]
-
-
-def _is_ready(folder: Path) -> bool:
-    """Whether the file `_READY` came after every file of the batch.
-
-    The time of the last change of the entry decides (ctime). The clock of this file system sets it at every write and at
-    every arrival, while the time of the content (mtime) may come along with a copy, from another clock.
-    """
-    try:
-        ready = (folder / _READY).stat()
-        newest = max((path.stat().st_ctime_ns for path in _batch_files(folder)), default=0)
-    except (OSError, SourceError):
-        return False
-    return stat.S_ISREG(ready.st_mode) and ready.st_ctime_ns >= newest
-
-
-def _stamp(path: Path) -> str:
-    """What tells a change of a file without opening it: size and times, or the kind of error."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        return f"error {error.errno}"
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of the file's bytes; what can be seen of it and the reason where it cannot be read."""
-    stamp = _stamp(path)
-    try:
-        return _digest_once(path, stamp)
-    except SourceError as error:
-        return f"{stamp} {error}"
-
-
-@lru_cache(maxsize=4096)
-def _digest_once(path: Path, stamp: str) -> str:
-    """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
-    with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,24 +1,30 @@
-"""Files of a batch as lines of text, plain or compressed; every refusal names the file, the line, what was expected and what to do.
+"""Files of a batch as lines of text, plain or compressed, or as rows.
 
-Files are read as bytes and split at line feeds alone, because texts may hold the other characters that Python takes for line ends.
+Every refusal names the file, the line, what was expected and what to do. Files are read as bytes and split at line feeds alone,
+because texts may hold the other characters that Python takes for line ends.
 """
 
 import codecs
 import errno
 import gzip
+import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
+from typing import Any, Self
 
 from distill_assets.errors import MalformedRecordError, SourceError
 
-GZIP = ".gz"
+GZIP, PARQUET = ".gz", ".parquet"
 _QUOTED_CHARACTERS = 80
 _MAX_FAULTS = 20
+_ROWS = 4096
+_READY = "_READY"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -48,6 +54,46 @@ def shown(name: str | Path) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def stamp(path: Path) -> str:
+    """What tells a change of a file without opening it: size and times, or the kind of error."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return f"error {error.errno}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of the file's bytes; what can be seen of it and the reason where it cannot be read."""
+    seen = stamp(path)
+    try:
+        return _digest_once(path, seen)
+    except SourceError as error:
+        return f"{seen} {error}"
+
+
+# A folder of documents may hold 100,000 files, and fewer places than files would keep none of them.
+@lru_cache(maxsize=2**17)
+def _digest_once(path: Path, stamp: str) -> str:
+    """Hashed again only when size or time moved: a sensor asks this of every batch several times a minute."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_ready(folder: Path, list_files: Callable[[], Iterable[Path]]) -> bool:
+    """Whether the file `_READY` came after every file of the batch.
+
+    The time of the last change of the entry decides (ctime). The clock of this file system sets it at every write and at
+    every arrival, while the time of the content (mtime) may come along with a copy, from another clock.
+    """
+    try:
+        ready = (folder / _READY).stat()
+        newest = max((path.stat().st_ctime_ns for path in list_files()), default=0)
+    except (OSError, SourceError):
+        return False
+    return stat.S_ISREG(ready.st_mode) and ready.st_ctime_ns >= newest
+
+
 def malformed(path: Path, number: int, expected: str, found: str) -> MalformedRecordError:
     """The error for one line; `found` is quoted, and cut where it is long."""
     quoted = repr(found if len(found) <= _QUOTED_CHARACTERS else f"{found[:_QUOTED_CHARACTERS]}...")
@@ -57,32 +103,39 @@ def malformed(path: Path, number: int, expected: str, found: str) -> MalformedRe
 
 
 class Faults:
-    """What is wrong with the lines of one file: kept line by line, so that somebody who mends it sees all of it at once."""
+    """What is wrong with the lines of one file: the first twenty are kept, for whoever mends it, and all are counted."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._found = path, list[str]()
+        self._path, self._found, self._count = path, list[str](), 0
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> Self:
         """Keep the fault of what is done inside."""
-        try:
-            yield
-        except MalformedRecordError as error:
+        return self
+
+    def __enter__(self) -> None:  # no generator: it is entered twice a line
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> bool:
+        if not isinstance(error, MalformedRecordError):
+            return False
+        self._count += 1
+        if len(self._found) < _MAX_FAULTS:
             self._found.append(str(error))
+        return True
 
     def raise_any(self) -> None:
         """Raise one `MalformedRecordError` for all faults, with the first twenty of them; none where there is none."""
-        if len(self._found) == 1:
+        if self._count == 1:
             raise MalformedRecordError(self._found[0])
         if self._found:
-            more = len(self._found) - _MAX_FAULTS
+            more = self._count - _MAX_FAULTS
             rest = [f"and {more:,} more"] if more > 0 else []
-            told = "\n".join(f"  {fault}" for fault in [*self._found[:_MAX_FAULTS], *rest])
-            raise MalformedRecordError(f"{shown(self._path)}: {len(self._found):,} lines cannot be read:\n{told}")
+            told = "\n".join(f"  {fault}" for fault in [*self._found, *rest])
+            raise MalformedRecordError(f"{shown(self._path)}: {self._count:,} lines cannot be read:\n{told}")
 
 
-def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank, from 1; a line that is no text is a fault.
+def iter_lines(path: Path, faults: Faults, *, with_blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Number and text of every line, from 1, blank ones only where asked for; a line that is no text is a fault.
 
     Raises:
         MalformedRecordError: the file is in UTF-16, so none of its lines is text.
@@ -97,8 +150,23 @@ def iter_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
             text = ""
             with faults.kept():
                 text = _decoded(path, number, content)
-            if text.strip():
+            if with_blank or text.strip():
                 yield number, text
+
+
+def iter_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and cells by column of every row. Raises `SourceError` where it is no Parquet file."""
+    import pyarrow as pa  # a second that settings, which load this room, need not wait
+    import pyarrow.parquet as pq
+
+    with opened(path) as file:
+        try:
+            number = 0
+            for batch in pq.ParquetFile(file).iter_batches(_ROWS):
+                yield from enumerate(batch.to_pylist(), start=number + 1)
+                number += len(batch)
+        except (pa.ArrowException, pa.ArrowInvalid) as error:
+            raise SourceError(f"{shown(path)} cannot be read as Parquet: {error}; copy it again") from error
 
 
 def _decoded(path: Path, number: int, content: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_assets.errors import SourceError
 from distill_assets.records import Qrel
-from distill_assets.sources.files import Faults, iter_lines, malformed
+from distill_assets.sources.files import PARQUET, Faults, iter_lines, iter_parquet, malformed
 
 # Names that a header gives the three columns that are read, as BEIR, TREC and the sets of the hub write them.
 _COLUMNS: tuple[frozenset[str], ...] = (
@@ -18,9 +18,13 @@ _COLUMNS: tuple[frozenset[str], ...] = (
     frozenset({"score", "relevance", "rel", "label", "grade"}),
 )
 _TREC = (0, 2, 3)  # of `qid 0 docid rel`
+_SHARD = re.compile(r"-[0-9]+(-of-[0-9]+)?$")  # of `test-00000-of-00001.parquet`
 _TREC_ITERATIONS = frozenset({"0", "Q0", "q0"})  # the second of TREC's four columns
-# Nine digits fit the INTEGER column of the warehouse; 1.0 is integral.
 _QUOTED = re.compile(r'"[^"]+"')
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
+_MAX_RUN_LINE = 1000  # characters; a longer line is a document
+_LIKE = '{"_id": "1", "text": "..."}'
+# Nine digits fit the _INTEGER column of the warehouse; 1.0 is integral.
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")
 
 
@@ -32,14 +36,9 @@ def read_texts(path: Path, *, has_labels: bool = False) -> Iterator[tuple[str, s
         SourceError: there is no record.
     """
     is_empty, faults = True, Faults(path)
-    for number, line in iter_lines(path, faults):
-        if is_empty and line.lstrip().startswith("["):
-            raise malformed(
-                path, number, 'one JSON object a line like {"_id": "1", "text": "..."}, not an array of them', line
-            )
+    for number, record in _iter_records(path, faults):
         is_empty, found = False, None
         with faults.kept():
-            record = _parse_object(path, number, line)
             record_id = _require_id(path, number, record)
             label = _label(path, number, record) if has_labels else ""
             found = (record_id, _string(path, number, record, "title"), _string(path, number, record, "text"), label)
@@ -50,17 +49,34 @@ def read_texts(path: Path, *, has_labels: bool = False) -> Iterator[tuple[str, s
         raise SourceError(f"{path} holds no record: fill it, or delete it if this batch brings none")
 
 
-def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
+def _iter_records(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and value of each line's object, or of each row of a Parquet file."""
+    if path.name.endswith(PARQUET):
+        yield from iter_parquet(path)
+        return
+    is_first = True
+    for number, line in iter_lines(path, faults):
+        if is_first and line.lstrip().startswith("["):
+            raise malformed(path, number, f"one JSON object a line like {_LIKE}, not an array of them", line)
+        is_first, found = False, None
+        with faults.kept():
+            found = parse_object(path, number, line)
+        if found is not None:
+            yield number, found
+
+
+def parse_object(path: Path, number: int, line: str, like: str = _LIKE) -> dict[str, Any]:
+    """The JSON object in a line; `like` is an example of what is expected. Raises `MalformedRecordError`."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         told = "a second value begins" if error.msg == "Extra data" else error.msg
-        expected = f'one JSON object like {{"_id": "1", "text": "..."}} ({told} at character {error.pos + 1})'
+        expected = f"one JSON object like {like} ({told} at character {error.pos + 1})"
         raise malformed(path, number, expected, line[max(0, error.pos - 20) :]) from error
     except (ValueError, RecursionError) as error:
-        raise malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line) from error
+        raise malformed(path, number, f"one JSON object like {like}", line) from error
     if not isinstance(record, dict):
-        raise malformed(path, number, 'one JSON object like {"_id": "1", "text": "..."}', line)
+        raise malformed(path, number, f"one JSON object like {like}", line)
     return record
 
 
@@ -69,8 +85,8 @@ def _require_id(path: Path, number: int, record: dict[str, Any]) -> str:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     if not isinstance(found, str) or not found.strip():
-        raise malformed(path, number, 'a string or integer under "_id"', json.dumps(record))
-    return _require_encodable(path, number, "_id", found)
+        raise malformed(path, number, 'a string or integer under "_id"', json.dumps(record, default=str))
+    return require_encodable(path, number, "_id", found)
 
 
 def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
@@ -79,8 +95,8 @@ def _string(path: Path, number: int, record: dict[str, Any], key: str) -> str:
     if key == "title" and found is None:
         return ""
     if not isinstance(found, str):
-        raise malformed(path, number, f'a string under "{key}"', json.dumps(record))
-    return _require_encodable(path, number, key, found)
+        raise malformed(path, number, f'a string under "{key}"', json.dumps(record, default=str))
+    return require_encodable(path, number, key, found)
 
 
 def _label(path: Path, number: int, record: dict[str, Any]) -> str:
@@ -92,12 +108,13 @@ def _label(path: Path, number: int, record: dict[str, Any]) -> str:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     if not isinstance(found, str):
-        raise malformed(path, number, 'a string or integer under "group", or none', json.dumps(record))
-    return _require_encodable(path, number, "group", found.strip())
+        raise malformed(path, number, 'a string or integer under "group", or none', json.dumps(record, default=str))
+    return require_encodable(path, number, "group", found.strip())
 
 
-def _require_encodable(path: Path, number: int, key: str, text: str) -> str:
-    # JSON allows "\ud800" alone; no hash, database or tokenizer can take it.
+def require_encodable(path: Path, number: int, key: str, text: str) -> str:
+    """The text itself. Raises `MalformedRecordError` where no hash, database or tokenizer could take it."""
+    # JSON allows "\ud800" alone.
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -118,8 +135,23 @@ def read_judgements(files: Iterable[Path]) -> tuple[list[Qrel], list[tuple[str, 
             with faults.kept():
                 _require_same(path, number, qrel, known)
         faults.raise_any()
-        judged.append((path.name.split(".")[0], query_ids))
+        judged.append((_SHARD.sub("", path.name.split(".")[0]), query_ids))
     return [Qrel(*pair, relevance) for pair, relevance in relevance_of.items()], judged
+
+
+def is_run(path: Path) -> bool:
+    """Whether the first line is one of TREC's ranked results, `qid Q0 docid rank score tag`, or a header of such lines."""
+    if path.name.endswith(PARQUET):
+        return False
+    try:
+        line = next((line for _, line in iter_lines(path, Faults(path))), "")
+        cells = _cells(path, line) if len(line) < _MAX_RUN_LINE else []
+    except SourceError:
+        return False
+    if len(cells) != 6:
+        return False
+    is_result = cells[1] in _TREC_ITERATIONS and cells[3].isdecimal() and _NUMBER.fullmatch(cells[4]) is not None
+    return is_result or "rank" in [cell.casefold() for cell in cells]
 
 
 def _require_same(path: Path, number: int, qrel: Qrel, known: int) -> None:
@@ -136,8 +168,7 @@ def _iter_qrels(path: Path, faults: Faults) -> Iterator[tuple[int, Qrel]]:
     """
     columns: tuple[int, ...] = ()
     width = 0
-    for number, line in iter_lines(path, faults):
-        cells = _cells(path, line)
+    for number, cells, line in _iter_cells(path, faults):
         if not columns:
             width, columns = len(cells), _header(path, number, cells, line)
             if columns:
@@ -151,6 +182,17 @@ def _iter_qrels(path: Path, faults: Faults) -> Iterator[tuple[int, Qrel]]:
             yield number, found
 
 
+def _iter_cells(path: Path, faults: Faults) -> Iterator[tuple[int, list[str], str]]:
+    """Number, cells and text of each line; of a Parquet file the columns' names first, then each row."""
+    if not path.name.endswith(PARQUET):
+        yield from ((number, _cells(path, line), line) for number, line in iter_lines(path, faults))
+        return
+    for number, row in iter_parquet(path):
+        for cells in ([*row] if number == 1 else [], ["" if value is None else str(value) for value in row.values()]):
+            if cells:
+                yield number, cells, " ".join(cells)
+
+
 def _require_columns(
     path: Path, number: int, cells: Sequence[str], columns: tuple[int, ...], width: int, line: str
 ) -> None:
@@ -162,10 +204,16 @@ def _require_columns(
 
 def _judgement(path: Path, number: int, cells: Sequence[str]) -> Qrel:
     query_id, doc_id, score = cells
-    integer = _INTEGER.fullmatch(score)
-    if integer is None:
+    grade = integer_of(score)
+    if grade is None:
         raise malformed(path, number, "an integer score", score)
-    return Qrel(query_id, doc_id, int(integer[1]))
+    return Qrel(query_id, doc_id, grade)
+
+
+def integer_of(text: str) -> int | None:
+    """The integer that a text says, of nine digits at most; None where it says none."""
+    found = _INTEGER.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def _cells(path: Path, line: str) -> list[str]:

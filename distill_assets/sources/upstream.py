@@ -1,6 +1,7 @@
 """Documents, queries and judgements that somebody else's assets hold, as frames: which column is what, and the folder of a batch.
 
-A frame becomes the BEIR folder of one batch. From there on it is read, checked and versioned as every other batch of an inbox.
+A frame becomes the BEIR folder of one batch, or its file of pairs. An asset that names what it wrote becomes a `source.toml`. From
+there on it is read, checked and versioned as every other batch of an inbox.
 """
 
 import json
@@ -10,31 +11,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from distill_assets.errors import SettingsError, SourceError
+from distill_assets.sources.base import require_split
+from distill_assets.sources.catalog import is_path, known_schemes
+from distill_assets.sources.columns import PARTS as TABLE_PARTS
+from distill_assets.sources.columns import Origin, Part, fault_of_columns
+from distill_assets.sources.inbox import SOURCE_FILE
+from distill_assets.sources.strings import as_strings
 
-Part = Literal["documents", "queries", "judgements"]
-PARTS: tuple[Part, ...] = get_args(Part)
-# Column of a part -> whether it must be there. Without `relevance` a judgement is positive, grade 1.
-COLUMNS: dict[Part, dict[str, bool]] = {
-    "documents": {"doc_id": True, "title": False, "text": True},
-    "queries": {"query_id": True, "text": True, "split": False},
-    "judgements": {"query_id": True, "doc_id": True, "relevance": False},
-}
-_IDS = ("doc_id", "query_id")
-_SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "test": "test"}
+PARTS: tuple[Part, ...] = (*TABLE_PARTS, "pairs", "source")
+_ALONE: tuple[Part, ...] = ("pairs", "source")  # each is a whole batch
 _MADE_FROM = ".upstream.json"  # hidden: no part of what the batch says
 _ROWS = 4096
-_BREAKS = "[\\t\\r\\n]"  # what an id must not hold: a file of judgements is lines of columns
 
 
 @dataclass(frozen=True)
 class UpstreamAsset:
-    """One asset of a team that brings documents, queries or judgements.
+    """One asset of a team that brings a part of the collection.
 
     Attributes:
         key: its asset key.
@@ -61,7 +58,8 @@ class Upstream:
         is_one_batch: all partitions of the assets are one batch. By default each partition is a batch.
 
     Raises:
-        SettingsError: no part is named, or a column map names a column that the part has not.
+        SettingsError: no part is named, pairs or a source stand beside another part, or a column map names a column that the
+            part has not.
     """
 
     assets: Mapping[Part, UpstreamAsset]
@@ -70,12 +68,15 @@ class Upstream:
     def __post_init__(self) -> None:
         if not self.assets:
             raise SettingsError(f"upstream names no asset: expected at least one of {', '.join(PARTS)}")
-        for part, asset in self.assets.items():
-            if unknown := sorted(set(asset.columns) - set(COLUMNS[part])):
+        for part in _ALONE:
+            if part in self.assets and len(self.assets) > 1:
+                others = ", ".join(other for other in self.assets if other != part)
                 raise SettingsError(
-                    f"upstream.{part}.columns names {', '.join(unknown)}: a column map goes from our names "
-                    f"({', '.join(COLUMNS[part])}) to those of {asset.name}"
+                    f"upstream.{part} brings a whole batch, and {others} beside it would too: remove one"
                 )
+        for part, asset in self.assets.items():
+            if fault := fault_of_columns(part, asset.columns):
+                raise SettingsError(f"upstream.{part}.columns {fault} of {asset.name}")
 
     @property
     def name(self) -> str:
@@ -87,20 +88,27 @@ def read_part(part: Part, asset: UpstreamAsset, frame: Any) -> pa.Table:
     """The rows of a frame (pandas, polars, Arrow, or anything with an Arrow stream) under our column names; ids and texts as strings.
 
     Raises:
-        SourceError: it is no frame, lacks a column, or an id is null.
+        SourceError: it is no frame, lacks a column, or an id is null; or a `source` is no text SCHEME:REST.
     """
-    table, wanted = _as_table(asset, frame), COLUMNS[part]
-    found: dict[str, pa.ChunkedArray] = {}
-    for name, is_needed in wanted.items():
-        theirs = asset.columns.get(name, name)
-        if theirs in table.column_names:
-            found[name] = _as_strings(asset, theirs, table[theirs], is_id=name in _IDS)
-        elif is_needed or name in asset.columns:
-            raise SourceError(
-                f"{asset.name} has no column {theirs!r} for {name}: it has {', '.join(table.column_names)}; say in "
-                f"upstream.{part}.columns which of them is {name}"
-            )
-    return pa.table(found)
+    if part == "source":
+        return pa.table({"collection": [_require_collection(asset, frame)]})
+    origin = Origin(part, asset.name, f"upstream.{part}.columns", asset.columns)
+    [rows] = as_strings(origin, [_as_table(asset, frame)])
+    return rows
+
+
+def _require_collection(asset: UpstreamAsset, value: Any) -> str:
+    scheme, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not rest or scheme not in known_schemes():
+        raise SourceError(
+            f"{asset.name} gave {value!r} as its source: expected SCHEME:REST as text, with one of {', '.join(known_schemes())}; "
+            "return that from the asset"
+        )
+    if is_path(scheme) and not Path(rest).is_absolute():
+        raise SourceError(
+            f"{asset.name} gave {value!r}: expected an absolute path behind {scheme}:, for it is read from elsewhere"
+        )
+    return str(value)
 
 
 def _as_table(asset: UpstreamAsset, frame: Any) -> pa.Table:
@@ -116,38 +124,13 @@ def _as_table(asset: UpstreamAsset, frame: Any) -> pa.Table:
     )
 
 
-def _as_strings(asset: UpstreamAsset, name: str, column: pa.ChunkedArray, *, is_id: bool) -> pa.ChunkedArray:
-    if is_id and column.null_count:
-        raise SourceError(
-            f"{asset.name}: {column.null_count} of {len(column)} rows have no {name}, first row {_first_null(column)}; expected one in "
-            "each: leave these rows out, or number them"
-        )
-    try:
-        if pa.types.is_floating(column.type):  # pandas turns integers into floats where one was missing
-            column = column.cast(pa.int64())
-        found = pc.fill_null(column.cast(pa.string()), "")
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise SourceError(
-            f"{asset.name}: the column {name} is {column.type}, expected strings or integers: write it as text upstream ({error})"
-        ) from error
-    if is_id and len(broken := found.filter(pc.match_substring_regex(found, _BREAKS))):
-        raise SourceError(
-            f"{asset.name}: {name} = {broken[0].as_py()!r} holds a tab or a line break, which no id may: clean it upstream"
-        )
-    return found
-
-
-def _first_null(column: pa.ChunkedArray) -> int:
-    return int(pc.index(pc.is_null(column), True).as_py())
-
-
 def write_batch(inbox: Path, batch: str, parts: Mapping[Part, pa.Table], made_from: Mapping[str, Any]) -> Path:
     """Put a batch's folder into the inbox in one move, in place of the one that is there; returns it.
 
     `made_from` is what `read_made_from` gives back. The file `_READY` says that nothing is missing.
 
     Raises:
-        SourceError: a split is none of train, dev, validation and test.
+        SourceError: a split is none of train, dev, validation and test; or there are several sources.
     """
     folder, coming = inbox / batch, inbox / f".{batch}.{uuid.uuid4().hex[:8]}"
     inbox.mkdir(parents=True, exist_ok=True)
@@ -156,9 +139,12 @@ def write_batch(inbox: Path, batch: str, parts: Mapping[Part, pa.Table], made_fr
         if _has_rows(parts, "documents"):
             _write_lines(coming / "corpus.jsonl", parts["documents"], {"doc_id": "_id"})
         if _has_rows(parts, "queries"):
-            _write_lines(coming / "queries.jsonl", parts["queries"].select(["query_id", "text"]), {"query_id": "_id"})
+            _write_lines(coming / "queries.jsonl", _without_split(parts["queries"]), {"query_id": "_id"})
         if _has_rows(parts, "judgements"):
             _write_judgements(coming / "qrels", parts["judgements"], parts.get("queries"))
+        if _has_rows(parts, "clicks"):
+            _write_lines(coming / "clicks.jsonl", parts["clicks"], {})
+        _write_whole_batch(coming, parts)
         (coming / _MADE_FROM).write_text(json.dumps(made_from), encoding="utf-8")
         (coming / "_READY").touch()
         gone = inbox / f".{batch}.{uuid.uuid4().hex[:8]}"
@@ -185,29 +171,43 @@ def _has_rows(parts: Mapping[Part, pa.Table], part: Part) -> bool:
     return part in parts and parts[part].num_rows > 0
 
 
+def _write_whole_batch(folder: Path, parts: Mapping[Part, pa.Table]) -> None:
+    """What pairs or a source bring, with the `source.toml` that says how it is read."""
+    sources = parts["source"]["collection"].to_pylist() if "source" in parts else []
+    if _has_rows(parts, "pairs"):
+        _write_lines(folder / "pairs.jsonl", parts["pairs"], {})
+        sources.append("pairs:pairs.jsonl")
+    if len(sources) > 1:
+        raise SourceError(
+            f"one batch has {len(sources)} sources, first {sources[0]}: remove one_batch, or bring one partition"
+        )
+    for source in sources:
+        text = f"collection = {json.dumps(source, ensure_ascii=False)}\n"
+        (folder / SOURCE_FILE).write_text(text, encoding="utf-8")
+
+
 def _write_lines(path: Path, rows: pa.Table, renamed: Mapping[str, str]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in _rows(rows.rename_columns([renamed.get(name, name) for name in rows.column_names])):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def _without_split(queries: pa.Table) -> pa.Table:
+    return queries.select([name for name in queries.column_names if name != "split"])
+
+
 def _write_judgements(folder: Path, rows: pa.Table, queries: pa.Table | None) -> None:
-    """One file a split where the queries say theirs, else one file, which is split by hash."""
-    splits = _splits(queries) if queries is not None and "split" in queries.column_names else {}
+    """One file a split where the judgements or the queries say theirs, else one file, which is split by hash."""
+    told = () if queries is None else _rows(queries)
+    splits = {row["query_id"]: require_split(row.get("split", ""), "upstream.queries") for row in told}
     lines: dict[str, list[str]] = {}
     for row in _rows(rows):
         line = [row["query_id"], row["doc_id"], row.get("relevance", "1")]
-        lines.setdefault(splits.get(row["query_id"], "judgements"), []).append("\t".join(line))
+        own = require_split(row.get("split", ""), "upstream.judgements") or splits.get(row["query_id"])
+        lines.setdefault(own or "judgements", []).append("\t".join(line))
     for split, of_split in lines.items():
         text = "\n".join(["query-id\tcorpus-id\tscore", *of_split, ""])
         (folder / f"{split}.tsv").write_text(text, encoding="utf-8")
-
-
-def _splits(queries: pa.Table) -> dict[str, str]:
-    found = dict(zip(queries["query_id"].to_pylist(), queries["split"].to_pylist(), strict=True))
-    if unknown := sorted({split for split in found.values() if split and split not in _SPLITS}):
-        raise SourceError(f"queries have the split {unknown[0]!r}: expected one of {', '.join(_SPLITS)}, or none")
-    return {query_id: _SPLITS[split] for query_id, split in found.items() if split}
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, str]]:

@@ -1,15 +1,17 @@
 """The collection as it is now, made from what its batches brought. The rules stand here once.
 
-Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named
-after its day replaces what earlier ones brought. A judgement of 0 takes an earlier one back. A judgement counts where its document
-exists, and for every query of its split that asks the same in the same words. It does not count where its batch brought another
-document under that id than the one that stands now (`quality/identity.py`). A train or dev query that repeats a query of a later split
-is left out (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are neither positive nor
-negative, and a query with nothing above them counts as one that nobody judged.
+Of rows that several batches bring, the row of the last batch counts, in the order of the batches' names: a batch that is named after
+its day replaces what earlier ones brought; of a document in passages it replaces them all. A judgement of 0 takes an earlier one back.
+A judgement counts where its document exists, and for every query of its split that asks the same in the same words. It does not
+count where its batch brought another document under that id than the one that stands now (`quality/identity.py`). What a person
+answered on the page of `distill-assets judge` wins over what batches say of that pair, while query and document have the texts that
+were judged; of several answers the last one counts, and a query that was called bad is left out. A train or dev query that repeats a
+query of a later split is left out (`evaluation/splits.py`). Grades from `min_relevance` on are relevant. Lower ones above 0 are
+neither positive nor negative, and a query with nothing above them counts as one that nobody judged.
 
 Queries of `generated_queries` are queries of their batch, and the document that they were made from is their answer. Beside queries of
 batches they train; where no batch brings one they have the hash split. One that repeats a query of a batch, or another generated one,
-is left out. Judgements of the page (`page_judgements`) win over those of batches.
+is left out.
 
 A split is judged by people where a batch brings a positive for one of its queries, or where at least `MIN_PAGE_QUERIES` of its queries
 have one on the page. Else the teacher judges dev; and test, if people judged neither. Nothing is judged by both. Judgements are read in
@@ -20,6 +22,10 @@ one of these ways (`Labels`):
 - taught: what a student learns from. A generated query counts where the teacher ranks its source first among its scored candidates.
   Where people judged no train query, the teacher's first candidate is the answer of a train query.
 - measured: what dev and test are measured by, people's or the teacher's.
+
+A document that was cut is its passages in `documents`; `parents` says whose they are. A judgement names a document, or a passage.
+Judgements that are `measured` are of documents, as rankings are: a document has the highest grade that it or a passage of it was given.
+All others are of passages: each has its document's grade, unless it is judged itself.
 
 Every read of one `Collection` sees the same snapshot, because it happens on one connection.
 """
@@ -43,15 +49,38 @@ MIN_PAGE_QUERIES = 20  # as many as a test needs (`evaluation.significance.MIN_Q
 CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
 # `hash_text` in SQL: the first 32 hex digits of the SHA-256 of the UTF-8 text.
 TEXT_HASH = "sha256(text)[1:32]"
+# Rows of `page_judgements`: each person's last answer about a pair, without those that were taken back.
+LAST_ANSWERS = """
+    SELECT * FROM (
+        SELECT * FROM page_judgements QUALIFY row_number() OVER (PARTITION BY query_id, doc_id, judge ORDER BY judged_at DESC) = 1
+    ) WHERE relevance IS NOT NULL
+"""
+_ASKING_THE_SAME = """
+    JOIN asked USING (query_id) JOIN asked AS same ON same.text_key = asked.text_key AND same.split = asked.split
+"""
 QUERY_TEXTS = "SELECT text FROM queries UNION ALL SELECT text FROM generated_queries"
 # Parameters: $batches are those of the collection, $left_out are ids of repeated queries, $displaced are documents of a batch whose id
 # stands for another text now, $min_relevance is the lowest grade that is relevant, $generates and $always are of `Labelling`,
 # $num_dev and $num_test are how many queries of a split the teacher judges at most.
 VIEWS = f"""
     current AS (SELECT unnest($batches::VARCHAR[]) AS batch),
+    pieces AS (
+        SELECT batch, doc_id, parent_id FROM passages SEMI JOIN current USING (batch) UNION ALL
+        SELECT batch, doc_id, doc_id FROM corpus SEMI JOIN current USING (batch) WHERE doc_id IN (SELECT parent_id FROM passages)
+    ),
+    replaced AS (SELECT batch, doc_id FROM pieces QUALIFY batch < max(batch) OVER (PARTITION BY parent_id)),
     documents AS (
         SELECT doc_id, arg_max(content_hash, batch) AS content_hash, arg_max({CONTENT}, batch) AS content
-        FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id
+        FROM corpus SEMI JOIN current USING (batch) ANTI JOIN replaced USING (batch, doc_id) GROUP BY doc_id
+    ),
+    parents AS (
+        SELECT doc_id, arg_max(parent_id, batch) AS parent_id
+        FROM passages SEMI JOIN current USING (batch) ANTI JOIN replaced USING (batch, doc_id) GROUP BY doc_id
+    ),
+    whole AS (
+        SELECT doc_id, content_hash FROM documents ANTI JOIN parents USING (doc_id) UNION ALL
+        SELECT parent_id, sha256(string_agg(content_hash, '' ORDER BY length(doc_id), doc_id))[1:32]
+        FROM documents JOIN parents USING (doc_id) GROUP BY parent_id
     ),
     brought_queries AS (
         SELECT query_id, max(batch) AS batch, arg_max(text, batch) AS text, arg_max(split, batch) AS split,
@@ -68,37 +97,56 @@ VIEWS = f"""
         UNION ALL
         SELECT query_id, batch, text, if(EXISTS (FROM brought_queries), 'train', split) AS split, text_key FROM made
     ),
-    kept AS (SELECT * FROM asked WHERE query_id NOT IN (SELECT unnest($left_out::VARCHAR[]))),
+    answers AS ({LAST_ANSWERS}),
+    standing AS (
+        SELECT query_id, answers.doc_id, relevance, judged_at, judge FROM answers
+        SEMI JOIN (SELECT query_id, {TEXT_HASH} AS query_hash FROM asked) AS hashed USING (query_id, query_hash)
+        LEFT JOIN whole ON whole.doc_id = answers.doc_id WHERE answers.doc_id = '' OR content_hash = doc_hash
+    ),
+    on_page AS (
+        SELECT same.query_id, doc_id, arg_max(relevance, (judged_at, judge)) AS relevance FROM standing {_ASKING_THE_SAME}
+        GROUP BY same.query_id, doc_id
+    ),
+    kept AS (
+        SELECT * FROM asked WHERE query_id NOT IN (SELECT unnest($left_out::VARCHAR[]))
+        AND query_id NOT IN (SELECT query_id FROM on_page WHERE doc_id = '')
+    ),
     displaced AS (SELECT unnest($displaced::STRUCT(batch VARCHAR, doc_id VARCHAR)[], recursive := true)),
     brought AS (
         SELECT query_id, doc_id, arg_max(relevance, batch) AS relevance
         FROM qrels SEMI JOIN current USING (batch) ANTI JOIN displaced USING (batch, doc_id)
-        WHERE doc_id IN (SELECT doc_id FROM documents)
+        WHERE doc_id IN (SELECT doc_id FROM documents UNION ALL SELECT parent_id FROM parents)
         GROUP BY query_id, doc_id
-    ),
-    on_page AS (
-        SELECT query_id, doc_id, arg_max(relevance, judged_at) AS relevance
-        FROM page_judgements SEMI JOIN documents USING (doc_id) GROUP BY query_id, doc_id
     ),
     given AS (
         SELECT query_id, doc_id, on_page.relevance, false AS is_made, brought.relevance IS NULL AS is_of_page
-        FROM on_page LEFT JOIN brought USING (query_id, doc_id)
+        FROM on_page LEFT JOIN brought USING (query_id, doc_id) WHERE doc_id <> ''
         UNION ALL SELECT query_id, doc_id, relevance, false, false FROM brought ANTI JOIN on_page USING (query_id, doc_id)
         UNION ALL SELECT query_id, doc_id, $min_relevance::INTEGER, true, false FROM made ANTI JOIN on_page USING (query_id, doc_id)
     ),
     shared AS (
         SELECT same.query_id, doc_id, max(relevance) AS relevance, bool_and(is_made) AS is_made,
             bool_and(is_of_page) AS is_of_page
-        FROM given JOIN asked USING (query_id) JOIN asked AS same ON same.text_key = asked.text_key AND same.split = asked.split
+        FROM given {_ASKING_THE_SAME}
         GROUP BY same.query_id, doc_id
     ),
-    judgements AS (
-        SELECT query_id, doc_id, relevance FROM shared WHERE relevance > 0
-        AND query_id IN (SELECT query_id FROM shared WHERE relevance >= $min_relevance)
+    of_passages AS (
+        SELECT query_id, coalesce(parents.doc_id, shared.doc_id) AS doc_id, bool_and(is_made) AS is_made,
+            arg_max(relevance, CASE WHEN is_made THEN 0 WHEN parents.doc_id IS NULL THEN 2 ELSE 1 END) AS relevance
+        FROM shared LEFT JOIN parents ON parents.parent_id = shared.doc_id GROUP BY ALL
     ),
+    answered AS (
+        SELECT query_id, bool_or(NOT is_made) AS is_by_people FROM shared WHERE relevance >= $min_relevance GROUP BY query_id
+    ),
+    judgements AS (SELECT query_id, doc_id, relevance FROM of_passages SEMI JOIN answered USING (query_id) WHERE relevance > 0),
     of_people AS (
-        SELECT query_id, doc_id, relevance, split FROM shared JOIN kept USING (query_id) WHERE relevance > 0 AND NOT is_made
-        AND query_id IN (SELECT query_id FROM shared WHERE relevance >= $min_relevance AND NOT is_made)
+        SELECT query_id, doc_id, relevance, split FROM of_passages JOIN kept USING (query_id) JOIN answered USING (query_id)
+        WHERE relevance > 0 AND NOT is_made AND is_by_people
+    ),
+    documents_of_people AS (
+        SELECT query_id, coalesce(parent_id, shared.doc_id) AS doc_id, max(relevance) AS relevance, split
+        FROM shared JOIN kept USING (query_id) JOIN answered USING (query_id) LEFT JOIN parents USING (doc_id)
+        WHERE NOT is_made AND is_by_people GROUP BY ALL HAVING max(relevance) > 0
     ),
     judged_splits AS (
         SELECT split FROM shared JOIN kept USING (query_id) WHERE relevance >= $min_relevance AND NOT is_made
@@ -110,12 +158,18 @@ VIEWS = f"""
         AND (split = 'dev' OR 'dev' NOT IN (FROM judged_splits))
         QUALIFY row_number() OVER (PARTITION BY split ORDER BY sha256(query_id)) <= at_most
     ),
+    documents_of_teacher AS (
+        SELECT query_id, coalesce(parent_id, verdicts.doc_id) AS doc_id, $min_relevance::INTEGER AS relevance, split
+        FROM teacher_judgements AS verdicts JOIN unjudged USING (query_id, batch) SEMI JOIN documents USING (doc_id)
+        LEFT JOIN parents USING (doc_id)
+    ),
     of_teacher AS (
-        SELECT query_id, doc_id, $min_relevance::INTEGER AS relevance, split FROM teacher_judgements
-        JOIN unjudged USING (query_id, batch) SEMI JOIN documents USING (doc_id)
+        SELECT query_id, coalesce(parents.doc_id, verdicts.doc_id) AS doc_id, relevance, split
+        FROM documents_of_teacher AS verdicts LEFT JOIN parents ON parents.parent_id = verdicts.doc_id
     ),
     measured AS (
-        SELECT * FROM of_people WHERE split IN (FROM judged_splits) AND split <> 'train' UNION ALL SELECT * FROM of_teacher
+        SELECT * FROM documents_of_people WHERE split IN (FROM judged_splits) AND split <> 'train'
+        UNION ALL SELECT * FROM documents_of_teacher
     ),
     people AS (SELECT * FROM of_people WHERE split = 'train' OR split IN (FROM judged_splits)),
     first_scored AS (
@@ -124,8 +178,7 @@ VIEWS = f"""
         QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY teacher_logit DESC, doc_id DESC) = 1
     ),
     taught AS (
-        SELECT * FROM people WHERE split = 'train'
-        UNION ALL SELECT * FROM measured WHERE split = 'dev'
+        SELECT * FROM people UNION ALL SELECT * FROM of_teacher WHERE split = 'dev'
         UNION ALL SELECT * FROM first_scored SEMI JOIN made USING (query_id, doc_id) ANTI JOIN of_people USING (query_id)
         UNION ALL SELECT * FROM first_scored ANTI JOIN made USING (query_id) ANTI JOIN of_people USING (query_id)
         WHERE 'train' NOT IN (FROM judged_splits)
@@ -154,7 +207,7 @@ _JUDGEMENTS = """
     WHERE kept.split IN {splits} AND {own}
 """
 _REJECTIONS = """
-    SELECT batch, query_id, doc_id FROM shared JOIN kept USING (query_id) WHERE relevance <= 0 AND split IN {splits} AND {own}
+    SELECT batch, query_id, doc_id FROM of_passages JOIN kept USING (query_id) WHERE relevance <= 0 AND split IN {splits} AND {own}
 """
 _ORIGINS = """
     SELECT batch, query_id, coalesce(label, '') AS label FROM kept LEFT JOIN query_labels USING (batch, query_id)
@@ -162,16 +215,16 @@ _ORIGINS = """
 """
 # The texts by which a view may have changed: their ids may stay while another batch replaces or removes them.
 _USED_TEXTS = """
-    SELECT used.batch, used.doc_id, coalesce(content_hash, '') AS content_hash FROM {used} AS used LEFT JOIN documents USING (doc_id)
+    SELECT used.batch, used.doc_id, coalesce(content_hash, '') AS content_hash, coalesce(parent_id, '') AS parent_id
+    FROM {used} AS used LEFT JOIN documents USING (doc_id) LEFT JOIN parents USING (doc_id)
+"""
+_STANDING = """
+    SELECT doc_id, max(batch) AS batch, arg_max(title, batch) AS title, arg_max(text, batch) AS text,
+        arg_max(content_hash, batch) AS content_hash
+    FROM corpus SEMI JOIN current USING (batch) ANTI JOIN replaced USING (batch, doc_id) GROUP BY doc_id
 """
 # The documents whose text that stands is of the batch.
-_DOCUMENTS = """
-    SELECT batch, doc_id, title, text, content_hash FROM (
-        SELECT doc_id, max(batch) AS batch, arg_max(title, batch) AS title, arg_max(text, batch) AS text,
-            arg_max(content_hash, batch) AS content_hash
-        FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id
-    ) WHERE {own}
-"""
+_DOCUMENTS = f"SELECT batch, doc_id, title, text, content_hash FROM ({_STANDING}) WHERE {{own}}"
 _UNJUDGED = "SELECT batch, query_id, text, split FROM unjudged WHERE {own}"
 _READ_AS: dict[Labels, dict[str, str]] = {
     "given": {"queries": "kept", "judgements": "judgements", "used": "used"},
@@ -189,7 +242,7 @@ VERSIONED: dict[str, tuple[str, str, tuple[Split, ...], Labels]] = {
     "training_queries": (_QUERIES, _HASHED_QUERY, TRAINING, "given"),
     "training_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, TRAINING, "given"),
     "training_rejections": (_REJECTIONS, "sha256(query_id) || sha256(doc_id)", TRAINING, "given"),
-    "texts": (_USED_TEXTS, "sha256(doc_id) || sha256(content_hash)", TRAINING, "given"),
+    "texts": (_USED_TEXTS, "sha256(doc_id) || sha256(content_hash || parent_id)", TRAINING, "given"),
     "evaluation_queries": (_QUERIES, _HASHED_QUERY, EVALUATION, "given"),
     "query_origins": (_ORIGINS, "sha256(query_id) || sha256(label)", EVALUATION, "given"),
     "evaluation_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, EVALUATION, "measured"),
@@ -197,7 +250,7 @@ VERSIONED: dict[str, tuple[str, str, tuple[Split, ...], Labels]] = {
     "judgements_of_people": (_JUDGEMENTS, _HASHED_JUDGEMENT, TRAINING, "people"),
     "taught_queries": (_QUERIES, _HASHED_QUERY, TRAINING, "taught"),
     "taught_judgements": (_JUDGEMENTS, _HASHED_JUDGEMENT, TRAINING, "taught"),
-    "taught_texts": (_USED_TEXTS, "sha256(doc_id) || sha256(content_hash)", TRAINING, "taught"),
+    "taught_texts": (_USED_TEXTS, "sha256(doc_id) || sha256(content_hash || parent_id)", TRAINING, "taught"),
     "own_documents": (_DOCUMENTS, "sha256(doc_id) || sha256(title) || sha256(content_hash)", TRAINING, "given"),
     "unjudged": (_UNJUDGED, _HASHED_QUERY, EVALUATION, "given"),
 }
@@ -238,6 +291,11 @@ class Collection:
         rows, row, splits, labels = VERSIONED[view]
         found = self._select(_VERSIONS.format(rows=rows, row=row), splits, labels=labels)
         return dict(zip(found["batch"].to_pylist(), found["version"].to_pylist(), strict=True))
+
+    def asked(self) -> list[Query]:
+        """All queries, those that are left out or were called bad as well, sorted by id."""
+        rows = self._select("SELECT query_id, text, split FROM asked ORDER BY query_id")
+        return [Query(**row) for row in rows.to_pylist()]
 
     def queries(self, splits: Sequence[Split], batch: str = "", labels: Labels = "given") -> list[Query]:
         """Queries of these splits, sorted by id."""
@@ -297,6 +355,14 @@ class Collection:
             found.setdefault(row["query_id"], []).append(row["doc_id"])
         return found
 
+    def answers(self, split: str) -> list[dict[str, Any]]:
+        """What people answered on the page about queries of a split and that stands: one row for each pair and person.
+
+        The rows have query_id, doc_id (empty: about the query), relevance, judge and judged_at; sorted by time.
+        """
+        sql = "SELECT standing.* FROM standing JOIN asked USING (query_id) WHERE split IN {splits} ORDER BY judged_at, judge"
+        return self._select(sql, [split]).to_pylist()
+
     def candidates(self, batch: str = "") -> dict[str, list[str]]:
         """Mined documents that exist, best first: query_id -> doc_ids."""
         found: dict[str, list[str]] = {}
@@ -311,8 +377,13 @@ class Collection:
         rows = self._select(sql, batch=batch, labels=labels)
         return dict(zip(rows["doc_id"].to_pylist(), rows["content"].to_pylist(), strict=True))
 
+    def parents(self) -> dict[str, str]:
+        """The document of every passage: doc_id -> parent_id. Documents that were not cut are not in it."""
+        rows = self._select("SELECT doc_id, parent_id FROM parents ORDER BY doc_id")
+        return dict(zip(rows["doc_id"].to_pylist(), rows["parent_id"].to_pylist(), strict=True))
+
     def documents(self) -> tuple[list[str], list[str]]:
-        """Ids, sorted, and contents of all documents."""
+        """Ids, sorted, and contents of all documents; of one that was cut, of its passages."""
         rows = self._select("SELECT doc_id, content FROM documents ORDER BY doc_id")
         return rows["doc_id"].to_pylist(), rows["content"].to_pylist()
 
@@ -323,12 +394,28 @@ class Collection:
         return total["num_documents"][0].as_py(), chosen["content"].to_pylist()
 
     def contents(self, doc_ids: Sequence[str]) -> dict[str, str]:
-        """What encoders read of these documents; those that are not in the collection are left out."""
-        sql = (
-            "SELECT doc_id, content FROM documents WHERE doc_id IN (SELECT unnest($chosen::VARCHAR[])) ORDER BY doc_id"
-        )
+        """What encoders read of these documents, of one that was cut its first passage; those not in the collection are left out."""
+        sql = """
+            SELECT doc_id, content FROM documents WHERE doc_id IN (SELECT unnest($chosen::VARCHAR[])) UNION ALL
+            SELECT parent_id, arg_min(content, (length(doc_id), doc_id)) FROM documents JOIN parents USING (doc_id)
+            WHERE parent_id IN (SELECT unnest($chosen::VARCHAR[])) GROUP BY parent_id ORDER BY doc_id
+        """
         rows = self._select(sql, doc_ids)
         return dict(zip(rows["doc_id"].to_pylist(), rows["content"].to_pylist(), strict=True))
+
+    def shown(self, doc_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Title, text and content_hash of these documents, for a person to read; those that are not in the collection are left out.
+
+        A document that was cut is read whole: what two passages share stands twice.
+        """
+        sql = f"""
+            SELECT whole.doc_id, arg_min(title, (length(d.doc_id), d.doc_id)) AS title,
+                string_agg(text, ' ' ORDER BY length(d.doc_id), d.doc_id) AS text, whole.content_hash
+            FROM whole LEFT JOIN parents ON parent_id = whole.doc_id
+            JOIN ({_STANDING}) AS d ON d.doc_id = coalesce(parents.doc_id, whole.doc_id)
+            WHERE whole.doc_id IN (SELECT unnest($chosen::VARCHAR[])) GROUP BY ALL ORDER BY whole.doc_id
+        """
+        return {row.pop("doc_id"): row for row in self._select(sql, doc_ids).to_pylist()}
 
     def logits(self) -> dict[tuple[str, str], float]:
         """Raw teacher logits of the train queries' pairs: (query_id, doc_id) -> logit."""
@@ -360,23 +447,30 @@ class Collection:
 
 
 def changed_documents(connection: duckdb.DuckDBPyConnection, batches: Sequence[str]) -> list[tuple[str, str, str, str]]:
-    """(batch, doc_id, its text, the text that stands now) of documents that a later one of these batches brings with another text."""
+    """(batch, doc_id, its text, the text that stands now) of documents that a later one of these batches brings with another text.
+
+    Of documents that were cut both the whole, its passages one after the other, and each passage by its own id.
+    """
     rows = select(
         connection,
         f"""
         WITH current AS (SELECT unnest($batches::VARCHAR[]) AS batch),
+        named AS (
+            SELECT batch, doc_id AS named, doc_id FROM corpus SEMI JOIN current USING (batch) UNION ALL
+            SELECT batch, parent_id, doc_id FROM passages SEMI JOIN current USING (batch)
+        ),
         changed AS (
-            SELECT doc_id FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id HAVING count(DISTINCT content_hash) > 1
+            SELECT doc_id AS named FROM corpus SEMI JOIN current USING (batch) GROUP BY doc_id HAVING count(DISTINCT content_hash) > 1
+            UNION
+            SELECT named FROM named WHERE named IN (SELECT parent_id FROM passages) GROUP BY named HAVING count(DISTINCT batch) > 1
         ),
         brought AS (
-            SELECT batch, doc_id, content_hash, {CONTENT} AS content FROM corpus SEMI JOIN current USING (batch)
-            SEMI JOIN changed USING (doc_id)
+            SELECT batch, named, string_agg({CONTENT}, ' ' ORDER BY length(doc_id), doc_id) AS content
+            FROM named SEMI JOIN changed USING (named) JOIN corpus USING (batch, doc_id) GROUP BY batch, named
         ),
-        standing AS (
-            SELECT doc_id, arg_max(content_hash, batch) AS content_hash, arg_max(content, batch) AS content FROM brought GROUP BY doc_id
-        )
-        SELECT batch, doc_id, brought.content AS former, standing.content AS now FROM brought JOIN standing USING (doc_id)
-        WHERE brought.content_hash <> standing.content_hash ORDER BY batch, doc_id
+        standing AS (SELECT named, arg_max(content, batch) AS content FROM brought GROUP BY named)
+        SELECT batch, named AS doc_id, brought.content AS former, standing.content AS now FROM brought JOIN standing USING (named)
+        WHERE brought.content <> standing.content ORDER BY batch, named
         """,
         {"batches": list(batches)},
     )

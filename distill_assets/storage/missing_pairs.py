@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from distill_assets.errors import WarehouseError
+from distill_assets.spilling import memory_limit
 from distill_assets.storage.collection import CONTENT, QUERY_TEXTS, TEXT_HASH
 from distill_assets.storage.warehouse import Warehouse, bind
 
@@ -196,18 +197,6 @@ _QUERIES = f"""
 def _spool(folder: Path) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile(dir=folder) as file:
         yield file
-
-
-@contextmanager
-def memory_limit(connection: duckdb.DuckDBPyConnection, limit_mb: int) -> Iterator[None]:
-    """For statements that sort their result: DuckDB's own limit is four fifths of the machine, which it uses before it spills."""
-    connection.execute(f"SET memory_limit = '{limit_mb}MiB'")
-    connection.execute("SET preserve_insertion_order = false")
-    try:
-        yield
-    finally:
-        connection.execute("RESET memory_limit")
-        connection.execute("RESET preserve_insertion_order")
 
 
 def _write(connection: duckdb.DuckDBPyConnection, sql: str, file: IO[bytes]) -> int:

@@ -14,8 +14,8 @@ from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
 # primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`;
-# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`; 7 `generated_queries`, `teacher_judgements`,
-# `page_judgements` and who judged (`judged_by`).
+# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`; 7 `passages`, `generated_queries`,
+# `teacher_judgements`, `page_judgements` and who judged (`judged_by`).
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
 SCHEMA_VERSION: int = 7
@@ -114,6 +114,16 @@ TABLES: dict[str, TableSpec] = {
         key_columns=("batch", "doc_id"),
         slice_column="batch",
     ),
+    "passages": TableSpec(
+        asset="corpus",
+        columns={
+            "batch": _BATCH,
+            "doc_id": _text("Id of a passage in `corpus`; documents that were not cut have no row."),
+            "parent_id": _text("Id of the document that it is cut from; judgements and rankings name it."),
+        },
+        key_columns=("batch", "doc_id"),
+        slice_column="batch",
+    ),
     "queries": TableSpec(
         asset="queries",
         columns={
@@ -180,15 +190,19 @@ TABLES: dict[str, TableSpec] = {
         slice_column="batch",
     ),
     "page_judgements": TableSpec(
-        asset="queries",
+        asset="qrels",
         columns={
             "query_id": _QUERY_ID,
-            "doc_id": _DOC_ID,
-            "relevance": _integer("Judgement of a person on the page of `distill-assets judge`; 0 is not relevant."),
-            "judge": _text("Name of the person."),
-            "judged_at": ColumnSpec("TIMESTAMP", "When, UTC; the last judgement of a pair counts.", False),
+            "doc_id": _text("Id of the document; empty where the answer is about the query itself."),
+            "relevance": _integer(
+                "Grade, 0 is not relevant; -1 with no document: a bad query; NULL: taken back.", is_nullable=True
+            ),
+            "judge": _text("Name of the person who answered on the page of `distill-assets judge`."),
+            "judged_at": ColumnSpec("TIMESTAMP", "When, UTC. Of several answers about a pair the last one counts."),
+            "query_hash": _text("Hash of the query's text that was judged; the answer counts for this text alone."),
+            "doc_hash": _text("Hash of the document's content that was judged, likewise; empty without a document."),
         },
-        key_columns=("query_id", "doc_id", "judged_at", "judge"),
+        key_columns=("query_id", "doc_id", "judge", "judged_at"),
         mode="append",
     ),
     "answers_found": TableSpec(

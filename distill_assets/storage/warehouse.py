@@ -12,24 +12,27 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distill_assets.documents import StoredDocuments
 from distill_assets.errors import (
     EmptyFrameError,
     MissingPartitionError,
     NewerWarehouseError,
+    NoSpaceError,
     WarehouseBusyError,
     WarehouseError,
 )
 from distill_assets.records import fingerprint
+from distill_assets.spilling import LIMIT_MB, is_full, memory_limit, no_space
 from distill_assets.storage.tables import RENAMED, SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "SliceWrite", "TableSpec", "Warehouse"]
@@ -42,6 +45,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.5
 _SILENT_S = 3.0  # after so long people wonder; a write of another process takes less
 _SETTLED_S = 0.1  # file times tick every few milliseconds: a younger file may change again under the same time stamp
 _logger = logging.getLogger(__name__)
+Rows: TypeAlias = pa.Table | StoredDocuments  # of one slice: in memory, or in a file
 # Threads of one process share one DuckDB instance, where two transactions on the same slice would conflict, not wait.
 _WRITE_LOCKS: dict[Path, threading.RLock] = {}
 _OPENING = threading.Lock()
@@ -73,14 +77,15 @@ class SliceWrite:
     """One slice to write: its rows, what they were made from, and the version of their content.
 
     Attributes:
-        rows: the table's columns in any order; the slice column is added, or holds `slice_key` throughout.
+        rows: the table's columns in any order; the slice column is added, or holds `slice_key` throughout. Rows of a file are
+            inserted from there, in bounded memory.
         inputs: version of each input by name.
         is_accepted: False where a blocking check failed: the slice is kept to look at and never up to date.
         is_empty_meant: no rows are an error unless this says that they are meant.
     """
 
     table: str
-    rows: pa.Table = field(repr=False)
+    rows: Rows = field(repr=False)
     slice_key: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     is_accepted: bool = True
@@ -149,6 +154,7 @@ class Warehouse:
 
         Raises:
             EmptyFrameError: a slice has no rows, and `is_empty_meant` does not say that this is meant.
+            NoSpaceError: the disk is full.
             NonFiniteError: a NaN or an infinity.
             WarehouseError: wrong columns, wrong types, NULL where none may be, or a key that occurs twice.
         """
@@ -157,12 +163,11 @@ class Warehouse:
             require(connection)
             for each, rows in prepared:
                 spec = table_spec(each.table)
-                connection.register("incoming", rows)
-                _refuse_repeated_keys(connection, each.table, spec)
-                _delete_slice(connection, each.table, spec, each.slice_key)
-                connection.execute(f"INSERT INTO {each.table} BY NAME SELECT * FROM incoming")
-                _record_slice(connection, each, rows.num_rows)
-                connection.unregister("incoming")
+                with incoming(connection, {"incoming": rows}):
+                    _refuse_repeated_keys(connection, each.table, spec, rows)
+                    _delete_slice(connection, each.table, spec, each.slice_key)
+                    _insert(connection, each, rows)
+                _record_slice(connection, each, len(rows))
 
     def append(
         self,
@@ -185,7 +190,7 @@ class Warehouse:
         with self.transaction() as connection:
             require(connection)
             connection.register("incoming", rows)
-            _refuse_repeated_keys(connection, table, spec)
+            _refuse_repeated_keys(connection, table, spec, rows)
             first = f"(SELECT 1 + coalesce(greatest(max(sequence), count(*)), 0) FROM {table})"
             chosen = f"* REPLACE (sequence + {first} AS sequence)" if is_numbered else "*"
             connection.execute(f"INSERT INTO {table} BY NAME SELECT {chosen} FROM incoming")
@@ -230,7 +235,7 @@ class Warehouse:
         sql: str,
         parameters: Sequence[Any] | Mapping[str, Any] = (),
         *,
-        tables: Mapping[str, pa.Table] | None = None,
+        tables: Mapping[str, Rows] | None = None,
     ) -> pa.Table:
         """The result of one SELECT as one table. It may select from `tables` under their names."""
         with self._duckdb_errors(), self.connect(is_reading=True) as connection:
@@ -388,7 +393,11 @@ class Warehouse:
     def _duckdb_errors(self) -> Iterator[None]:
         try:
             yield
-        except duckdb.Error as error:
+        except (duckdb.Error, MemoryError, OSError) as error:
+            if is_full(error):
+                raise NoSpaceError(no_space(self.path, "a write to the warehouse", error)) from error
+            if not isinstance(error, duckdb.Error):
+                raise
             raise WarehouseError(f"{self.path}: {error}; nothing was changed") from error
 
 
@@ -415,12 +424,42 @@ def select(
     connection: duckdb.DuckDBPyConnection,
     sql: str,
     parameters: Sequence[Any] | Mapping[str, Any] = (),
-    tables: Mapping[str, pa.Table] | None = None,
+    tables: Mapping[str, Rows] | None = None,
 ) -> pa.Table:
     """The result of one SELECT on an open connection. `parameters` by name may hold more than the statement asks for."""
-    for name, table in (tables or {}).items():
-        connection.register(name, table)
-    return connection.sql(sql, params=bind(sql, parameters)).to_arrow_table()
+    with incoming(connection, tables or {}):
+        return connection.sql(sql, params=bind(sql, parameters)).to_arrow_table()
+
+
+@contextmanager
+def incoming(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Rows]) -> Iterator[None]:
+    """Tables that are no part of the warehouse, under their names. With rows of a file among them memory is bounded."""
+    is_large = any(isinstance(rows, StoredDocuments) for rows in tables.values())
+    with memory_limit(connection, LIMIT_MB) if is_large else nullcontext():
+        for name, rows in tables.items():
+            if isinstance(rows, StoredDocuments):
+                connection.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({_literal(str(rows.path))})")
+            else:
+                connection.register(name, rows)
+        yield
+        for name in tables:
+            connection.execute(f"DROP VIEW {name}")
+
+
+def _literal(text: str) -> str:
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, each: SliceWrite, rows: Rows) -> None:
+    """Rows of a file lack the slice column, for which there is one value."""
+    if isinstance(rows, StoredDocuments):
+        sql = (
+            f"INSERT INTO {each.table} BY NAME SELECT ?::VARCHAR AS {TABLES[each.table].slice_column}, * FROM incoming"
+        )
+        connection.execute(sql, [each.slice_key])
+    else:
+        connection.execute(f"INSERT INTO {each.table} BY NAME SELECT * FROM incoming")
 
 
 def bind(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[Any] | dict[str, Any]:
@@ -514,8 +553,9 @@ def _with_slice_column(table: str, spec: TableSpec, rows: pa.Table, slice_key: s
     return rows
 
 
-def _refuse_repeated_keys(connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec) -> None:
-    keys = ", ".join(spec.key_columns)
+def _refuse_repeated_keys(connection: duckdb.DuckDBPyConnection, table: str, spec: TableSpec, rows: Rows) -> None:
+    of_slice = spec.slice_column if isinstance(rows, StoredDocuments) else None
+    keys = ", ".join(key for key in spec.key_columns if key != of_slice)
     sql = f"SELECT {keys} FROM incoming GROUP BY {keys} HAVING count(*) > 1 ORDER BY {keys}"
     repeated = connection.execute(sql).fetchall()
     if repeated:
@@ -532,10 +572,11 @@ def _delete_slice(connection: duckdb.DuckDBPyConnection, table: str, spec: Table
         connection.execute(f"DELETE FROM {table} WHERE {spec.slice_column} = ?", [slice_key])
 
 
-def _prepared(each: SliceWrite) -> pa.Table:
-    spec = _require_mode(each.table, "slices")
-    rows = conform(each.table, _with_slice_column(each.table, spec, each.rows, each.slice_key))
-    if rows.num_rows == 0 and not each.is_empty_meant:
+def _prepared(each: SliceWrite) -> Rows:
+    spec, rows = _require_mode(each.table, "slices"), each.rows
+    if isinstance(rows, pa.Table):
+        rows = conform(each.table, _with_slice_column(each.table, spec, rows, each.slice_key))
+    if len(rows) == 0 and not each.is_empty_meant:
         raise EmptyFrameError(
             f"{each.table}[{each.slice_key}]: got no rows, expected at least one; the old slice is kept. "
             "Check what the asset read, or pass is_empty_meant where empty is meant"

@@ -1,9 +1,10 @@
 """Lists: a query with its candidates as texts, the form in which models are trained and their steps are judged."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from distill_assets.errors import MissingPartitionError, TrainingError
 from distill_assets.evaluation.metrics import DevList
 from distill_assets.records import Query, fingerprint, hash_text
+from distill_assets.retrieval.passages import ANSWERS_PER_DOCUMENT, standing_for
 from distill_assets.training.recipes import Recipe, TeacherRecipe
 
 LogitOf = Mapping[tuple[str, str], float]  # (query_id, doc_id) -> raw teacher logit
@@ -43,12 +45,14 @@ class Labels:
         candidates: query_id -> doc_ids that search finds, best first; judged ones are among them.
         content_of: doc_id -> text.
         min_relevance: a document of a lower grade is neither a positive nor a negative.
+        parent_of: the document of each passage; empty where none was cut. A judged document has all its passages in `judged`.
     """
 
     judged: Mapping[str, Mapping[str, int]]
     candidates: Mapping[str, Sequence[str]]
     content_of: Mapping[str, str]
     min_relevance: int = 1
+    parent_of: Mapping[str, str] = field(default_factory=dict)
 
     def of_scored(self, logit_of: LogitOf) -> "Labels":
         """The same where only documents with a teacher logit are positives and candidates; judged ones stay judged, at grade 0."""
@@ -62,9 +66,24 @@ class Labels:
         """Doc_ids of a query that are in `judged`, sorted: none of them is a negative."""
         return sorted(self.judged.get(query_id, ()))
 
+    def answers_of(self, query_id: str) -> list[str]:
+        """The judged doc_ids of a query, sorted; of a document that was cut the passages that stand for it (`standing_for`)."""
+        candidates = self.candidates.get(query_id, ())
+        return sorted(standing_for(self.judged.get(query_id, {}), candidates, self.parent_of, ANSWERS_PER_DOCUMENT))
+
     def positives_of(self, query_id: str) -> list[str]:
-        """Relevant doc_ids of a query, sorted."""
-        return sorted(d for d, grade in self.judged.get(query_id, {}).items() if grade >= self.min_relevance)
+        """Relevant doc_ids among `answers_of` a query, sorted."""
+        judged = self.judged.get(query_id, {})
+        return [d for d in self.answers_of(query_id) if judged[d] >= self.min_relevance]
+
+    def best_of(self, query_id: str, doc_ids: Sequence[str], logit_of: LogitOf | None = None) -> list[str]:
+        """One passage of each document of `doc_ids`, sorted: the teacher's first where it scored them, else search's first (MaxP)."""
+        if not self.parent_of:
+            return sorted(doc_ids)
+        ranked = standing_for(doc_ids, self.candidates.get(query_id, ()), {}, 1)
+        if logit_of:
+            ranked.sort(key=lambda d: logit_of.get((query_id, d), -math.inf), reverse=True)
+        return sorted(standing_for(ranked, ranked, self.parent_of, 1))
 
     def found_of(self, query_id: str) -> list[str]:
         """Relevant doc_ids that search finds for a query, best first, each once."""
@@ -229,9 +248,9 @@ def _eligible(query_id: str, labels: Labels, recipe: Recipe | TeacherRecipe, log
     """
     relevant = labels.positives_of(query_id)
     if recipe.positives == "human":
-        return relevant
+        return labels.best_of(query_id, relevant, logit_of)
     if recipe.positives == "found":
-        return sorted(labels.found_of(query_id)) or relevant
+        return labels.best_of(query_id, labels.found_of(query_id) or relevant, logit_of)
     known = logit_of or {}
     candidates = [*relevant, *labels.negatives_of(query_id)]
     scored = [(known[query_id, d], d) for d in candidates if (query_id, d) in known]
@@ -305,15 +324,20 @@ def build_dev_lists(queries: Sequence[Query], labels: Labels) -> list[DevList]:
     for query in queries:
         judged, found = labels.judged.get(query.query_id, {}), labels.candidates.get(query.query_id, ())
         if judged and found:
-            candidates = list(dict.fromkeys(found))
-            missed = sorted(judged.keys() - set(candidates))
+            candidates, parent_of = list(dict.fromkeys(found)), labels.parent_of
+            seen = {parent_of.get(d, d) for d in candidates}
+            grades = dict[str, int]()  # of documents
+            for d, grade in judged.items():
+                grades[parent_of.get(d, d)] = max(grade, grades.get(parent_of.get(d, d), 0))
+            missed = [d for d in labels.answers_of(query.query_id) if parent_of.get(d, d) not in seen]
             dev_list = DevList(
                 query.query_id,
                 query.text,
                 documents=tuple(labels.content_of[d] for d in candidates),
-                relevances=tuple(judged.get(d, 0) for d in candidates),
+                relevances=tuple(grades.get(parent_of.get(d, d), 0) for d in candidates),
                 missed=tuple(judged[d] for d in missed),
                 missed_documents=tuple(labels.content_of[d] for d in missed),
+                parents=tuple(parent_of.get(d, d) for d in [*candidates, *missed]) if parent_of else (),
             )
             lists.append(dev_list)
     return lists

@@ -16,6 +16,7 @@ from distill_assets import errors
 from distill_assets.cli import commands
 from distill_assets.cli.commands import main
 from distill_assets.evaluation.leaderboard import LeaderboardRow
+from distill_assets.settings.values import load_settings
 from distill_assets_tests.conftest import write_beir
 
 
@@ -149,6 +150,7 @@ def test_run_search_leaderboard_and_a_second_run(
     told = json.loads(capsys.readouterr().out)["assets"]
     assert {(row["asset"], row["partition"]): row["condition"] for row in told} == {
         **{(name, "tiny"): "up to date" for name in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")},
+        **{(name, "tiny"): "up to date" for name in ("generated_queries", "teacher_judgements")},
         **{
             (name, r): "up to date"
             for name in ("student_checkpoint", "eval_metrics")
@@ -178,6 +180,10 @@ def test_run_search_leaderboard_and_a_second_run(
     ]
     assert call(monkeypatch, "report", "--json") == 0
     assert Path(json.loads(capsys.readouterr().out)["report"]) == page
+    assert call(monkeypatch, "judge", "--name", " ann ", "--json") == 0, "a page that is served never ends"
+    told = json.loads(capsys.readouterr().out)
+    assert (told["judge"], told["num_pairs"], told["judges"], told["num_left_queries"]) == ("ann", 0, [], 12)
+    assert told["power"].startswith("12 judged queries")
     assert call(monkeypatch, "export-ranking", "bm25", "--split", "dev") == 0
     assert len({line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}) == 20
     assert call(monkeypatch, "export-ranking", "bm26") == 1
@@ -291,6 +297,53 @@ def test_init_writes_what_a_folder_without_a_file_reads(
     assert (tmp_path / "distill.toml").read_text(encoding="utf-8") == "mining.train_queries = 7\n"
 
 
+def test_init_for_a_folder(
+    tiny_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that names another collection than the one that was shown would train on something else for an hour."""
+    monkeypatch.delenv("DISTILL_COLLECTION", raising=False)
+    docs = tmp_path / 'my "docs"'
+    docs.mkdir()
+    (docs / "a.md").write_text("# A\nFirst text.\n## B\nSecond text.\n", encoding="utf-8")
+    (docs / "b.md").write_bytes(b"\0")
+    (docs / "c.png").touch()
+    write_beir(tmp_path / "beir", topics=("array",))
+    for name, wanted, told in (
+        (docs, f"files:{docs}", ("files: 2 .md, 1 .png (not read)", "2 documents", "not read: b.md: it is no text")),
+        (tmp_path / "beir", f"beir:{tmp_path / 'beir'}", ("judged queries",)),
+    ):
+        here = tmp_path / f"project of {name.name[:2]}"
+        here.mkdir()
+        monkeypatch.chdir(here)
+        assert call(monkeypatch, "init", str(name)) == 0
+        shown = capsys.readouterr().out
+        assert all(sentence in shown for sentence in told) and shown.endswith("next: distill-assets run\n")
+        assert load_settings().collection == wanted
+        assert call(monkeypatch, "init", str(name)) == 1  # it is there
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "no folder at nowhere"),
+        ("images", r"no document in images: .* found 1 .png (not read); put documents there"),
+    ],
+)
+def test_init_refuses_a_folder_without_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    """A file that names nothing readable fails an hour later, at the first run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    assert call(monkeypatch, "init", name) == 2
+    begin, _, end = message.partition(".*")
+    error = capsys.readouterr().err
+    assert begin in error and end in error
+    assert not (tmp_path / "distill.toml").exists()
+
+
 def test_flags_win_and_are_told(
     tiny_environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -353,7 +406,7 @@ def test_two_first_runs_at_once_make_the_databases_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("DISTILL_COLLECTION", "csv:x", "expected 'python_api' or 'beir:PATH'"),  # unknown kind of collection
+        ("DISTILL_COLLECTION", "csv:x", "expected python_api, inbox, beir:PATH"),  # unknown kind of collection
         ("DISTILL_COLLECTION", "beir:/nowhere/at/all", "/nowhere/at/all"),  # missing folder
         ("DISTILL_STUDENT", "/nowhere/model", "no model at '/nowhere/model'"),  # missing model
         ("DISTILL_NO_SUCH_KEY", "1", "unknown variable DISTILL_NO_SUCH_KEY"),

@@ -14,6 +14,7 @@ from distill_assets.evaluation.metrics import (
     QueryMetrics,
     evaluate_run,
     mean_of,
+    rerank_metrics,
     rerank_ndcg,
     search_ndcg,
     values_of,
@@ -185,3 +186,23 @@ def test_measures_equal_the_textbook(seed: int) -> None:
         expected = naive_metrics(*drawn)
         for name in METRIC_NAMES:
             assert getattr(found[query_id], name) == pytest.approx(getattr(expected, name), abs=1e-9), name
+
+
+def test_passages_of_one_document_are_ranked_as_it_by_the_best_of_them() -> None:
+    """Two passages of one right document would be two hits, and a document with ten of them would fill the list."""
+    # Document A by its second passage (0.9) is first, B second: 1/log2(2) of an ideal that ranks A alone first.
+    passages = DevList("q", "query", ("a1", "b", "a2"), (1, 0, 1), parents=("A", "B", "A"))
+    assert rerank_metrics([passages], [[0.1, 0.5, 0.9]])["q"].ndcg_at_10 == pytest.approx(1.0)
+    # A by its best (0.3) is behind B: 1/log2(3). As three documents its two passages would be at 2 and 3.
+    assert rerank_metrics([passages], [[0.1, 0.5, 0.3]])["q"].ndcg_at_10 == pytest.approx(1 / np.log2(3))
+    missed = DevList("q", "query", ("b",), (0,), missed=(1,), missed_documents=("a1",), parents=("B", "A"))
+    assert rerank_metrics([missed], [[0.5]])["q"].ndcg_at_10 == 0.0
+
+
+def test_a_search_among_passages_finds_documents() -> None:
+    """The step that is chosen on dev must be the one that ranks documents best, as the leaderboard counts."""
+    first = DevList("q", "query", ("a1", "b", "a2"), (1, 0, 1), parents=("A", "B", "A"))
+    second = DevList("p", "other", ("b",), (0,), missed=(1,), missed_documents=("c",), parents=("B", "C"))
+    documents, scores = ["a1", "a2", "b", "c"], np.array([[0.1, 0.6, 0.5, 0.2], [0.9, 0.8, 0.1, 0.7]])
+    # q: A 0.6 is first: 1. p: A 0.9, C 0.7, B 0.1: C is second, 1/log2(3).
+    assert search_ndcg([first, second], documents, scores) == pytest.approx((1 + 1 / np.log2(3)) / 2)

@@ -1,5 +1,6 @@
 """Queries by rules: three documents whose queries are worked out by hand, and what must not become a query."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -49,9 +50,10 @@ EXPECTED = {
         ("refunds resetting a refund", "title"),
     ],
     "faq": [
-        ("reset link password", "keyword"),
+        ("reset link", "keyword"),  # reset twice, link once; with a third word where the pair's hash says so
+        ("forgot password", "keyword"),
         ("open login page", "keyword"),
-        ("choose forgot message", "keyword"),
+        ("one hour", "keyword"),
         ("how to open the login page and choose Forgot password?", "question"),
         ("what is reset link?", "question"),
         ("how to reset my password?", "question"),
@@ -95,10 +97,21 @@ def test_prose_is_cut_at_sentences_and_not_at_abbreviations() -> None:
     assert read_prose(title) == ((), ("Title here",), ("See pandas.Frame and x.",))
 
 
+def test_markup_without_end_takes_no_time() -> None:
+    """100,000 characters of "<a" took 16 s, and of "**a" minutes: one damaged file would hold up a collection."""
+    begun = time.process_time()
+    for mark in ("<a", "**a ", "[a", "```\n", "<!-- "):
+        generate([Document("d", f"Marks > {mark}", mark * (100_000 // len(mark)))], RuleGenerator(), 3, 0)
+    assert time.process_time() - begun < 10
+
+
 def test_kinds_are_mixed_and_a_document_has_one_query_of_its_title_s_words_at_most() -> None:
     """Queries that the title's words find teach nothing but to read titles; the title as it is finds itself."""
     documents = [
-        Document(f"d{i}", f"Cache of item{i}", f"The item{i}x cache{i} is a store that holds pages.") for i in range(40)
+        Document(
+            f"d{i}", f"Cache of item{i}", f"The item{i}x cache{i} is a store that holds pages. It forgets the oldest."
+        )
+        for i in range(40)
     ]
     made = generate(documents, RuleGenerator(), 3, 0)
     kinds = Counter(query.kind for query in made)
@@ -152,8 +165,9 @@ def test_a_text_of_two_documents_is_dropped_for_both_and_counted() -> None:
     ]
     dropped = Counter[str]()
     made = generate(documents, RuleGenerator(), 9, 0, dropped)
-    assert dropped["given for several documents"] == 2  # "pumps move water", as keyword of both
-    assert "pumps move water" not in {query.text for query in made} and texts_of(made, "b")
+    assert dropped["given for several documents"] == 2  # "pumps move", as keyword of both
+    assert texts_of(made, "b") == {("Pumps MOVE water", "sentence"), ("water valves stop", "keyword")}
+    assert texts_of(made, "a") == set(), "its sentence is all that it says: a ranking leaves a copy of the query out"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What a batch brings, by hand."""
 
+from dataclasses import replace
+
 from distill_assets.quality.reading import read_figures
 from distill_assets.records import Collection, Document, Qrel, Query
 
@@ -57,3 +59,14 @@ def test_a_query_with_grades_below_the_threshold_alone_is_not_judged() -> None:
     assert "relevant from 2 on" in found.sentences()[1]
     binary = read_figures(Collection(DOCUMENTS, QUERIES, QRELS[:1]), lambda texts: [1 for _ in texts], 5)
     assert binary.sentences()[1] == "judged queries: train 1, dev 0, test 0; grades: 1 (1)"
+
+
+def test_documents_in_passages_are_counted_as_documents() -> None:
+    """Ten articles told as three hundred documents read as a folder that was split wrongly."""
+    passages = [Document(f"a#{number}", "", "text") for number in (1, 2, 3)]
+    whole = read_figures(
+        Collection([*passages, Document("b", "", "text")], [], []), lambda texts: [1 for _ in texts], 5
+    )
+    first, *rest = replace(whole, num_passages=3, num_cut=1).sentences()
+    assert first.startswith("2 documents")
+    assert "1 documents were cut into 3 passages, which count as documents from here on" in rest

@@ -41,31 +41,25 @@ def pair(query_id: str, doc_id: str, label: int, logit: float) -> ScoredPair:
 
 
 def test_documents_of_signs_alone_are_found() -> None:
-    """Their vectors are noise that some query will find: 2 of 100 is above 1 %, 1 of 100 is not; letters of any script count."""
-    good = {f"d{i}": "text" for i in range(97)} | {"greek": "αβγ"}
-    two = judge_empty_documents(good | {"a": "---", "b": " \n"})
-    assert not two.passed and two.figures["num_empty"] == 2
+    """Their vectors are noise that some query will find: 2 of 100 is above 1 %, 1 of 100 is not."""
+    two = judge_empty_documents(100, 2, [("a", "---"), ("b", " \n")])
+    assert not two.passed and two.figures == {"num_empty": 2, "share_empty": 0.02}
     assert [row["doc_id"] for row in two.samples] == ["a", "b"]
-    assert judge_empty_documents(good | {"a": "---", "b": "b"}).passed
+    assert judge_empty_documents(100, 1, [("a", "---")]).passed
 
 
 def test_copies_are_counted_within_and_across_batches() -> None:
-    """A document that comes again under its own id is no copy; the same words under another id are.
-
-    a and b share their content, c has that of another batch's x, d is its own in another batch: 3 of 4.
-    """
-    verdict = judge_duplicates(
-        {"a": "h1", "b": "h1", "c": "h2", "d": "h3"}, [("h2", "other", "x"), ("h3", "other", "d")]
-    )
+    """A share of the wrong number, or a sample that does not say in which batch the other one is, sends nobody to the copies."""
+    verdict = judge_duplicates(4, 3, [("a", "", "b"), ("b", "", "a"), ("c", "other", "x")])
     assert not verdict.passed
     assert verdict.figures == {"num_duplicates": 3, "share_duplicates": 0.75}
     assert [row["same as"] for row in verdict.samples] == ["b", "a", "x"]
-    assert verdict.samples[2]["of batch"] == "other"
+    assert [row["of batch"] for row in verdict.samples] == ["this one", "this one", "other"]
 
 
 def test_one_copy_in_a_hundred_is_no_warning() -> None:
     """A check that is always yellow is read by nobody."""
-    assert judge_duplicates({f"d{i}": f"h{i % 200}" for i in range(200)} | {"copy": "h0"}).passed  # 2 of 201
+    assert judge_duplicates(201, 2, []).passed
 
 
 def test_coverage_is_per_split() -> None:
@@ -264,20 +258,22 @@ def test_the_gate_warns_when_a_candidate_is_kept_out() -> None:
 
 def test_samples_stay_short() -> None:
     """A table of a million rows in an event log takes the UI down with it."""
-    assert len(judge_empty_documents({f"d{i}": "-" for i in range(1000)}).samples) == MAX_SAMPLES
+    assert len(judge_empty_documents(1000, 1000, [(f"d{i}", "-") for i in range(1000)]).samples) == MAX_SAMPLES
 
 
 def test_ids_that_stand_for_other_documents() -> None:
     """Two help desks that number alike overwrote each other, 29 of 30 documents, and no check said so."""
     kettle, edited, sofa = "the kettle is in the attic", "the kettle is in the cellar", "every sofa has a guarantee"
     changed = [("1", sofa, "north", kettle), ("1", sofa, "east", kettle), ("2", edited, "north", kettle)]
-    verdict = judge_identity(30, changed)
+    verdict = judge_identity(30, 2, changed)
     assert not verdict.passed
     assert verdict.found == (
         "1 of 30 ids stand for another document in another batch (in east, north), 1 for an edited text"
     )
     assert verdict.samples[0] == {"doc_id": "1", "here": sofa, "batch": "north", "there": kettle}
-    assert judge_identity(30, changed[2:]).passed and judge_identity(0, []).passed
+    assert judge_identity(30, 1, changed[2:]).passed and judge_identity(0, 0, []).passed
+    sampled = judge_identity(30, 9, changed)
+    assert sampled.found.endswith("; 2 of 9 ids with two texts were compared") and sampled.figures["num_changed"] == 9
 
 
 def test_files_that_are_not_read_and_blank_texts_are_told() -> None:

@@ -102,6 +102,23 @@ def test_without_own_keeps_what_is_judged_and_ids_that_only_coincide() -> None:
     assert found == {"1": ranking, "2": ranking}
 
 
+def test_without_own_takes_all_passages_of_a_document_that_is_the_query() -> None:
+    """ArguAna's arguments are longer than a passage: none holds the query, and all would be found above every answer."""
+    first = "the first half of an argument that goes on and on, with all its reasons and some more"
+    second = "and its second half, which is as long as the first one, and even a little longer than that"
+    queries = [Query("d", f"{first} {second}", "test"), Query("e", "where is it", "test")]
+    contents = {"d#1": f"A title {first}", "d#2": f"A title {second}", "d#3": "it", "e#1": f"x {second}", "e#2": "it"}
+    parent_of = {doc_id: doc_id[0] for doc_id in contents}
+    ranking = [(doc_id, 1.0) for doc_id in contents]
+    assert without_own(queries, [ranking, ranking], contents, {}, parent_of) == {
+        "d": [("e#1", 1.0), ("e#2", 1.0)],
+        "e": ranking,  # "it" is in the query by chance: the two are numbered alike
+    }
+    for answer in ("d", "d#1"):  # a document is judged, or its passages
+        judged = {"d": {answer: 1, "d#2": 1}}
+        assert without_own(queries[:1], [ranking], contents, judged, parent_of) == {"d": ranking}
+
+
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_own_is_equality_of_normalised_texts(text: str, content: str) -> None:
     """The short look at a document's beginning must not decide otherwise than the whole comparison."""

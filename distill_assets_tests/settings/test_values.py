@@ -361,6 +361,7 @@ def test_the_example_file_says_the_defaults(elsewhere: Path) -> None:
     """It is read where there is no file: a line that differs from the code's default would hold for everybody, unseen."""
     tables = tomllib.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
     assert set(tables.pop("python_api")) >= {"train_queries", "student_epochs"}
+    assert set(tables.pop("files")) >= {"train_queries", "student_max_length"}
     (elsewhere / "plain.toml").write_text("", encoding="utf-8")
     plain = load_settings(elsewhere / "plain.toml").model_dump(mode="json")
     written = [(name, value) for table in tables.values() for name, value in table.items()]
@@ -378,7 +379,7 @@ def test_commented_lines_of_the_example_file_can_be_used(elsewhere: Path) -> Non
 
 def test_sources_are_told(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A value that is said to come from elsewhere is changed in the wrong place, and nothing happens."""
-    assert set(read_settings().sources.values()) == {"default", "demo"} and read_settings().file is None
+    assert set(read_settings().sources.values()) == {"default", "[python_api]"} and read_settings().file is None
     text = "[mining]\ntrain_queries = 1\nmining_depth = 11\n[evaluation]\ndev_queries = 2\n[python_api]\ntest_queries = 3\n"
     (elsewhere / "distill.toml").write_text(f"{text}dev_queries = 4\n", encoding="utf-8")
     monkeypatch.setenv("DISTILL_TRAIN_QUERIES", "5")
@@ -388,7 +389,7 @@ def test_sources_are_told(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [(found.sources[name], getattr(found.settings, name)) for name in names] == [
         ("default", 30),
         ("file", 11),
-        ("demo", 4),
+        ("[python_api]", 4),
         ("environment", 5),
         ("flag", 7),
     ]
@@ -406,6 +407,8 @@ def test_the_demos_values_are_the_demos(elsewhere: Path, monkeypatch: pytest.Mon
     assert (demo.student_max_length, demo.train_queries) == (64, 9)
     own = load(text, elsewhere, collection="beir:somewhere")
     assert (own.student_max_length, own.train_queries) == (None, 7)
+    folder = load(f"{text}[files]\ntrain_queries = 8\n", elsewhere, collection="files:somewhere")
+    assert (folder.student_max_length, folder.train_queries) == (None, 8)
     monkeypatch.setenv("DISTILL_COLLECTION", "beir:somewhere")
     assert load(text, elsewhere).student_max_length is None
     monkeypatch.delenv("DISTILL_COLLECTION")
@@ -503,3 +506,71 @@ def test_what_several_teachers_cannot_be_is_refused_at_once(
     """Left out in silence, a fine-tuning that was asked for is believed to have been done."""
     with pytest.raises(SettingsError, match=words):
         load_settings(**values)
+
+
+PARTS_FILE = """
+[data]
+collection = "sql:shop"
+sql_setup = ["ATTACH 'dbname=shop host=db' AS shop (TYPE postgres)"]
+[data.documents]
+query = "SELECT * FROM shop.articles"
+columns = { text = "body", doc_id = "article_no" }
+[data.queries]
+path = "questions.jsonl"
+"""
+
+
+def test_parts_of_a_collection_from_file_and_environment(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column map that is read and not handed on leaves the source with our names; printed, it must be as it was written."""
+    settings = load(PARTS_FILE, elsewhere)
+    options = settings.source_options
+    assert [part for part, _ in options.parts] == ["documents", "queries"] and hash(options)
+    assert dict(options.parts)["documents"].columns == (("doc_id", "article_no"), ("text", "body"))
+    assert settings.model_dump(mode="json")["documents"]["columns"] == {"doc_id": "article_no", "text": "body"}
+    monkeypatch.setenv("DISTILL_QUERIES", '{"path": "other.csv"}')
+    assert dict(load(PARTS_FILE, elsewhere).source_options.parts)["queries"].path == "other.csv"
+
+
+BAD_PARTS: list[tuple[str, str]] = [
+    ('collection = "tables:x"\n[data.documents]\npat = "a.csv"', r"unknown setting 'documents\.pat'"),
+    (
+        'collection = "tables:x"\n[data.documents]\npath = "a.csv"\ncolumns = { doc = "id" }',
+        r"columns names doc: a column map goes from our names \(doc_id, title, text\)",
+    ),
+    (
+        '[data.documents]\npath = "a.csv"',
+        r"the collection python_api reads no \[data\.documents\].*sql:NAME, tables:NAME",
+    ),
+    ('collection = "beir:x"\n[data.queries]\npath = "a.csv"', r"the collection beir reads no \[data\.queries\]"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_PARTS)
+def test_parts_that_nothing_would_read_are_refused(text: str, message: str, elsewhere: Path) -> None:
+    """Tables beside a collection that does not read them: the demo would be distilled in their place."""
+    with pytest.raises(SettingsError, match=message):
+        load(f"[data]\n{text}\n", elsewhere)
+
+
+SECRETS = [
+    "sql_setup = [\"ATTACH 'host=db password=hunter2' AS shop (TYPE postgres)\"]",
+    "sql_setup = [\"ATTACH 'postgres://me:hunter2@db/shop' AS shop\"]",
+    "sql_setup = [\"CREATE SECRET (TYPE s3, KEY_ID 'me', SECRET 'hunter2')\"]",
+    '[data.documents]\npath = "https://me:hunter2@host/a.csv"',
+    '[data.documents]\npath = "https://host/a.csv?X-Amz-Signature=hunter2"',
+    "[data.documents]\nquery = \"FROM read_csv('https://me:hunter2@host/a.csv')\"",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_credentials_are_refused_and_not_repeated(text: str, elsewhere: Path) -> None:
+    """Settings are printed and stored with every run: a password in them is in every log."""
+    with pytest.raises(SettingsError, match="leave out user and password") as caught:
+        load(f'[data]\ncollection = "sql:shop"\n{text}\n', elsewhere)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_that_names_no_value_is_no_credential(elsewhere: Path) -> None:
+    """The way that the refusal recommends must not be refused."""
+    setup = "CREATE SECRET shop (TYPE s3, PROVIDER credential_chain)"
+    assert load(f'[data]\ncollection = "sql:shop"\nsql_setup = ["{setup}"]\n', elsewhere).sql_setup == (setup,)

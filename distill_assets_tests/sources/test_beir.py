@@ -88,7 +88,7 @@ def test_titles_integer_ids_blank_lines_bom_and_metadata_are_tolerated(tmp_path:
     (tmp_path / "b" / "corpus.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
     collection = BeirSource(tmp_path).read("b")
     assert collection.documents == [Document("7", "T", "x"), Document("k", "", "y")]
-    assert collection.documents[0].content == "T x"
+    assert next(iter(collection.documents)).content == "T x"
 
 
 def test_unicode_line_separators_do_not_split_a_record(tmp_path: Path) -> None:
@@ -619,10 +619,10 @@ def test_compressed_texts_judgements_at_the_root_and_commas_are_read(tmp_path: P
 def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     """A file with another name brings nothing, and nobody says so."""
     folder = write_batch(tmp_path / "t", {"1": "one"}, {"q": "what"}, test="q 1 1\n")
-    for name in ("qrels.tsv", "documents.jsonl", "qrels/old.parquet", "README.md", ".hidden.tsv", "_READY"):
+    for name in ("qrels.tsv", "documents.jsonl", "qrels/old.xlsx", "README.md", ".hidden.tsv", "_READY"):
         (folder / name).write_text("x", encoding="utf-8")
     unread = BeirSource(folder).read("t").unread
-    assert list(unread) == ["documents.jsonl", "qrels/old.parquet", "qrels.tsv"]
+    assert list(unread) == ["documents.jsonl", "qrels/old.xlsx", "qrels.tsv"]
     assert "rename it" in unread["documents.jsonl"] and "move it" in unread["qrels.tsv"]
 
 
@@ -780,16 +780,16 @@ def test_files_of_other_tools_are_told_with_what_to_do(tmp_path: Path) -> None:
         "Corpus.JSON",
         "qrels/test.jsonl",
         "labels.tsv",
-        "notes.parquet",
+        "notes.xlsx",
     ):
         (folder / name).write_text("x", encoding="utf-8")
     unread = BeirSource(folder).read("t").unread
     assert {name: reason.split(" from ")[0] for name, reason in unread.items() if " from " in reason} == {
         "Corpus.JSON": "documents are read",
         "collection.tsv": "documents are read",
-        "corpus.parquet": "documents are read",
+        "corpus.parquet": "corpus is read",
         "labels.tsv": "judgements are read",
         "queries.tsv": "documents are read",
         "qrels/test.jsonl": "judgements are read",
     }
-    assert "no ending that is read" in unread["notes.parquet"]
+    assert "no ending that is read" in unread["notes.xlsx"]

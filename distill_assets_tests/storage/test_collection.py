@@ -27,6 +27,8 @@ class Batch:
     mined: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (query_id, doc_id) -> rank
     logits: Mapping[tuple[str, str], float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)  # query_id -> label of the source
+    passages: Mapping[str, str] = field(default_factory=dict)  # doc_id -> the document that it is a passage of
+
     made: Mapping[str, tuple[str, Split, str]] = field(default_factory=dict)  # query_id -> text, split, source document
     verdicts: Mapping[str, str] = field(default_factory=dict)  # query_id -> the teacher's first document
 
@@ -45,6 +47,7 @@ class Batch:
                 }
                 for d in documents
             ],
+            "passages": [{"batch": batch, "doc_id": d, "parent_id": p} for d, p in self.passages.items()],
             "queries": [
                 {"batch": batch, "query_id": q, "text": t, "text_key": t, "split": s}
                 for q, (t, s) in self.queries.items()
@@ -102,18 +105,30 @@ def collect(
     current: tuple[str, ...] | None = None,
     left_out: tuple[str, ...] = (),
     displaced: tuple[tuple[str, str], ...] = (),
-    page: Sequence[tuple[str, str, int]] = (),
+    page: Sequence[tuple[Any, ...]] = (),
     labelling: Labelling = NONE,
 ) -> Collection:
     """These batches as one collection; `current` are those that make it up, all by default.
 
-    `page` holds judgements (query_id, doc_id, relevance) of the page, a minute apart.
+    `page` holds answers of the page, a minute apart: query_id, doc_id, relevance, and, if not ann and the texts that stand, the
+    judge and the texts of query and document that were judged.
     """
-    judged_at = datetime(2026, 1, 1)
-    on_page = [
-        {"query_id": q, "doc_id": d, "relevance": r, "judge": "ann", "judged_at": judged_at + timedelta(minutes=minute)}
-        for minute, (q, d, r) in enumerate(page)
-    ]
+    queries = {q: text for name in sorted(batches) for q, (text, _) in batches[name].queries.items()}
+    texts = {d: text for name in sorted(batches) for d, text in batches[name].documents.items()}
+    on_page = []
+    for minute, (q, d, r, *told) in enumerate(page):
+        judge, query, text = [*told, *["ann", queries.get(q, ""), texts.get(d, "")][len(told) :]]
+        on_page.append(
+            {
+                "query_id": q,
+                "doc_id": d,
+                "relevance": r,
+                "judge": judge,
+                "judged_at": datetime(2026, 1, 1) + timedelta(minutes=minute),
+                "query_hash": hash_text(query),
+                "doc_hash": hash_text(document(d, text).content) if d else "",
+            }
+        )
     for table in (*Batch().tables(""), "page_judgements"):
         rows = [row for name, batch in batches.items() for row in batch.tables(name).get(table, [])]
         rows += on_page if table == "page_judgements" else []
@@ -230,6 +245,117 @@ def test_judgements_of_a_document_whose_id_stands_for_another_text_do_not_count(
     ]
     assert changed_documents(connection, ["north"]) == []
     assert collect(connection, batches, displaced=(("north", "d1"),)).judgements(SPLITS) == {"q": {"d2": 1}}
+
+
+LONG = Batch(
+    {"a#1": "x", "a#2": "y", "a#10": "z", "b": "w"},
+    {"q1": ("1", "train"), "q2": ("2", "dev"), "q3": ("3", "dev"), "q4": ("4", "train")},
+    {("q1", "a"): 2, ("q2", "a"): 1, ("q2", "b"): 1, ("q3", "a#2"): 3, ("q4", "a"): 0, ("q4", "b"): 1},
+    passages={"a#1": "a", "a#2": "a", "a#10": "a"},
+)
+
+
+def test_a_judgement_of_a_document_is_one_of_its_passages_in_training_and_of_it_in_evaluation(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """An unknown id drops every judgement of a long document; a passage measured as a document makes recall@100 count it ten times."""
+    found = collect(connection, {"one": LONG})
+    assert found.parents() == {"a#1": "a", "a#10": "a", "a#2": "a"}
+    assert found.judgements(SPLITS) == {
+        "q1": {"a#1": 2, "a#10": 2, "a#2": 2},
+        "q2": {"a#1": 1, "a#10": 1, "a#2": 1, "b": 1},
+        "q3": {"a#2": 3},  # names a passage: that one alone is the answer
+        "q4": {"b": 1},
+    }
+    assert found.judgements(SPLITS, labels="measured") == {"q2": {"a": 1, "b": 1}, "q3": {"a": 3}}
+    assert found.rejections(SPLITS) == {"q4": ["a#1", "a#10", "a#2"]}
+    assert found.contents(["a", "b"]) == {"a": document("a#1", "x").content, "b": document("b", "w").content}
+    judged_apart = replace(LONG, judgements={**LONG.judgements, ("q1", "a#2"): 0})
+    found = collect(connection, {"one": judged_apart})
+    assert found.judgements(["train"])["q1"] == {"a#1": 2, "a#10": 2}, "a passage's own judgement counts for it"
+    apart_in_dev = replace(LONG, judgements={**LONG.judgements, ("q2", "a#2"): 0})
+    assert collect(connection, {"one": apart_in_dev}).judgements(["dev"], labels="measured")["q2"] == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        (Batch({"a": "short now"}), ["a", "b"]),
+        (Batch({"a#1": "x"}, passages={"a#1": "a"}), ["a#1", "b"]),
+        (Batch({"b#1": "w", "b#2": "w"}, passages={"b#1": "b", "b#2": "b"}), ["a#1", "a#10", "a#2", "b#1", "b#2"]),
+    ],
+)
+def test_a_document_that_comes_again_replaces_all_its_passages(
+    connection: duckdb.DuckDBPyConnection, later: Batch, expected: list[str]
+) -> None:
+    """The end of a shortened document would be found for ever, and a whole beside its passages would be found twice."""
+    found = collect(connection, {"one": LONG, "two": later})
+    assert found.documents()[0] == expected
+    assert set(found.parents()) == {d for d in expected if "#" in d}
+    assert found.judgements(["dev"], labels="measured")["q2"] == {"a": 1, "b": 1}
+    assert collect(connection, {"one": LONG, "two": later}, ("one",)).documents()[0] == ["a#1", "a#10", "a#2", "b"]
+
+
+def test_a_document_in_passages_is_compared_as_a_whole(connection: duckdb.DuckDBPyConnection) -> None:
+    """A paragraph at the top moves the text of every passage: each is another text, and the document is the same."""
+    moved = Batch(
+        {"a#1": "n", "a#2": "x", "a#3": "y", "a#4": "z"}, passages=dict.fromkeys(["a#1", "a#2", "a#3", "a#4"], "a")
+    )
+    collect(connection, {"one": LONG, "two": moved})
+    assert ("one", "a", "x y z", "n x y z") in changed_documents(connection, ["one", "two"])
+    assert ("one", "a#2", "y", "x") in changed_documents(connection, ["one", "two"])
+    collect(connection, {"one": LONG, "two": LONG})
+    assert changed_documents(connection, ["one", "two"]) == []
+
+
+ASKED = {"north": Batch({"d1": "x", "d2": "x"}, {"q1": ("x", "test"), "q2": ("x", "test")}, {("q1", "d1"): 1})}
+
+
+def test_an_answer_on_the_page_wins_over_batches_for_all_who_ask_the_same(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """Where the larger of two judgements counted, a person could never say that a labelled document is no answer."""
+    found = collect(connection, ASKED, page=[("q1", "d1", 0), ("q2", "d2", 2)])
+    assert found.judgements(SPLITS) == {"q1": {"d2": 2}, "q2": {"d2": 2}}
+    assert found.rejections(SPLITS) == {"q1": ["d1"], "q2": ["d1"]}
+
+
+def test_the_last_answer_counts_and_one_that_is_taken_back_does_not(connection: duckdb.DuckDBPyConnection) -> None:
+    """A key that was hit by mistake would stay in the test set for good; ann's undo must not undo ben's answer."""
+    page: list[tuple[Any, ...]] = [("q1", "d2", 3, "ann"), ("q1", "d2", 1, "ben")]
+    assert collect(connection, ASKED, page=page).judgements(SPLITS)["q1"] == {"d1": 1, "d2": 1}
+    page.append(("q1", "d2", None, "ann"))
+    found = collect(connection, ASKED, page=page)
+    assert found.judgements(SPLITS)["q1"] == {"d1": 1, "d2": 1}
+    assert [(row["judge"], row["relevance"]) for row in found.answers("test")] == [("ben", 1)]
+    page.append(("q1", "d2", None, "ben"))
+    assert collect(connection, ASKED, page=page).judgements(SPLITS)["q1"] == {"d1": 1}
+
+
+def test_an_answer_counts_while_query_and_document_have_the_texts_that_were_judged(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """A person's word about a text that is gone would stand as if it were said of the new one."""
+    page = [("q1", "d1", 3, "ann", "an older query"), ("q1", "d2", 3, "ann", "x", "an older text"), ("q1", "gone", 3)]
+    found = collect(connection, ASKED, page=page)
+    assert found.judgements(SPLITS)["q1"] == {"d1": 1} and found.answers("test") == []
+
+
+def test_a_bad_query_is_left_out_until_that_is_taken_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """A query without sense, left in the test set, is noise that every system shares."""
+    page: list[tuple[Any, ...]] = [("q1", "d2", 1), ("q1", "", -1)]
+    found = collect(connection, ASKED, page=page)
+    assert (found.queries(SPLITS), found.judgements(SPLITS), found.judges()) == ([], {}, {})
+    assert [query.query_id for query in found.asked()] == ["q1", "q2"]
+    page.append(("q1", "", None))
+    assert collect(connection, ASKED, page=page).judgements(SPLITS)["q2"] == {"d1": 1, "d2": 1}
+
+
+def test_what_a_person_reads_is_the_document_that_stands_now(connection: duckdb.DuckDBPyConnection) -> None:
+    """An answer about a former text counts for nothing, so showing it wastes a person's time."""
+    batches = {"a": Batch({"d1": "old"}), "b": Batch({"d1": "even"})}
+    expected = {"title": "title", "text": "even", "content_hash": hash_text("title even")}
+    assert collect(connection, batches).shown(["d1", "gone"]) == {"d1": expected}
 
 
 @dataclass(frozen=True)

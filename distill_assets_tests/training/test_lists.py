@@ -447,3 +447,36 @@ def test_a_judged_document_without_a_score_is_neither_positive_nor_negative() ->
     assert ids(only) == ["d00", "d13", "d14"] and only.teacher_logits == (9.0, 1.0, 0.5)
     assert set(only.relevant) == {"text of d00", "text of d06"}
     assert epochs.left_out == {"no_positive": 1, "too_few_negatives": 1}
+
+
+PASSAGES = {f"d0{i}": "A" for i in (0, 1, 2, 3, 4, 5)}
+JUDGED = {"q0": dict.fromkeys([*PASSAGES, "d09"], 1)}
+
+
+def test_the_positive_of_a_long_document_is_its_best_passage() -> None:
+    """Any passage of a relevant article, its references too, would be taught as the answer."""
+    labels = make_labels(judged=JUDGED, parent_of=PASSAGES, candidates={"q0": ["d12", "d04", "d13", "d02", "d14"]})
+    assert labels.positives_of("q0") == ["d02", "d04", "d09"]  # A by what search finds; d09 was not cut
+    assert labels.negatives_of("q0") == ["d12", "d13", "d14"]  # no passage of A
+    drawn = {list_ids[0] for list_ids in map(ids, build(labels, positives="human", num_positives=2))}
+    assert drawn == {"d04", "d09"}, "without a teacher the passage that search ranks first"
+    assert {ids(one)[0] for one in build(labels, positives="found")} == {"d04"}
+    logits = {("q0", d): x for d, x in {"d02": 3.0, "d04": 1.0, "d09": 2.0, "d12": 0.0}.items()}
+    with_teacher = build(labels, logits, positives="found", loss="margin_mse")
+    assert {ids(one)[0] for one in with_teacher} == {"d02"}, "with a teacher the passage that it ranks first"
+    unfound = make_labels(judged=JUDGED, parent_of=PASSAGES, candidates={"q0": ["d12", "d13"]})
+    assert unfound.positives_of("q0") == ["d00", "d09"], "the first one stands for a document that search does not find"
+
+
+def test_at_most_four_passages_of_a_document_are_answers() -> None:
+    """The teacher pays for each of them, for each query."""
+    labels = make_labels(judged=JUDGED, parent_of=PASSAGES, candidates={"q0": ["d05", "d04", "d03", "d02", "d01"]})
+    assert labels.answers_of("q0") == ["d02", "d03", "d04", "d05", "d09"]
+
+
+def test_dev_lists_of_passages_count_a_judged_document_once() -> None:
+    """Six passages of one judged article, five of them not found, would make the ideal ranking unreachable."""
+    labels = make_labels(judged=JUDGED, parent_of=PASSAGES, candidates={"q0": ["d12", "d04", "d02"]})
+    (one,) = build_dev_lists([QUERIES[0]], labels)
+    assert (one.relevances, one.missed, one.missed_documents) == ((0, 1, 1), (1,), ("text of d09",))
+    assert one.parents == ("d12", "A", "A", "d09")
