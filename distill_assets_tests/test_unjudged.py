@@ -9,7 +9,9 @@ import pytest
 
 from distill_assets.assets import ASSETS, assets_of, dependencies_of
 from distill_assets.definitions import build_definitions
+from distill_assets.errors import SettingsError
 from distill_assets.evaluation.leaderboard import format_table
+from distill_assets.generation import chat
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.running import run_line
 from distill_assets.report.publishing import current_champion, read_conclusion, read_rows
@@ -82,3 +84,18 @@ def test_what_a_collection_may_lack_is_made_only_where_it_may_lack_it(tmp_path: 
     drawn = dependencies_of("hard_negatives", Project(overrides=folder))
     assert set(drawn) == {"corpus", "queries", "qrels", "generated_queries"}, "a new batch would start nothing"
     assert ASSETS["teacher_checkpoint"].reads.labels == "people", "a teacher that learns from itself learns nothing"
+
+
+def test_the_generator_is_the_one_that_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is set and rules that answer: only the queries would show it. A token that is refused as a setting is none."""
+    monkeypatch.setenv(chat.TOKEN_VARIABLE, "secret")
+    folder: dict[str, Any] = {"data_folder": str(tmp_path), "collection": f"beir:{tmp_path}"}
+    by_rules = Project(overrides=folder)
+    assert by_rules.generator_id == Project(overrides=folder | {"query_generator": "rules"}).generator_id
+    assert by_rules.generator_id.startswith("rules")
+    server = {"query_generator": "http://localhost:9", "generator_model": "some-model"}
+    served = Project(overrides=folder | server)
+    assert served.generator_id.startswith("chat some-model,") and "localhost" not in served.generator_id
+    for wrong in ({"query_generator": "http://localhost:9"}, {"generator_model": "some-model"}):
+        with pytest.raises(SettingsError, match="generator_model"):
+            _ = Project(overrides=folder | wrong).settings

@@ -1,5 +1,6 @@
 """One project: its settings, the small handles that everything else is reached through, and its names in Dagster."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,15 +11,24 @@ from typing import Any
 import dagster as dg
 
 from distill_assets.errors import SettingsError
-from distill_assets.generation import Generator
-from distill_assets.generation.rules import RuleGenerator, count
+from distill_assets.generation import Generator, open_generator
+from distill_assets.generation.rules import Counts, count
 from distill_assets.handles.collection import CollectionHandle, open_source
 from distill_assets.handles.logits import Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
 from distill_assets.records import Document
-from distill_assets.settings.values import AUTO, INBOX, ReadSettings, Settings, read_settings
+from distill_assets.settings.values import (
+    AUTO,
+    GENERATOR_TOKEN_VARIABLE,
+    INBOX,
+    RULES,
+    ReadSettings,
+    Settings,
+    read_settings,
+    server_urls,
+)
 from distill_assets.sources.catalog import FILES
 from distill_assets.sources.upstream import Upstream
 from distill_assets.storage.collection import Labelling
@@ -148,12 +158,25 @@ class Project:
 
     @property
     def generator_id(self) -> str:
-        """What decides the texts of generated queries."""
-        return RuleGenerator().identity
+        """What decides the texts of generated queries. No server is asked and no model is opened."""
+        return self._generator().identity
 
     def open_generator(self, documents: Sequence[Document]) -> Generator:
         """What makes queries of a batch's documents: rules count words over all of them."""
-        return RuleGenerator(count(documents))
+        if self.settings.query_generator in (AUTO, RULES):
+            return self._generator(counts=count(documents))
+        return self._generator(device="cpu" if server_urls(self.settings.query_generator) else self.models.device)
+
+    def _generator(self, counts: Counts | None = None, device: str = "cpu") -> Generator:
+        choice = RULES if self.settings.query_generator == AUTO else self.settings.query_generator
+        return open_generator(
+            choice,
+            counts=counts,
+            model=self.settings.generator_model,
+            token=os.environ.get(GENERATOR_TOKEN_VARIABLE),
+            device=device,
+            is_trusted=self.models.is_trusted(choice),
+        )
 
     def logits(self, payer: tuple[str, str] = ("other", "")) -> Logits:
         """Pairs to logits; `payer` is the asset and partition that scoring is written down for."""

@@ -58,6 +58,7 @@ EXAMPLE_FILE = Path(__file__).with_name("distill.toml")
 _VARIABLE = "DISTILL_"
 _FILE_VARIABLE = "DISTILL_SETTINGS"
 TOKEN_VARIABLE = "DISTILL_TEACHER_TOKEN"  # of an inference server; no setting, because settings are printed and stored
+GENERATOR_TOKEN_VARIABLE = "DISTILL_GENERATOR_TOKEN"  # likewise, of the server that generates queries
 # In an address, in a connection string or CREATE SECRET, and in a signed address.
 _SECRETS = re.compile(
     r"//[^/\s]*@|\b(?:password|secret|session_token|key_id)\s*=?\s*'[^']*'|\bpassword\s*=\s*[^\s'\"]+"
@@ -638,7 +639,9 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
     mistakes: list[str] = []
     variables = {f"{_VARIABLE}{name.upper()}": name for name in Settings.model_fields}
     for variable in sorted(
-        name for name in os.environ if name.startswith(_VARIABLE) and name not in (_FILE_VARIABLE, TOKEN_VARIABLE)
+        name
+        for name in os.environ
+        if name.startswith(_VARIABLE) and name not in (_FILE_VARIABLE, TOKEN_VARIABLE, GENERATOR_TOKEN_VARIABLE)
     ):
         name, text = variables.get(variable), os.environ[variable]
         if name is None:
