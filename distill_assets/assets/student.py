@@ -22,7 +22,7 @@ from distill_assets.report.charts import as_markdown_image, score_scatter_chart,
 from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.training.lists import build_student_epochs
 
-_MOST_EVALUATIONS = 3
+MOST_EVALUATIONS = 3
 # Chosen by hash of their id, so always the same.
 _DOCUMENTS, _QUERIES = 256, 128
 
@@ -115,7 +115,7 @@ def _train(inputs: Inputs, key: str) -> None:
     run = TrainingRun(
         store.work_folder("student", name, key),
         project.models.device,
-        num_evaluations=affordable_evaluations(epochs, lists, _MOST_EVALUATIONS),
+        num_evaluations=affordable_evaluations(epochs, lists, MOST_EVALUATIONS),
     )
     training = train_student(model, epochs, lists, recipe, run)
     inputs.log.info(f"{name}: dev nDCG@10 {training.best_dev_ndcg_at_10:.4f}")

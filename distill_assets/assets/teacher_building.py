@@ -129,7 +129,7 @@ def _build_fold(inputs: Inputs, folder: Path, work_folder: Path, fold: int) -> d
     """One fold of a cross-fitted teacher, and the keys of the queries whose labels it saw."""
     models = inputs.project.models
     about = _build_member(inputs, fold_folder(folder, fold), fold_folder(work_folder, fold), fold)
-    keys = {query_key(query.text) for query in _labelled(inputs, fold)} if models.is_teacher_trained else set()
+    keys = {query_key(query.text) for query in labelled(inputs, fold)} if models.is_teacher_trained else set()
     if models.teacher_choice == BUNDLED:
         keys |= read_trained_on(fold_folder(models.teacher_source_path, fold))
     write_trained_on(fold_folder(folder, fold), keys)
@@ -189,13 +189,13 @@ def _fine_tune(inputs: Inputs, model: Any, work_folder: Path, fold: int) -> dict
 
     recipe = inputs.settings.teacher_recipe
     recipe = replace(recipe, seed=recipe.seed + fold)
-    epochs = build_teacher_epochs(_labelled(inputs, fold), inputs.labels, recipe)
+    epochs = build_teacher_epochs(labelled(inputs, fold), inputs.labels, recipe)
     run = TrainingRun(work_folder, inputs.project.models.device)
     report = train_teacher(model, epochs, step_lists(inputs), recipe, run)
     return {"recipe": asdict(recipe), **asdict(report)}
 
 
-def _labelled(inputs: Inputs, fold: int) -> list[Query]:
+def labelled(inputs: Inputs, fold: int) -> list[Query]:
     """The train queries whose labels a fold is fine-tuned on: those of the other folds, all where there is one."""
     others = outside_fold(train_queries(inputs), inputs.project.models.num_teacher_folds, fold)
     return choose_queries(others, inputs.training_judgements, inputs.settings.teacher_recipe.num_queries)

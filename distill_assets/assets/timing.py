@@ -13,8 +13,8 @@ from distill_assets.records import BM25, TEACHER, Query
 from distill_assets.retrieval.rankings import Run
 
 # What is timed: enough for a p95 of students; one rerank of 100 by the teacher takes as long as a hundred student queries.
-_QUERIES, _TEACHER_QUERIES, _DOCUMENTS = 40, 6, 256
-_QUICK_QUERIES = 40  # with fewer test queries the run is a quick one, and timing must not be most of it
+TIMED_QUERIES, TIMED_BY_TEACHER, TIMED_DOCUMENTS = 40, 6, 256
+QUICK_QUERIES = 40  # with fewer test queries the run is a quick one, and timing must not be most of it
 Speed = dict[str, float]
 
 
@@ -23,9 +23,9 @@ def measure_speeds(
 ) -> dict[str, Speed]:
     """Per system: query latency in ms (p50, p95), documents encoded per second, size in MB. One query at a time."""
     corpus = inputs.documents
-    share = 1 if len(queries) >= _QUICK_QUERIES else 3
-    timed, timed_by_teacher = queries[:_QUERIES], queries[: _TEACHER_QUERIES // share]
-    sample = corpus.contents[:: max(1, len(corpus.contents) * share // _DOCUMENTS)][: _DOCUMENTS // share]
+    share = 1 if len(queries) >= QUICK_QUERIES else 3
+    timed, timed_by_teacher = queries[:TIMED_QUERIES], queries[: TIMED_BY_TEACHER // share]
+    sample = corpus.contents[:: max(1, len(corpus.contents) * share // TIMED_DOCUMENTS)][: TIMED_DOCUMENTS // share]
     index = inputs.retrieval.index()  # at hand, as a server would hold it
     speeds = {BM25: _latency(timed, lambda query: index.search([query.text], 10))}
     speeds |= {name: _student_speed(inputs, path, timed, sample) for name, path in students.items()}

@@ -6,6 +6,7 @@ A command prints what a person reads, or returns what `--json` prints: `main` al
 import getpass
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -195,6 +196,40 @@ def run(
     if not any(step.was_materialised for step in steps):
         typer.echo("nothing changed: no teacher forward pass, nothing trained")
     return _tell_results(project, steps, as_json, is_whole=until == "champion")
+
+
+@app.command()
+def plan(
+    until: Annotated[str, typer.Option(help="Stop after this asset.")] = "champion",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Count all pairs, also where the search that this needs takes long.")
+    ] = False,
+    quick: Quick = False,
+    full: Full = False,
+    collection: Collection = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    recipe: Recipes = None,
+    baseline: Baselines = None,
+    as_json: Json = False,
+) -> Document | None:
+    """Say what `run` would do and cost: what is due and why, pairs to score, tokens, disk, and time on this machine.
+
+    It reads what `run` would read, and searches on a copy of the warehouse. Nothing is stored but vectors, which `run` then has. Where
+    searching would take more than a minute, pairs are told as the most that there can be.
+    """
+    from distill_assets.orchestration.plan import SEARCH_LIMIT_S, make_plan
+    from distill_assets.orchestration.stages import is_stale
+
+    given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
+    project = _open_project(_sizes(quick, full) | given)
+    found = make_plan(project, is_stale, until, math.inf if exact else SEARCH_LIMIT_S)
+    for sentence in filter(None, (project.models.advice, *found.warnings)):
+        typer.echo(f"warning: {sentence}", err=True)
+    if as_json:
+        return found.as_json()
+    typer.echo(found.text)
+    return None
 
 
 @app.command()
@@ -614,7 +649,7 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
     from distill_assets.assets.reporting import INBOX
     from distill_assets.definitions import build_definitions
     from distill_assets.orchestration import stages
-    from distill_assets.orchestration.estimate import estimate
+    from distill_assets.orchestration.plan import make_plan
     from distill_assets.orchestration.running import run_line
 
     told: list[str] = []
@@ -623,7 +658,8 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
     def announce(assets: tuple[str, ...], partition: str) -> None:
         # What has been read decides how long the rest takes.
         if not told and assets[0] not in (INBOX, *stages.INGEST.assets):
-            told.extend(filter(None, (project.models.advice, estimate(project, found_stale, until))))
+            found = make_plan(project, found_stale, until, 0)
+            told.extend(filter(None, (project.models.advice, *found.warnings, found.sentence)))
             typer.echo("\n".join(told), err=True)
         typer.echo(f"...         {_label(assets, partition)}", err=True)
 

@@ -67,6 +67,7 @@ class Member:
     open: Callable[[], PairScorer] = field(repr=False)
     is_cross_encoder: bool = True
     is_imported: bool = False  # scores of another tool: what they lack, nobody can be asked for
+    is_served: bool = False
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,7 @@ class Logits:
             fold,
             lambda: self.open_cross_encoder(path),
             is_imported=(path / IMPORTED_FILE).is_file(),
+            is_served=(path / REMOTE_FILE).is_file(),
         )
         if (path / ENSEMBLE_FILE).is_file():
             weight = scale * read_json(path / ENSEMBLE_FILE)["cosine_weight"]

@@ -53,6 +53,11 @@ class Vectors:
                 self.store.append(key, part, self._encode(model, [text_of[h] for h in part], role))
         return self.store.view(key, hashes)
 
+    def num_missing(self, path: Path, texts: Sequence[str], role: "Role") -> int:
+        """How many distinct texts `embed` would have to encode."""
+        path, key = self._key(path, role)
+        return len(self.store.missing(key, [hash_text(text) for text in texts]))
+
     def look_up(self, path: Path, texts: Sequence[str], role: "Role") -> np.ndarray:
         """The same as an array, and nothing new is kept: a search must not fill the disk with its queries.
 

@@ -31,7 +31,7 @@ TIMEOUT_S = (10, 120)  # to connect, and for an answer
 _BUSY = {429, 502, 503, 504}
 _TRIES_OF_500 = 3
 _MAX_BYTES = 16 << 20  # of an answer: 32 scores or some queries are a few kB, an endless answer would fill the memory
-_BATCH = 32  # texts of a request, where the server says nothing: the default of Text Embeddings Inference
+BATCH = 32  # texts of a request, where the server says nothing: the default of Text Embeddings Inference
 # Texts in flight per server: half of what Text Embeddings Inference takes before it answers 429 (--max-concurrent-requests 512).
 _IN_FLIGHT, _MIN_REQUESTS, _MAX_REQUESTS = 256, 8, 32
 # What servers need to be told so that they cut long texts, and give logits where they can.
@@ -80,7 +80,7 @@ class _Door:
     identity: Identity
     path: str
     options: dict[str, Any]
-    batch: int = _BATCH
+    batch: int = BATCH
 
 
 class _UnreachableError(TeacherServerError):
@@ -252,7 +252,7 @@ class ServerPool(Servers):
 
     def _score(self, doors: Sequence[_Door], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         scores = np.empty(len(pairs))
-        requested = list(_requests(pairs, min(door.batch for door in doors)))
+        requested = list(requests_of(pairs, min(door.batch for door in doors)))
         most = _IN_FLIGHT * len(requested) // max(1, len(pairs))
         executor = ThreadPoolExecutor(len(doors) * min(_MAX_REQUESTS, max(_MIN_REQUESTS, most)))
         try:
@@ -332,7 +332,7 @@ def read_served(identity: dict[str, Any], logits: Sequence[float]) -> Served:
         ) from error
 
 
-def _requests(pairs: Sequence[tuple[str, str]], batch: int) -> Iterator[list[int]]:
+def requests_of(pairs: Sequence[tuple[str, str]], batch: int = BATCH) -> Iterator[list[int]]:
     """Rows of pairs that go into one request: those of one query, at most `batch`."""
     rows_of: dict[str, list[int]] = {}
     for row, (query, _) in enumerate(pairs):
@@ -349,7 +349,7 @@ def _tei_door(url: str, info: dict[str, Any]) -> _Door:
     identity = Identity(
         "tei", str(info["model_id"]), info.get("model_sha"), info.get("model_dtype"), info.get("max_input_length")
     )
-    return _Door(url, identity, "/rerank", _OPTIONS["tei"], int(info.get("max_client_batch_size") or _BATCH))
+    return _Door(url, identity, "/rerank", _OPTIONS["tei"], int(info.get("max_client_batch_size") or BATCH))
 
 
 def _cohere_door(url: str, prefix: str, models: Sequence[dict[str, Any]]) -> _Door:

@@ -1,27 +1,25 @@
-"""How long a run will take on this machine: the forward passes that are left, times what one was measured to take.
+"""How much work the parts of a run are, in forward passes, and how long one takes on this machine."""
 
-Texts and pairs that are in the stores already are counted too, so a run after a small change ends sooner than told.
-"""
-
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
+from distill_assets.assets.rankings import DEPTH
+from distill_assets.assets.student import MOST_EVALUATIONS
 from distill_assets.assets.student_choice import TRIAL_DOCUMENTS
+from distill_assets.assets.timing import QUICK_QUERIES, TIMED_BY_TEACHER, TIMED_DOCUMENTS, TIMED_QUERIES
 from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import weights_mb
 from distill_assets.models.folders import own_max_tokens
-from distill_assets.orchestration.stages import INGEST, IsStale, Stage, partitions_of, stages_of
-from distill_assets.progress import as_duration
-from distill_assets.records import SPLITS
-from distill_assets.settings.values import BUNDLED, Settings
+from distill_assets.records import SPLITS, hash_text
+from distill_assets.settings.values import BUNDLED, PYTHON_API, Settings
 from distill_assets.storage.collection import EVALUATION, Collection
 
 _SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as texts and as pairs
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
 _MADE_PER_KEPT = 2  # generated queries; about half of them find the document that they were made from
 _IN_POOL = 1.7  # documents of a pool of BM25's and dense search's first n, over n: 51.6 at n = 30 (python_api)
-_TIMED_TEXTS, _TIMED_PAIRS = 256, 600  # of each student, and of the teacher, for the leaderboard's latencies
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Sizes:
     """What decides the work: documents, and queries by split that have an answer or get one, at most as many as the settings allow.
 
     Attributes:
+        answers: documents that are judged relevant to the train queries.
         generated: queries that are still to be made from documents; they are counted in their splits, too.
         unjudged: dev and test queries that the teacher judges.
     """
@@ -37,103 +36,131 @@ class Sizes:
     train: int
     dev: int
     test: int
+    answers: int = 0
     generated: int = 0
     unjudged: int = 0
 
 
 @dataclass(frozen=True)
 class Work:
-    """Forward passes: texts of a bi-encoder, pairs of a cross-encoder; and passes over texts and pairs with their gradient."""
+    """Forward passes: texts of a bi-encoder, pairs of a cross-encoder; and passes over texts and pairs with their gradient.
+
+    `timed_pairs` are scored for the leaderboard's latencies, and are not kept.
+    """
 
     texts: float = 0
     pairs: float = 0
     trained_texts: float = 0
     trained_pairs: float = 0
+    timed_pairs: float = 0
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.texts + other.texts,
-            self.pairs + other.pairs,
-            self.trained_texts + other.trained_texts,
-            self.trained_pairs + other.trained_pairs,
-        )
+        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def seconds(self, text_s: float, pair_s: float) -> float:
         """Time, where a text and a pair take so many seconds."""
-        texts, pairs = (
-            self.texts + _WITH_GRADIENT * self.trained_texts,
-            self.pairs + _WITH_GRADIENT * self.trained_pairs,
-        )
+        texts = self.texts + _WITH_GRADIENT * self.trained_texts
+        pairs = self.pairs + self.timed_pairs + _WITH_GRADIENT * self.trained_pairs
         return text_s * texts + pair_s * pairs
 
 
-def work_of(
-    asset: str, partition: str, sizes: Sizes, settings: Settings, *, num_folds: int, trains_teacher: bool
-) -> Work:
-    """The forward passes of one asset's partition (of `hard_negatives` and `teacher_scores`: of all batches), from nothing."""
-    pool = _IN_POOL * settings.pool_depth
-    step_queries = min(settings.step_queries, sizes.dev)
+def work_of(asset: str, partition: str, sizes: Sizes, project: Project, in_pool: float = _IN_POOL) -> Work:
+    """The forward passes of one asset's partition (of `hard_negatives` and `teacher_scores`: of all batches), from nothing.
+
+    `in_pool` is how many documents a pool of BM25's and dense search's first n has, over n: at most 2.
+    """
+    settings, step_queries = project.settings, min(project.settings.step_queries, sizes.dev)
+    pool = min(in_pool * settings.pool_depth, sizes.documents)
     match asset:
         case "student_choice":
-            num_students, documents = len(settings.students), min(sizes.documents, TRIAL_DOCUMENTS)
-            trained = 3 * min(sizes.train, settings.trial_queries)
-            return Work(texts=2 * num_students * (documents + step_queries), trained_texts=num_students * trained)
-        case "generated_queries" | "hard_negatives" | "teacher_judgements":
-            return _searching_work(asset, sizes, pool * num_folds)
-        case "teacher_checkpoint":
-            tuning = settings.teacher_recipe
-            num_queries = min(sizes.train, tuning.num_queries or sizes.train)
-            lists = tuning.epochs * num_queries * (1 + tuning.num_hard + tuning.num_random)
-            trained = num_folds * lists if trains_teacher else 0
-            return Work(pairs=step_queries * pool * num_folds, trained_pairs=trained)
-        case "teacher_scores":
-            return Work(pairs=sizes.train * (1 + settings.num_scored_negatives))
+            return _choosing_work(sizes, settings, step_queries)
+        case "generated_queries" | "hard_negatives":
+            num_queries = _MADE_PER_KEPT * sizes.generated if asset == "generated_queries" else sizes.train + sizes.dev
+            return Work(texts=sizes.documents + num_queries)
+        case "teacher_checkpoint" | "teacher_scores" | "teacher_judgements":
+            return _asking_work(asset, sizes, project, pool, step_queries * pool)
         case "student_checkpoint":
-            recipe = settings.recipe(partition)
-            lists = recipe.epochs * min(sizes.train, recipe.max_queries or sizes.train)
-            trained = lists * (2 + recipe.num_negatives + recipe.num_random)
-            return Work(texts=min(sizes.documents, step_queries * pool), trained_texts=trained)
+            return _training_work(partition, sizes, settings, step_queries, step_queries * pool)
         case "eval_metrics":
-            return Work(texts=sizes.documents + sizes.dev + sizes.test)
+            return _measuring_work(partition, sizes, settings)
         case "leaderboard":
-            num_baselines, asked = len(settings.baselines), sizes.documents + sizes.dev + sizes.test
-            num_systems = 1 + len(settings.all_recipes) + num_baselines
-            return Work(
-                texts=num_systems * _TIMED_TEXTS + num_baselines * asked,
-                pairs=(sizes.test or sizes.dev) * pool * num_folds + _TIMED_PAIRS,
-            )
+            return _comparing_work(sizes, project, pool)
     return Work()
 
 
-def _searching_work(asset: str, sizes: Sizes, pairs_per_query: float) -> Work:
-    """Of the assets that search for queries, and of having the teacher judge what is found."""
+def _asking_work(asset: str, sizes: Sizes, project: Project, pool: float, num_on_dev: float) -> Work:
+    """Of what asks the teacher before students are trained; the teacher itself is measured on `num_on_dev` pairs."""
     if asset == "teacher_judgements":
-        return Work(pairs=sizes.unjudged * pairs_per_query)
-    num_queries = _MADE_PER_KEPT * sizes.generated if asset == "generated_queries" else sizes.train + sizes.dev
-    return Work(texts=sizes.documents + num_queries)
+        return _asked(sizes.unjudged * pool, 0, sizes, project)
+    if asset == "teacher_checkpoint":
+        return replace(_asked(num_on_dev, 0, sizes, project), trained_pairs=_teacher_training(sizes, project))
+    num_pairs = sizes.answers + sizes.train * project.settings.num_scored_negatives
+    return _asked(num_pairs, num_on_dev, sizes, project, is_train=True)
 
 
-def estimate(project: Project, is_stale: IsStale, until: str) -> str:
-    """A sentence: about how long what is stale up to the asset `until` will take. Takes two seconds; the collection is read already."""
-    settings, models = project.settings, project.models
-    sizes, texts, pairs = _measure_collection(project)
-    text_s, pair_s = _time_passes(project, texts, pairs)
-    total, num_folds = Work(), models.num_teacher_folds
-    for stage, asset in _assets_until(project, until):
-        stale = [key for key in partitions_of(project, stage) if is_stale(project, asset, key)]
-        for key in stale if stage.by != "batch" else stale[:1]:
-            trains = models.is_teacher_trained
-            total += work_of(asset, key, sizes, settings, num_folds=num_folds, trains_teacher=trains)
-    speeds = f"{1 / text_s:,.0f} texts" + (f" and {1 / pair_s:,.0f} pairs" if pair_s else "")
-    servers = f"; and what a server takes for {total.pairs:,.0f} pairs" if any(models.are_teachers_served) else ""
-    return f"about {as_duration(total.seconds(text_s, pair_s))} from here on this machine: {speeds} a second, measured now{servers}"
+def _choosing_work(sizes: Sizes, settings: Settings, step_queries: int) -> Work:
+    """Of the trial of each of several students."""
+    num_students, documents = len(settings.students), min(sizes.documents, TRIAL_DOCUMENTS)
+    trained = 3 * min(sizes.train, settings.trial_queries)
+    return Work(texts=2 * num_students * (documents + step_queries), trained_texts=num_students * trained)
 
 
-def _assets_until(project: Project, until: str) -> list[tuple[Stage, str]]:
-    """What follows reading, up to and with the asset `until`."""
-    every = [(stage, asset) for stage in stages_of(project) if stage is not INGEST for asset in stage.assets]
-    last = next((i for i, (_, asset) in enumerate(every) if asset == until), -1)
-    return every[: last + 1]
+def _measuring_work(partition: str, sizes: Sizes, settings: Settings) -> Work:
+    """Of a recipe's student on dev and test."""
+    is_tower = settings.recipe(partition).train == "query_tower"  # its document vectors are the untouched student's
+    return Work(texts=(0 if is_tower else sizes.documents) + sizes.dev + sizes.test)
+
+
+def _teacher_training(sizes: Sizes, project: Project) -> int:
+    """Pairs that its folds are trained on."""
+    tuning, models = project.settings.teacher_recipe, project.models
+    lists = tuning.epochs * min(sizes.train, tuning.num_queries or sizes.train)
+    num_pairs = lists * (1 + tuning.num_hard + tuning.num_random)
+    return models.num_teacher_folds * num_pairs if models.is_teacher_trained else 0
+
+
+def _training_work(partition: str, sizes: Sizes, settings: Settings, step_queries: int, num_candidates: float) -> Work:
+    """Of a recipe's student: its lists, and searches of dev."""
+    recipe = settings.recipe(partition)
+    lists = recipe.epochs * min(sizes.train, recipe.max_queries or sizes.train)
+    trained = lists * (2 + recipe.num_negatives + recipe.num_random)
+    searched = step_queries + _distinct(num_candidates, sizes.documents)
+    # As `affordable_evaluations`, and once before the first step.
+    evaluations = 1 + min(MOST_EVALUATIONS, max(1, trained // max(1.0, searched)))
+    return Work(texts=evaluations * searched, trained_texts=trained)
+
+
+def _comparing_work(sizes: Sizes, project: Project, pool: float) -> Work:
+    """Of the leaderboard: its pool, what baselines encode, and what is timed."""
+    settings, num_tested = project.settings, sizes.test or sizes.dev
+    num_baselines, num_asked = len(settings.baselines), sizes.documents + sizes.dev + sizes.test
+    share = 1 if num_tested >= QUICK_QUERIES else 3
+    num_before = sizes.answers + sizes.train * settings.num_scored_negatives
+    num_systems = 1 + len(settings.all_recipes) + num_baselines
+    return _asked(num_tested * pool, num_before, sizes, project) + Work(
+        texts=num_systems * (TIMED_QUERIES + TIMED_DOCUMENTS // share) + num_baselines * num_asked,
+        timed_pairs=project.models.num_teacher_folds * (TIMED_BY_TEACHER // share) * min(DEPTH, pool),
+    )
+
+
+def _asked(num_pairs: float, num_before: float, sizes: Sizes, project: Project, *, is_train: bool = False) -> Work:
+    """What teachers do for pairs of a query and a document, after they were asked for other pairs.
+
+    Each fold scores the queries whose labels it did not see; of train queries that is one fold, where all were trained on.
+    """
+    models = project.models
+    knows_train = models.is_teacher_trained or project.settings.collection == PYTHON_API
+    num_folds = 1 if is_train and knows_train else models.num_teacher_folds
+    texts = 0.0
+    if models.is_teacher_joined:  # its bi-encoder encodes the documents that it did not encode before
+        total = _distinct(num_before + num_pairs, sizes.documents) - _distinct(num_before, sizes.documents)
+        texts = models.num_teacher_folds * total
+    return Work(texts=texts, pairs=num_folds * len(models.teacher_choices) * num_pairs)
+
+
+def _distinct(num_drawn: float, num_all: int) -> float:
+    """How many of `num_all` documents are among so many that are drawn."""
+    return num_all * (1 - math.exp(-num_drawn / max(1, num_all)))
 
 
 def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
@@ -149,6 +176,7 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
         shares = {"train": 1.0} if state.has_queries else {"train": 0.8, "dev": 0.1, "test": 0.1}
         for split, share in shares.items():
             counts[split] += round(share * generated)
+        counts["answers"] += round(shares["train"] * generated)
         unjudged += 0 if state.has_queries else counts["dev"] + counts["test"]
     asked = [queries[i % len(queries)].text if queries else "" for i in range(len(sample))]
     pairs = [f"{query} {document}" for query, document in zip(asked, sample, strict=True)]
@@ -156,8 +184,8 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
 
 
 def _count_queries(project: Project, state: State, collection: Collection) -> dict[str, int]:
-    """Queries of each split that have an answer, or get one from the teacher."""
-    counts: dict[str, int] = {}
+    """Queries of each split that have an answer, or get one from the teacher; and the `answers` of train queries."""
+    counts = dict.fromkeys((*SPLITS, "answers"), 0)
     unjudged = [query.split for query, _ in collection.unjudged()]
     for split in SPLITS:
         limit = getattr(project.settings, f"{split}_queries")
@@ -166,10 +194,15 @@ def _count_queries(project: Project, state: State, collection: Collection) -> di
             continue
         # The limit of train is of each batch, those of dev and test are of all.
         for batch in collection.batches if split == "train" else ("",):
+            judged = collection.judgements((split,), batch)
             is_taught = split == "train" and state.is_train_unjudged
-            found = collection.queries((split,), batch) if is_taught else collection.judgements((split,), batch)
-            counts[split] = counts.get(split, 0) + (len(found) if limit is None else min(limit, len(found)))
-    return {split: counts.get(split, 0) for split in SPLITS}
+            found = [q.query_id for q in collection.queries((split,), batch)] if is_taught else [*judged]
+            chosen = sorted(found, key=hash_text)[:limit]  # as `choose_queries`
+            counts[split] += len(chosen)
+            if split == "train":
+                grades = (grade for query_id in chosen for grade in judged.get(query_id, {}).values())
+                counts["answers"] += sum(grade >= project.collection.min_relevance for grade in grades)
+    return counts
 
 
 def _expected_queries(project: Project, num_documents: int) -> int:
@@ -181,33 +214,68 @@ def _expected_queries(project: Project, num_documents: int) -> int:
     )
 
 
-def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[float, float]:
-    """Seconds of a text of the student, and of a pair of the teacher: an encoder of the student's size, scaled to the teacher's.
+@dataclass(frozen=True)
+class Measured:
+    """What was found of the collection and of this machine's speed.
 
-    A pair of several teachers takes what it takes of each; one behind a server, or imported scores, take no time of this machine.
+    Attributes:
+        text_s: seconds that the student takes for a text, and `pair_s` the teacher for a pair; 0 where other machines score.
+        load_s: seconds that opening the student takes.
+        text_tokens: of a text as the student reads it, on average, and `pair_tokens` of a pair as the teacher does.
+        num_dimensions: of a vector.
+    """
+
+    sizes: Sizes
+    text_s: float
+    pair_s: float
+    load_s: float
+    text_tokens: float
+    pair_tokens: float
+    num_dimensions: int
+
+
+def measure(project: Project) -> Measured:
+    """Take two seconds; the collection is read already.
+
+    A pair takes what it takes of an encoder of the student's size, scaled to the teacher's, or to the mean of several.
     """
     from distill_assets.models.encoders import encode_texts
 
-    models, found = project.models, []
+    models, (sizes, texts, pairs) = project.models, _measure_collection(project)
+    started = time.perf_counter()
     model = models.load_student(models.student_path, models.student_precision)
+    load_s = time.perf_counter() - started
     limits = (project.settings.teacher_max_length, own_max_tokens(models.student_path))
+    seconds, tokens, num_dimensions = [], [], 0
     for sample, max_length in ((texts, model.max_seq_length), (pairs, min(n for n in limits if n is not None))):
         model.max_seq_length = max_length
         times: list[float] = []
         ends_at = time.perf_counter() + _MEASURED_S
         while len(times) < 2 or time.perf_counter() < ends_at:
             started = time.perf_counter()
-            encode_texts(model, sample, "document", batch_size=project.settings.batch_size)
+            num_dimensions = encode_texts(model, sample, "document", batch_size=project.settings.batch_size).shape[1]
             times.append(time.perf_counter() - started)
-        found.append(min(times) / max(1, len(sample)))  # the first pass pays for set-up, others for what else runs
+        seconds.append(min(times) / max(1, len(sample)))  # the first pass pays for set-up, others for what else runs
+        counts = [min(count, max_length or count) for count in models.count_tokens(sample)]
+        tokens.append(sum(counts) / max(1, len(counts)))
+    return Measured(
+        sizes,
+        text_s=seconds[0],
+        pair_s=seconds[1] * teacher_size(project),
+        load_s=load_s,
+        text_tokens=tokens[0],
+        pair_tokens=tokens[1],
+        num_dimensions=num_dimensions,
+    )
+
+
+def teacher_size(project: Project) -> float:
+    """Mean weights of what scores a pair on this machine, over the student's: nothing of servers and of imported scores."""
+    models = project.models
     if models.is_teacher_imported:
-        return found[0], 0.0
+        return 0.0
     if models.teacher_choice == BUNDLED:  # adapters of the packaged encoder
-        return found[0], found[1]
-    here = [
-        choice
-        for choice, is_served in zip(models.teacher_choices, models.are_teachers_served, strict=True)
-        if not is_served
-    ]
-    teacher_mb = sum(weights_mb(models.resolve(choice)) for choice in here)
-    return found[0], found[1] * teacher_mb / max(1e-9, weights_mb(models.student_path))
+        return 1.0
+    choices = list(zip(models.teacher_choices, models.are_teachers_served, strict=True))
+    teachers_mb = sum(weights_mb(models.resolve(choice)) for choice, is_served in choices if not is_served)
+    return teachers_mb / len(choices) / max(1e-9, weights_mb(models.student_path))

@@ -20,10 +20,19 @@ from distill_assets.assets import CHECKS
 from distill_assets.assets.manifests import git_tags
 from distill_assets.assets.reporting import INBOX
 from distill_assets.assets.upstream import batches_due
-from distill_assets.errors import CheckFailedError, DistillError, SourceError, UnknownAssetError
+from distill_assets.errors import CheckFailedError, DistillError, SourceError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.lost_runs import command_tags
-from distill_assets.orchestration.stages import INGEST, IsStale, Stage, is_stale, partitions_of, stages_of
+from distill_assets.orchestration.stages import (
+    INGEST,
+    NO_BATCH,
+    IsStale,
+    Stage,
+    groups_of,
+    is_stale,
+    partitions_of,
+    require_batches,
+)
 from distill_assets.orchestration.terminal import NAME
 
 _KEPT = (
@@ -78,11 +87,11 @@ def run_line(
         CheckFailedError: a blocking check failed; nothing is made from its slice, and the next run makes it again.
         DistillError: a step failed; the error is the step's own.
     """
-    groups, source = _groups(project, until), project.collection.source
+    groups, source = groups_of(project, until), project.collection.source
     _ = project.models.baselines  # one that is nowhere is told now, not after hours of training
     batches = yield from _arrived(definitions, project, instance, on_start)
     if not batches:
-        raise SourceError(f"{source.name} has no batch: add packages, or folders to the inbox")
+        raise SourceError(NO_BATCH.format(source=source.name))
     instance.add_dynamic_partitions(str(project.batch_partitions.name), batches)
     for stage, group in groups:
         for partition in partitions_of(project, stage):
@@ -92,8 +101,8 @@ def run_line(
                 yield _run_step(definitions, project, instance, stage, stale, partition)
             else:
                 yield Step(group, partition, 0.0, was_up_to_date=True)
-        if stage is INGEST and not project.collection.batches():
-            raise SourceError(f"no batch of {source.name} could be read: mend the folders named above")
+        if stage is INGEST:
+            require_batches(project)
 
 
 def _arrived(
@@ -120,18 +129,6 @@ def _arrived(
                 "DAGSTER_HOME to the instance where that was done"
             ) from error
         raise
-
-
-def _groups(project: Project, until: str) -> list[tuple[Stage, tuple[str, ...]]]:
-    """Assets that share a run, in order: those of a batch, which share a parse; each other one has its own, and its own time."""
-    groups: list[tuple[Stage, tuple[str, ...]]] = []
-    for stage in stages_of(project):
-        groups += [(stage, stage.assets)] if stage is INGEST else [(stage, (asset,)) for asset in stage.assets]
-    last = next((i for i, (_, group) in enumerate(groups) if until in group), None)
-    if last is None:
-        known = ", ".join(asset for _, group in groups for asset in group)
-        raise UnknownAssetError(f"no asset {until!r}: there are {known}")
-    return groups[: last + 1]
 
 
 def _run_step(

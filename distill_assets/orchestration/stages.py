@@ -11,7 +11,7 @@ from typing import Literal
 from distill_assets.assets import ASSETS, assets_of
 from distill_assets.assets.line import By
 from distill_assets.assets.reads import Moment
-from distill_assets.errors import MissingPartitionError
+from distill_assets.errors import MissingPartitionError, SourceError, UnknownAssetError
 from distill_assets.handles.project import Project
 from distill_assets.storage.checkpoints import MANIFEST
 
@@ -53,6 +53,32 @@ KEPT_WHEN_AGED = ("teacher_checkpoint", "student_choice")  # all that follows th
 def stages_of(project: Project) -> list[Stage]:
     """The stages of a line, in the order of the data; what is not in its graph has no stage."""
     return [stage for stage in _STAGES if stage.assets[0] in assets_of(project)]
+
+
+def groups_of(project: Project, until: str) -> list[tuple[Stage, tuple[str, ...]]]:
+    """Assets that share a run, in order, up to and with `until`: those of a batch, which share a parse; each other one has its own.
+
+    Raises:
+        UnknownAssetError: there is no such asset.
+    """
+    groups: list[tuple[Stage, tuple[str, ...]]] = []
+    for stage in stages_of(project):
+        groups += [(stage, stage.assets)] if stage is INGEST else [(stage, (asset,)) for asset in stage.assets]
+    last = next((i for i, (_, group) in enumerate(groups) if until in group), None)
+    if last is None:
+        known = ", ".join(asset for _, group in groups for asset in group)
+        raise UnknownAssetError(f"no asset {until!r}: there are {known}")
+    return groups[: last + 1]
+
+
+NO_BATCH = "{source} has no batch: add packages, or folders to the inbox"
+
+
+def require_batches(project: Project) -> None:
+    """Raise `SourceError` where no batch could be read."""
+    if not project.collection.batches():
+        name = project.collection.source.name
+        raise SourceError(f"no batch of {name} could be read: mend the folders named above")
 
 
 # missing: never materialised, or its folder is gone; rejected: a blocking check failed; blocked: something upstream is missing;

@@ -51,6 +51,14 @@ class CheckpointStore:
             )
         return manifest
 
+    def link_to(self, root: Path) -> None:
+        """Put links to all checkpoints under another root: a store there reads these, and writes none of them."""
+        for path in self.root.glob("*/*/*"):
+            if path.parts[-3] != _WORK:
+                link = root / path.relative_to(self.root)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.resolve(), target_is_directory=True)
+
     @contextmanager
     def writing(self, kind: str, name: str, key: str) -> Iterator[Path]:
         """A temporary folder that becomes the checkpoint when the block ends well, and is removed when it does not.

@@ -9,6 +9,7 @@ import json
 import logging
 import random
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from distill_assets.errors import (
     WarehouseError,
 )
 from distill_assets.records import fingerprint
-from distill_assets.spilling import LIMIT_MB, THREADS, is_full, memory_limit, no_space
+from distill_assets.spilling import LIMIT_MB, THREADS, enough_space, is_full, memory_limit, no_space
 from distill_assets.storage.tables import RENAMED, SCHEMA_VERSION, TABLES, ColumnSpec, TableSpec, conform, table_spec
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "ColumnSpec", "SliceInfo", "SliceWrite", "TableSpec", "Warehouse"]
@@ -146,6 +147,17 @@ class Warehouse:
         """
         with self._duckdb_errors(), self.connect(is_reading=True) as connection:
             yield connection
+
+    def copy_to(self, path: Path) -> "Warehouse":
+        """A copy of the file at `path`, of one moment; a new warehouse where there is no file. Raises `NoSpaceError`."""
+        if not self.exists():
+            return Warehouse(path)
+        with self.reading():  # nobody writes meanwhile
+            for name in (self.path.name, f"{self.path.name}.wal"):
+                if (source := self.path.with_name(name)).exists():
+                    with enough_space(source, "a copy of the warehouse"):
+                        shutil.copyfile(source, path.with_name(name.replace(self.path.name, path.name)))
+        return Warehouse(path)
 
     def write(self, *slices: SliceWrite, require: Callable[[duckdb.DuckDBPyConnection], None] = lambda _: None) -> None:
         """Replace slices in one transaction: all of them or none. A failure keeps the old ones.

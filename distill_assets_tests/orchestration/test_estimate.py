@@ -1,14 +1,16 @@
-"""The time that a run is said to take: what is counted, by hand."""
+"""The work of a run: what is counted, by hand."""
 
-from pathlib import Path
+from math import exp
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from distill_assets.handles.project import Project
-from distill_assets.orchestration.estimate import Sizes, Work, _assets_until, _time_passes, work_of
+from distill_assets.orchestration.estimate import Sizes, Work, work_of
 from distill_assets.settings.values import load_settings
 
-SIZES = Sizes(documents=1000, train=200, dev=40, test=50, generated=150, unjudged=90)
+SIZES = Sizes(documents=1000, train=200, dev=40, test=50, answers=210, generated=150, unjudged=90)
+DEV = 1000 * (1 - exp(-0.68))  # documents among 40 pools of 17
 
 
 @pytest.mark.parametrize(
@@ -19,51 +21,40 @@ SIZES = Sizes(documents=1000, train=200, dev=40, test=50, generated=150, unjudge
         ("teacher_judgements", "", Work(pairs=90 * 17 * 2)),
         ("hard_negatives", "", Work(texts=1240)),
         ("teacher_checkpoint", "", Work(pairs=40 * 17 * 2, trained_pairs=2 * 2 * 100 * 5)),
-        ("teacher_scores", "", Work(pairs=200 * 11)),
-        ("student_checkpoint", "hard_labels", Work(texts=680, trained_texts=2 * 200 * 3)),
-        ("student_checkpoint", "kl", Work(texts=680, trained_texts=2 * 200 * 7)),
+        ("teacher_scores", "", Work(pairs=210 + 200 * 10)),
+        ("student_checkpoint", "hard_labels", Work(texts=3 * (40 + DEV), trained_texts=2 * 200 * 3)),
+        ("student_checkpoint", "kl", Work(texts=4 * (40 + DEV), trained_texts=2 * 200 * 7)),
         ("eval_metrics", "kl", Work(texts=1090)),
-        ("leaderboard", "", Work(texts=5 * 256 + 1090, pairs=50 * 17 * 2 + 600)),
+        ("leaderboard", "", Work(texts=5 * 296 + 1090, pairs=50 * 17 * 2, timed_pairs=6 * 17 * 2)),
         ("champion", "", Work()),
     ],
 )
 def test_the_work_of_each_asset_by_hand(asset: str, partition: str, expected: Work) -> None:
     """An asset that is left out makes an hour look like ten minutes."""
+    found = work_of(asset, partition, SIZES, project_with(num_folds=2, is_trained=True))
+    assert vars(found) == pytest.approx(vars(expected))
+
+
+def project_with(*, num_folds: int, is_trained: bool, is_joined: bool = False, teachers: int = 1) -> Any:
+    """A project without files: its settings, and what its teacher is."""
     several = {"students": ("a", "b"), "baselines": ("c",)}
     settings = load_settings(collection="beir:x", pool_depth=10, teacher_queries=100, teacher_epochs=2, **several)
-    found = work_of(asset, partition, SIZES, settings, num_folds=2, trains_teacher=True)
-    assert vars_of(found) == pytest.approx(vars_of(expected))
+    models = SimpleNamespace(num_teacher_folds=num_folds, is_teacher_trained=is_trained, is_teacher_joined=is_joined)
+    models.teacher_choices = ("teacher",) * teachers
+    return SimpleNamespace(settings=settings, models=models)
 
 
-def vars_of(work: Work) -> tuple[float, ...]:
-    """The four counts."""
-    return work.texts, work.pairs, work.trained_texts, work.trained_pairs
+def test_a_teacher_of_several_parts_is_asked_for_each() -> None:
+    """Two teachers, or the packaged one, whose folds saw none of these labels, would be told as half of what they take."""
+    two = work_of("teacher_scores", "", SIZES, project_with(num_folds=1, is_trained=False, teachers=2))
+    assert two.pairs == 2 * (210 + 200 * 10)
+    folds = work_of("teacher_scores", "", SIZES, project_with(num_folds=2, is_trained=False, is_joined=True))
+    assert folds.pairs == 2 * (210 + 200 * 10)
+    # Of 680 + 2,210 documents that are drawn among 1,000: those that were not among the first 680; encoded by two encoders.
+    assert folds.texts == pytest.approx(2 * 1000 * (exp(-0.68) - exp(-2.89)))
 
 
 def test_a_pass_with_its_gradient_takes_three() -> None:
     """Training would be told as a third of what it takes."""
-    assert Work(10, 20, 30, 40).seconds(text_s=1.0, pair_s=0.5) == 10 + 90 + 0.5 * (20 + 120)
-
-
-def test_a_run_that_ends_early_is_not_told_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--until teacher_scores` would be told the time of all students; and of a trial that nothing asks for."""
-    monkeypatch.chdir(tmp_path)
-    project = Project()
-    assert [asset for _, asset in _assets_until(project, "teacher_scores")] == [
-        "hard_negatives",
-        "teacher_checkpoint",
-        "teacher_scores",
-    ]
-    assert _assets_until(project, "corpus") == []
-    several = Project(overrides={"students": ("a", "b")})
-    assert [asset for _, asset in _assets_until(several, "hard_negatives")] == ["student_choice", "hard_negatives"]
-
-
-def test_pairs_are_timed_at_a_length_that_the_students_encoder_has(
-    tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path
-) -> None:
-    """A teacher that reads more tokens than the student has positions would end `run` before its first step."""
-    overrides = {"student": str(tiny_encoder), "teacher": str(tiny_cross_encoder), "data_folder": str(tmp_path)}
-    project = Project(overrides={**overrides, "collection": "beir:x", "teacher_max_length": 512, "device": "cpu"})
-    text_s, pair_s = _time_passes(project, ["sort"] * 4, ["sort the frame " * 100] * 4)
-    assert 0 < text_s < pair_s
+    work = Work(texts=10, pairs=20, trained_texts=30, trained_pairs=40, timed_pairs=2)
+    assert work.seconds(text_s=1.0, pair_s=0.5) == 10 + 90 + 0.5 * (20 + 2 + 120)
