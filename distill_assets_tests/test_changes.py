@@ -17,11 +17,13 @@ from distill_assets.errors import (
     UndeclaredReadError,
 )
 from distill_assets.evaluation.leaderboard import champion_note, find_champion_row, format_table
+from distill_assets.handles.judging import open_sheet, record_answer
 from distill_assets.orchestration.running import Step, run_line
 from distill_assets.orchestration.stages import partitions_of, stages_of, status_of
 from distill_assets.report.publishing import (
     current_champion,
     read_champion,
+    read_conclusion,
     read_history,
     read_rows,
     write_project_report,
@@ -257,6 +259,34 @@ def test_a_batch_of_judgements_alone_is_learned_from(make: Any, instance: dg.Dag
     # What a published teacher was measured on is old; the teacher is what it was.
     assert conditions(project) == {"teacher_checkpoint[]": "aged"}
     assert made(run(project, instance)) == []
+
+
+def test_answers_about_test_queries_make_the_comparison_again_and_train_nothing(
+    make: Any, instance: dg.DagsterInstance
+) -> None:
+    """An answer that no version knows of leaves the old numbers standing; one that counts for training spoils the test set.
+
+    Judged are all documents of the page: the labelled one 0, the others 2. So nobody's nDCG can stay what it was.
+    """
+    project = make()
+    run(project, instance)
+    before, paid = {row.system: row.ndcg_at_10 for row in read_rows(project)}, num_scored(project)
+    sheet = open_sheet(project, "test")
+    assert len(sheet.rankings) == 3 and list(sheet.rankings)[:2] == ["bm25", "untouched_student"]
+    record_answer(project, sheet, "ann", sheet.pools[0].query_id, sheet.pools[0].doc_ids[0], None)
+    assert made(run(project, instance)) == [], "taken back: nothing changed"
+    for pool in sheet.pools:
+        for doc_id in pool.doc_ids:
+            record_answer(project, sheet, "ann", pool.query_id, doc_id, 0 if f"q-{doc_id}" == pool.query_id else 2)
+    recipes = {("eval_metrics", recipe) for recipe in project.settings.all_recipes}
+    assert {*made(run(project, instance))} - {("champion", "")} == {*recipes, ("leaderboard", "")}
+    after = {row.system: row.ndcg_at_10 for row in read_rows(project)}
+    assert after.keys() == before.keys() and all(after[system] != before[system] for system in after)
+    told = f"On the page people judged {sum(len(pool.doc_ids) for pool in sheet.pools)} pairs of {len(sheet.pools)} test queries: ann"
+    assert any(told in sentence for sentence in read_conclusion(project))
+    assert told in (project.places.report / "index.html").read_text(encoding="utf-8")
+    assert num_scored(project) == paid and conditions(project) == {}
+    assert open_sheet(project, "test").pools == sheet.pools, "the page must not forget what is left"
 
 
 def test_the_champion_is_a_checkpoint_and_not_a_name(

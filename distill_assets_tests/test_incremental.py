@@ -86,6 +86,7 @@ class Batch:
         self.queries: dict[str, tuple[str, str]] = {}
         self.judged: dict[tuple[str, str], int] = {}
         self.labels: Texts = {}
+        self.is_asked, self.is_judged = True, True
         for number, action in enumerate(ACTIONS[:9]):
             name = TOPICS[topic]
             self.documents[f"{name}-{action}"] = f"{action} every value of the {name} along one axis"
@@ -103,10 +104,16 @@ class Batch:
         (hidden / "qrels").mkdir(parents=True)
         _write_lines(hidden / "corpus.jsonl", [{"_id": d, "text": t} for d, t in sorted(self.documents.items())])
         labels = {q: {"group": label} for q, label in self.labels.items()}
-        queries = [{"_id": q, "text": t, **labels.get(q, {})} for q, (t, _) in sorted(self.queries.items())]
-        _write_lines(hidden / "queries.jsonl", queries)
+        asked = sorted(self.queries.items()) if self.is_asked else []
+        _write_lines(hidden / "queries.jsonl", [{"_id": q, "text": t, **labels.get(q, {})} for q, (t, _) in asked])
+        # A judgement of 0 names the query's split and no answer.
+        judged = (
+            {pair: relevance if self.is_judged else 0 for pair, relevance in self.judged.items()}
+            if self.is_asked
+            else {}
+        )
         for split in ("train", "dev", "test"):
-            rows = [f"{q}\t{d}\t{r}" for (q, d), r in sorted(self.judged.items()) if self._split(q) == split]
+            rows = [f"{q}\t{d}\t{r}" for (q, d), r in sorted(judged.items()) if self._split(q) == split]
             (hidden / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         hidden.rename(folder)
@@ -352,6 +359,48 @@ class GrownTeacherLine(Line):
     teacher = "encoder"
 
 
+class UnjudgedLine(Line):
+    """Batches bring queries and judgements later, and lose them again; queries are generated, or not."""
+
+    @initialize(are_judged=st.booleans(), is_asked=st.booleans(), generator=st.sampled_from(("auto", "rules")))
+    def first_batch(self, are_judged: bool, is_asked: bool, generator: str) -> None:
+        """A collection to begin with: judged or not, one batch of documents alone or two with queries."""
+        self.overrides["query_generator"] = generator
+        for topic, name in enumerate(("a", "b")):
+            batch = Batch(topic)
+            batch.is_judged, batch.is_asked = are_judged, is_asked or name == "b"
+            self._land(name, batch)
+
+    @rule(name=st.sampled_from(("a", "b", None)), is_judged=st.booleans())
+    def judge_or_not(self, name: str | None, is_judged: bool) -> None:
+        """People judge a batch, or all of them, or what they judged is gone."""
+        for batch in [self.batches[name]] if name in self.batches else self.batches.values():
+            batch.is_judged = is_judged
+        self._write_all()
+
+    @rule(data=st.data())
+    def ask_or_not(self, data: Any) -> None:
+        """A batch brings documents alone, or its queries too; one keeps them."""
+        name = data.draw(st.sampled_from(sorted(set(self.batches) - {"z"})))
+        others = [batch for other, batch in self.batches.items() if other not in (name, "z") and batch.is_asked]
+        self.batches[name].is_asked = not self.batches[name].is_asked or not others
+        self._write_all()
+
+    @rule(generator=st.sampled_from(("auto", "rules", "off")))
+    def change_generator(self, generator: str) -> None:
+        """Queries are generated beside those of batches, or not."""
+        self.overrides["query_generator"] = generator
+
+    @precondition(lambda self: len(self.batches) > 2)
+    @rule(data=st.data())
+    def move_away(self, data: Any) -> None:
+        """A batch leaves the inbox; one with queries stays."""
+        name = data.draw(st.sampled_from(sorted(self.batches)))
+        if any(batch.is_asked for other, batch in self.batches.items() if other not in (name, "z")):
+            del self.batches[name]
+            shutil.rmtree(self.root / "inbox" / name)
+
+
 def _give_teacher(source: Any, target: Any) -> None:
     """A teacher that was made from the collection is an input: the empty folder gets the same one."""
     if not source.models.is_teacher_of_collection:
@@ -435,14 +484,18 @@ def _changing_after_read(change: Callable[[], None]) -> Iterator[None]:
 def compare(incremental: Any, scratch: Any) -> None:
     """Both folders hold the same: ids and choices exactly, numbers up to the rounding of another batch composition."""
     batches = incremental.collection.batches()
-    for table in ("corpus", "passages", "queries", "qrels", "hard_negatives", "answers_found", "teacher_scores"):
+    made = ("generated_queries", "hard_negatives", "answers_found", "teacher_scores", "teacher_judgements")
+    for table in ("corpus", "passages", "queries", "qrels", *made):
+        if table == "generated_queries" and not incremental.settings.may_generate:
+            continue
         _same_rows(table, *(p.places.warehouse.read(table, slice_keys=batches) for p in (incremental, scratch)))
     recipes = sorted(incremental.settings.all_recipes)
     for name in recipes:
         _same_students(name, incremental, scratch)
     baselines = sorted(incremental.settings.named_baselines)
     encoders = ["untouched_student", *baselines, *recipes]
-    systems = ["bm25", "teacher", *encoders, *map(hybrid_of, encoders)]
+    by_people = set(incremental.places.warehouse.read("leaderboard")["judged_by"].to_pylist()) == {"people"}
+    systems = ["bm25", *(["teacher"] if by_people else []), *encoders, *map(hybrid_of, encoders)]
     for system in systems:
         _same_rows(
             "rankings", *(p.places.warehouse.read("rankings", slice_keys=[system]) for p in (incremental, scratch))
@@ -534,7 +587,7 @@ def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Models, name, load)
 
 
-@pytest.mark.parametrize("machine", [Line, GrownTeacherLine])
+@pytest.mark.parametrize("machine", [Line, GrownTeacherLine, UnjudgedLine])
 def test_incremental_equals_from_scratch(machine: type[Line], models: dict[str, Path]) -> None:
     """A number that depends on the way that led to it is nobody's measurement: no sequence of changes may show in the result."""
     machine.models = models
@@ -551,3 +604,19 @@ def test_incremental_equals_from_scratch(machine: type[Line], models: dict[str, 
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_documents_that_are_cut_anew(models: dict[str, Path]) -> None:
+    """Passages of a former length that stay are found beside those of today, and their pairs are paid for again."""
+    Line.models = models
+    line = Line()
+    line.first_batch()
+    for batch in line.batches.values():
+        for doc_id in sorted(batch.documents)[::3]:
+            batch.documents[doc_id] += "\nsplit every value of the frame along one axis" * 3
+    line._write_all()
+    for line.overrides["passage_tokens"] in (None, 24, 16):
+        line.run()
+    parents = set(line._project().places.warehouse.read("passages")["parent_id"].to_pylist())
+    assert parents == {d for batch in line.batches.values() for d in sorted(batch.documents)[::3]}
+    line.teardown()

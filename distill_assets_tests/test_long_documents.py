@@ -158,7 +158,7 @@ def test_a_document_that_has_the_id_of_a_passage_is_refused(
     ("overrides", "message"),
     [
         ({"passage_tokens": 24, "passage_overlap": 12}, "passage_overlap is 12: expected less than half"),
-        ({"passage_tokens": 64, "students": ("a", "b"), "student": "a"}, "names several"),
+        ({"passage_tokens": 128, "students": ("a", "b")}, "names several"),
     ],
 )
 def test_settings_that_cannot_cut_are_refused(tmp_path: Path, overrides: dict[str, Any], message: str) -> None:

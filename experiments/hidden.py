@@ -9,23 +9,25 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill_assets.assets import ASSETS
 from distill_assets.assets.inputs import Inputs
-from distill_assets.assets.rankings import DEPTH, judged_queries
+from distill_assets.assets.rankings import DEPTH, RANKING_SETTINGS, judged_queries
+from distill_assets.assets.reads import Reads
 from distill_assets.evaluation.metrics import evaluate_run, mean_of
 from distill_assets.handles.project import Project
-from distill_assets.records import SPLITS, UNTOUCHED_STUDENT, Collection
+from distill_assets.records import HARD_LABELS, SPLITS, UNTOUCHED_STUDENT, Collection
 from distill_assets.training.recipes import BUILT_IN_RECIPES, find_recipe
-from experiments.plans import recipe_table, seeded_name
+from experiments.plans import FIRST_SEED, recipe_table, seeded_name
 from experiments.study import make, make_until
 
 logger = logging.getLogger("experiments")
 JUDGED, ASKED, DOCUMENTS = "all judgements", "queries alone", "documents alone"
 Save = Callable[[dict[str, Any]], None]
+_INPUTS = ("student", "tokeniser", "documents", "evaluation_queries", "evaluation_judgements", "judges")
+_READS = Reads(inputs=_INPUTS, settings=RANKING_SETTINGS)
 
 
 def write_variants(collection: Collection, folder: Path, name: str) -> dict[str, Path]:
@@ -55,6 +57,8 @@ def run_hidden(
 ) -> dict[str, Any]:
     """Make the three lines and return nDCG@10 per variant, recipe and seed; `save` gets the document after each student.
 
+    With all judgements `hard_labels` is trained, without them `kl`.
+
     Per student: `people` is by the judgements of people on the collection's test queries, `own` is what the line itself reports on
     its own test queries, `own_by_people` is by people on those same queries, where people judged them.
     """
@@ -62,39 +66,36 @@ def run_hidden(
     document: dict[str, Any] = {"collection": name, "settings": dict(settings), "systems": {}}
     lines = {variant: _line(path, settings, num_seeds, work, variant) for variant, path in folders.items()}
     make_until(lines[JUDGED], "teacher_scores")
-    people = Inputs(lines[JUDGED], "leaderboard", replace_inputs(), "", logger)
+    people = Inputs(lines[JUDGED], "leaderboard", _READS, "", logger)
     relevance: dict[str, dict[str, int]] = {}
     for qrel in collection.qrels:
         relevance.setdefault(qrel.query_id, {})[qrel.doc_id] = qrel.relevance
-    for variant, line in lines.items():
+    for line in lines.values():
         make_until(line, "teacher_scores")
-        for recipe in ("hard_labels", "kl"):
-            for seed in range(13, 13 + num_seeds):
-                key = seeded_name(recipe, seed)
-                make(line, ASSETS["student_checkpoint"], key)
-                make(line, ASSETS["eval_metrics"], key)
-                path = line.places.checkpoint_path(key)
-                about = {"people": _by_people(people, path), **_own(line, key, key, relevance)}
-                document["systems"].setdefault(f"{recipe}, {variant}", {})[str(seed)] = about
-                untouched = {"people": _by_people(people, people.student_path)}
-                untouched |= _own(line, key, UNTOUCHED_STUDENT, relevance)
-                document["systems"].setdefault(f"untouched, {variant}", {})["13"] = untouched
-                save(document | {"seconds": round(time.time() - started)})
+        for batch in line.collection.batches():
+            make(line, ASSETS["teacher_judgements"], batch)
+    for seed in range(FIRST_SEED, FIRST_SEED + num_seeds):
+        for variant, line in lines.items():
+            recipe = HARD_LABELS if variant == JUDGED else "kl"
+            key = seeded_name(recipe, seed)
+            make(line, ASSETS["student_checkpoint"], key)
+            make(line, ASSETS["eval_metrics"], key)
+            path = line.places.checkpoint_path(key)
+            found = {recipe: (_by_people(people, path), _own(line, key, key, relevance))}
+            untouched = _by_people(people, people.student_path)
+            found[UNTOUCHED_STUDENT] = (untouched, _own(line, key, UNTOUCHED_STUDENT, relevance))
+            for system, (by_people, own) in found.items():
+                of_system = document["systems"].setdefault(f"{system}, {variant}", {})
+                of_system[str(seed)] = {"people": by_people, **own}
+            save(document | {"seconds": round(time.time() - started)})
     return document
-
-
-def replace_inputs() -> Any:
-    """The reads of the leaderboard without those of students: the line that people judged may have none yet."""
-    reads = ASSETS["leaderboard"].reads
-    kept = ("student", "tokeniser", "documents", "evaluation_queries", "evaluation_judgements")
-    return replace(reads, inputs=kept, only_if={})
 
 
 def _line(path: Path, settings: Mapping[str, Any], num_seeds: int, work: Path, variant: str) -> Project:
     recipes = {
         seeded_name(name, seed): recipe_table(find_recipe(BUILT_IN_RECIPES, name), seed)
-        for name in ("hard_labels", "kl")
-        for seed in range(13, 13 + num_seeds)
+        for name in (HARD_LABELS, "kl")
+        for seed in range(FIRST_SEED, FIRST_SEED + num_seeds)
     }
     changes = {
         "collection": f"beir:{path}",

@@ -123,7 +123,9 @@ def _rerank(document: dict[str, Any], project: Project, label: str) -> None:
     for split in EVALUATION:
         queries, qrels = judged_queries(inputs, split)
         pool = score_pool(inputs, queries, *(runs[split] for runs in rankings))
-        found[split] = values_of(evaluate_run(pool.reranked(DEPTH), qrels, inputs.min_relevance), "ndcg_at_10")
+        found[split] = values_of(
+            evaluate_run(pool.reranked_documents(DEPTH), qrels, inputs.min_relevance), "ndcg_at_10"
+        )
     _put(document, _told(TEACHER, label), 0, found)
     document["teachers"][_told(TEACHER, label)] = project.places.checkpoints.read_manifest(inputs.teacher_path)
 

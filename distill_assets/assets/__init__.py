@@ -1,8 +1,11 @@
 """The assets of the line, in data-flow order."""
 
+from collections.abc import Collection
+
 from distill_assets.assets.checks import Check
 from distill_assets.assets.collection import CORPUS, QRELS, QUERIES
 from distill_assets.assets.evaluation import EVAL_METRICS, LEADERBOARD
+from distill_assets.assets.generated_queries import GENERATED_QUERIES
 from distill_assets.assets.line import Asset
 from distill_assets.assets.negatives import HARD_NEGATIVES
 from distill_assets.assets.release import CHAMPION
@@ -10,6 +13,7 @@ from distill_assets.assets.reporting import INBOX
 from distill_assets.assets.student import STUDENT_CHECKPOINT
 from distill_assets.assets.student_choice import STUDENT_CHOICE
 from distill_assets.assets.teacher import TEACHER_CHECKPOINT, TEACHER_SCORES
+from distill_assets.assets.teacher_judgements import TEACHER_JUDGEMENTS
 from distill_assets.handles.project import Project
 
 ASSETS: dict[str, Asset] = {
@@ -18,10 +22,12 @@ ASSETS: dict[str, Asset] = {
         CORPUS,
         QUERIES,
         QRELS,
+        GENERATED_QUERIES,
         STUDENT_CHOICE,
         HARD_NEGATIVES,
         TEACHER_CHECKPOINT,
         TEACHER_SCORES,
+        TEACHER_JUDGEMENTS,
         STUDENT_CHECKPOINT,
         EVAL_METRICS,
         LEADERBOARD,
@@ -33,8 +39,14 @@ CHECKS: dict[tuple[str, str], Check] = {(a.name, check.name): check for a in ASS
 
 
 def assets_of(project: Project) -> dict[str, Asset]:
-    """The assets of a line: `student_choice` only where there are several students to choose from."""
-    return {name: asset for name, asset in ASSETS.items() if asset is not STUDENT_CHOICE or project.settings.students}
+    """The assets of a line: a choice only among several students; makers of queries and judgements only where these may be missing."""
+    settings = project.settings
+    is_there = {
+        STUDENT_CHOICE.name: bool(settings.students),
+        GENERATED_QUERIES.name: settings.may_generate,
+        TEACHER_JUDGEMENTS.name: bool(settings.num_judged_by_teacher),
+    }
+    return {name: asset for name, asset in ASSETS.items() if is_there.get(name, True)}
 
 
 def dependencies_of(name: str, project: Project) -> dict[str, bool]:
@@ -47,13 +59,14 @@ def dependencies_of(name: str, project: Project) -> dict[str, bool]:
     upstream = {other: is_own for other, is_own in ASSETS[name].reads.upstream.items() if other in there}
     if project.upstream is not None and "source" in ASSETS[name].reads.inputs:
         return {INBOX: True, **upstream}
-    implied = {further for other in upstream for further in _ancestors(other)}
+    implied = {further for other in upstream for further in _ancestors(other, there)}
     return {other: is_own for other, is_own in upstream.items() if is_own or other not in implied}
 
 
-def _ancestors(name: str) -> set[str]:
-    # A choice is kept when the collection moves: what it was made from moves nothing through it.
-    if name == STUDENT_CHOICE.name:
+def _ancestors(name: str, there: Collection[str]) -> set[str]:
+    # A choice is kept when the collection moves, and no query is generated where batches bring them: what these two were made from
+    # moves nothing through them.
+    if name in (STUDENT_CHOICE.name, GENERATED_QUERIES.name):
         return set()
-    upstream = set(ASSETS[name].reads.upstream)
-    return upstream.union(*(_ancestors(other) for other in upstream))
+    upstream = set(ASSETS[name].reads.upstream) & set(there)
+    return upstream.union(*(_ancestors(other, there) for other in upstream))

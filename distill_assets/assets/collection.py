@@ -86,12 +86,12 @@ def cut_documents_of(project: Project, collection: Collection) -> tuple[Collecti
     Raises:
         SourceError: a passage would have the id of a document.
     """
-    settings, parents = project.settings, dict[str, str]()
-    if settings.passage_tokens is None:
+    max_tokens, parents = project.passage_tokens, dict[str, str]()
+    if max_tokens is None:
         return collection, schema_of("passages").empty_table()
 
     def cut() -> Iterator[Document]:
-        cutting = project.models.cutting(settings.passage_tokens or 0, settings.passage_overlap)
+        cutting = project.models.cutting(max_tokens, project.settings.passage_overlap)
         for document, parent_id in cut_documents(collection.documents, cutting):
             if parent_id is not None:
                 parents[document.doc_id] = parent_id
@@ -171,14 +171,14 @@ def _asset(body: Any, reads: Reads, *checks: Check) -> Asset:
 
 
 def _are_documents_cut(moment: Moment) -> bool:
-    return moment.project.settings.passage_tokens is not None
+    return moment.project.passage_tokens is not None
 
 
 CORPUS = _asset(
     corpus,
     Reads(
-        inputs=("source", "student_tokens"),
-        settings=("passage_tokens", "passage_overlap"),
+        inputs=("source", "student_tokens", "passage_tokens"),
+        settings=("passage_overlap",),
         checked_against=("corpus",),
         only_if=dict.fromkeys(("student_tokens", "passage_tokens", "passage_overlap"), _are_documents_cut),
     ),

@@ -156,8 +156,10 @@ def teacher_rows(inputs: Inputs, students: Mapping[str, Path]) -> tuple[pa.Table
     """Rows of `teacher_fitness`: nDCG@10 of the teacher and of every student on the dev candidates; and forward passes.
 
     The queries also choose the students' training steps, so the students had an advantage on them. A teacher that still wins is
-    really better.
+    really better. Empty where there are no students: the teacher is not measured by its own judgements.
     """
+    if not students:
+        return pa.Table.from_pylist([], schema=schema_of("teacher_fitness")), 0
     ndcg, num_scored = _ndcg_on_dev(inputs, step_lists(inputs), inputs.teacher, students)
     rows = [
         {"system": system, "query_id": query_id, "ndcg_at_10": value}

@@ -23,7 +23,7 @@ from distill_assets.assets.rankings import (
     rankings_of,
     write_of,
 )
-from distill_assets.assets.reads import Reads, if_set
+from distill_assets.assets.reads import Reads, if_set, teacher_judges
 from distill_assets.assets.reporting import content_version, markdown_table
 from distill_assets.assets.timing import measure_speeds
 from distill_assets.errors import EvaluationError
@@ -34,7 +34,7 @@ from distill_assets.records import BM25, TEACHER, UNTOUCHED_STUDENT, Query, hybr
 from distill_assets.report.charts import as_markdown_image, leaderboard_chart, quality_latency_chart
 from distill_assets.report.publishing import summarise, write_project_report
 from distill_assets.retrieval.rankings import Run
-from distill_assets.storage.collection import EVALUATION
+from distill_assets.storage.collection import EVALUATION, Judge
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import SliceWrite
 
@@ -51,7 +51,10 @@ def eval_metrics(inputs: Inputs) -> Made:
         for system in systems:
             found = evaluate_run(rankings[system][split], qrels, inputs.min_relevance)
             about = {"split": split, "system": system}
-            rows += [about | {"query_id": query_id, **asdict(metrics)} for query_id, metrics in sorted(found.items())]
+            who = {"judged_by": inputs.judge_of(split)}
+            rows += [
+                about | who | {"query_id": query_id, **asdict(metrics)} for query_id, metrics in sorted(found.items())
+            ]
             means += [about | {metric: mean_of(found, metric) for metric in METRIC_NAMES}] if found else []
     if not rows:
         raise EvaluationError(
@@ -60,12 +63,19 @@ def eval_metrics(inputs: Inputs) -> Made:
         )
     own = {f"{mean['split']}_ndcg_at_10": mean["ndcg_at_10"] for mean in means if mean["system"] == name}
     table = pa.Table.from_pylist(rows, schema=schema_of("eval_metrics"))
-    return Made(rows=table, metadata=own | {"means": markdown_table(means)})
+    # Where people judged, the version is as before there was another judge: nothing that follows is made anew.
+    is_of_people = all(row["judged_by"] == "people" for row in rows)
+    version = content_version(table.drop_columns(["judged_by"]) if is_of_people else table)
+    return Made(rows=table, data_version=version, metadata=own | {"means": markdown_table(means)})
 
 
 EVAL_METRICS = Asset(
     name="eval_metrics",
-    reads=Reads(inputs=("checkpoint", "student", "tokeniser", *RANKING_INPUTS), settings=RANKING_SETTINGS),
+    reads=Reads(
+        inputs=("checkpoint", "student", "tokeniser", "judges", *RANKING_INPUTS),
+        settings=RANKING_SETTINGS,
+        only_if={"judges": teacher_judges},
+    ),
     body=eval_metrics,
     table="eval_metrics",
     group="evaluation",
@@ -98,15 +108,17 @@ def leaderboard(inputs: Inputs) -> Made:
     runs = {system: found[split] for system, found in rankings.items()}
     pool = score_pool(inputs, queries, runs[BM25], runs[UNTOUCHED_STUDENT])
     reranked = pool.reranked(DEPTH)
-    if pool.share_scored:  # imported scores may hold nothing of it: then nobody knows how the teacher ranks
+    judge = inputs.judge_of(split)
+    # By its own judgements the teacher's nDCG@10 is 1.000. Imported scores may hold nothing of the pool: then nobody knows it.
+    if judge == "people" and pool.share_scored:
         runs[TEACHER] = pool.reranked_documents(DEPTH)
     per_system = {system: evaluate_run(run, qrels, inputs.min_relevance) for system, run in runs.items()}
-    on_dev, num_scored = teacher_rows(inputs, students)
+    on_dev, num_scored = teacher_rows(inputs, students if inputs.judge_of("dev") == "people" else {})
     speeds = measure_speeds(inputs, queries, reranked, encoders)
     models = {name: fingerprint_model(path) for name, path in encoders.items()}
     board = compare_systems(split, per_system, speeds, models, inputs.baselines)
     prompts = {name: str(inputs.project.models.prompts(path)) for name, path in encoders.items()}
-    board = [replace(row, prompts=prompts.get(row.system)) for row in board]
+    board = [replace(row, prompts=prompts.get(row.system), judged_by=judge) for row in board]
     rows = [asdict(row) for row in board]
     table = pa.Table.from_pylist(rows, schema=schema_of("leaderboard"))
     made_from = {name: inputs.versions[name] for name in ("teacher", "metrics", "baselines", "settings.pool_depth")}
@@ -114,7 +126,7 @@ def leaderboard(inputs: Inputs) -> Made:
     return Made(
         rows=table,
         # Speeds differ from run to run; what the data version says is the quality.
-        data_version=content_version(table.select(["system", "split", *METRIC_NAMES])),
+        data_version=content_version(table.select(["system", "split", *METRIC_NAMES, *_told_of(judge)])),
         beside=[
             *(write_of(system, {split: run}, made_from) for system, run in runs.items() if system == TEACHER),
             *(write_of(system, found, made_from) for system, found in hybrids.items()),
@@ -151,6 +163,7 @@ LEADERBOARD = Asset(
             "baselines",
             "teacher",
             "tokeniser",
+            "judges",
             *RANKING_INPUTS,
             *GROUP_INPUTS,
             *DEV_INPUTS,
@@ -164,7 +177,8 @@ LEADERBOARD = Asset(
             "teacher_prompt",
             "precision",
         ),
-        only_if=if_set("teacher_prompt"),
+        only_if={"judges": teacher_judges, **if_set("teacher_prompt")},
+        labels="taught",
     ),
     body=leaderboard,
     table="leaderboard",
@@ -174,6 +188,11 @@ LEADERBOARD = Asset(
     code_version="6",
     when_red="Materialise what the error names. Pairs that the teacher has scored are kept.",
 )
+
+
+def _told_of(judge: Judge) -> list[str]:
+    """The column that says who judged, where that is not people: they judged whatever was stored before."""
+    return ["judged_by"] if judge == "teacher" else []
 
 
 def _dev_metrics(

@@ -16,7 +16,7 @@ from distill_assets.handles.retrieval import Retrieval
 from distill_assets.records import Query
 from distill_assets.settings.values import SPEED_SETTINGS
 from distill_assets.sources.base import Source
-from distill_assets.storage.collection import Qrels
+from distill_assets.storage.collection import Judge, Qrels
 from distill_assets.training.lists import Labels, choose_queries
 from distill_assets.training.recipes import Recipe
 
@@ -63,7 +63,7 @@ class Inputs:
             moment = self._moment_on(connection)
             self.versions = reads.versions(moment)
             collection = project.collection.on(connection, moment.state.batches)
-            loaders = {name: READS[name].load for name in self.versions if name in READS}
+            loaders = {name: reads.read(name).load for name in self.versions if name in READS}
             self._values = {name: load(collection, moment) for name, load in loaders.items() if load}
             self.batches, self.view_parameters = list(moment.state.batches), collection.parameters
             self.parent_of = collection.parents()
@@ -128,6 +128,11 @@ class Inputs:
         judged = self.evaluation_judgements
         queries = choose_queries([q for q in self.evaluation_queries if q.split == split], judged, limit)
         return queries, {q.query_id: judged[q.query_id] for q in queries}
+
+    def judge_of(self, split: str) -> Judge:
+        """Who judges a split that is measured."""
+        judges: Mapping[str, Judge] = self._values.get("judges", {})
+        return judges.get(split, "people")
 
     @property
     def recipe(self) -> Recipe:

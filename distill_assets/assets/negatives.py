@@ -8,7 +8,7 @@ import pyarrow as pa
 from distill_assets.assets.checks import Check
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
-from distill_assets.assets.reads import Reads
+from distill_assets.assets.reads import Reads, nobody_judged_train, teacher_judges
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.quality.verdicts import FoundPositives, Verdict, judge_positives_found
 from distill_assets.records import Query, hash_text
@@ -32,14 +32,14 @@ def hard_negatives(inputs: Inputs) -> Made:
     settings, judged, texts = inputs.settings, inputs.own_judgements, inputs.documents.content_of
     rules = MiningRules(num_negatives=settings.negatives_per_query, near_identical_jaccard=settings.near_identical)
     train = choose_own_train_queries(inputs)
-    dev = choose_queries([q for q in inputs.own_queries if q.split == "dev"], judged, None)
+    dev = _dev_queries(inputs)
     mined = []
-    for query_id, bm25, dense in _search(inputs, train, settings.mining_depth, _PASSAGES_PER_DOCUMENT):
+    for query_id, bm25, dense in search_each(inputs, train, settings.mining_depth, _PASSAGES_PER_DOCUMENT):
         positives = set(judged.get(query_id, ()))
         rejected = standing_for(inputs.own_rejections.get(query_id, ()), [*dense, *bm25], inputs.parent_of, 1)
         found = mine_hard_negatives(bm25, dense, positives=positives, rejected=rejected, texts=texts, rules=rules)
         mined += [(query_id, candidate) for candidate in found]
-    for query_id, bm25, dense in _search(inputs, dev, settings.pool_depth + 1, 1):
+    for query_id, bm25, dense in search_each(inputs, dev, settings.pool_depth + 1, 1):
         mined += [(query_id, candidate) for candidate in pool_candidates(bm25, dense, settings.pool_depth)]
     records = [{"query_id": query_id, **asdict(candidate)} for query_id, candidate in mined]
     rows = pa.Table.from_pylist(records, schema=schema_of("hard_negatives"))
@@ -59,7 +59,10 @@ HARD_NEGATIVES = Asset(
     name="hard_negatives",
     # A new batch's documents make older batches' negatives aged, not stale: `run` mines them again, a retraining where it is told to.
     reads=Reads(
-        inputs=("documents", "own_queries", "own_judgements", "own_rejections", "student", "tokeniser"),
+        inputs=(
+            *("documents", "own_queries", "own_judgements", "own_rejections", "student", "tokeniser"),
+            *("unjudged_train", "own_unjudged"),
+        ),
         settings=(
             "train_queries",
             "reads_unjudged_queries",
@@ -69,6 +72,7 @@ HARD_NEGATIVES = Asset(
             "near_identical",
         ),
         as_of_making=("documents",),
+        only_if={"unjudged_train": nobody_judged_train, "own_unjudged": teacher_judges},
     ),
     body=hard_negatives,
     table="hard_negatives",
@@ -93,11 +97,20 @@ HARD_NEGATIVES = Asset(
 
 def choose_own_train_queries(inputs: Inputs) -> list[Query]:
     """The batch's train queries that are mined and scored."""
-    limit, reads_unjudged = inputs.settings.train_queries, inputs.settings.reads_unjudged_queries
-    return choose_train_queries(inputs.own_queries, inputs.own_judgements, limit, reads_unjudged=reads_unjudged)
+    reads_unjudged = inputs.settings.reads_unjudged_queries or "unjudged_train" in inputs.versions
+    return choose_train_queries(
+        inputs.own_queries, inputs.own_judgements, inputs.settings.train_queries, reads_unjudged=reads_unjudged
+    )
 
 
-def _search(
+def _dev_queries(inputs: Inputs) -> list[Query]:
+    """The batch's dev queries that are judged, by people or later by the teacher."""
+    if "own_unjudged" in inputs.versions:
+        return [query for query, _ in inputs.own_unjudged if query.split == "dev"]
+    return choose_queries([q for q in inputs.own_queries if q.split == "dev"], inputs.own_judgements, None)
+
+
+def search_each(
     inputs: Inputs, queries: Sequence[Query], depth: int, per_document: int
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """Each query's id with what BM25 and dense search find for it, best first: passages of `depth` documents."""

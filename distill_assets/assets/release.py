@@ -20,7 +20,7 @@ from distill_assets.assets.rankings import (
     judged_queries,
     rankings_of,
 )
-from distill_assets.assets.reads import Reads
+from distill_assets.assets.reads import Reads, teacher_judges
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.errors import PromotionError
 from distill_assets.evaluation.comparison import Comparison
@@ -40,7 +40,7 @@ from distill_assets.storage.warehouse import utc_now
 Row = dict[str, Any]
 PerQuery = Mapping[str, float]
 HISTORY_SCHEMA = schema_of("champion_history")
-_SHOWN = ("decided_at", "recipe", "model_fingerprint", "verdict", "reason", "dev_ndcg_at_10", "p_value")
+_SHOWN = ("decided_at", "recipe", "model_fingerprint", "verdict", "reason", "dev_ndcg_at_10", "p_value", "judged_by")
 
 
 def champion(inputs: Inputs) -> Made:
@@ -48,7 +48,7 @@ def champion(inputs: Inputs) -> Made:
     history, present = read_history(inputs.project), current_champion(inputs.project)
     students = _students(inputs)
     dev = {name: _dev_ndcg(inputs, name, Path(row["checkpoint_path"])) for name, row in students.items()}
-    first = [] if present else [_first_champion(students[UNTOUCHED_STUDENT], dev[UNTOUCHED_STUDENT])]
+    first = [] if present else [_first_champion(inputs, students[UNTOUCHED_STUDENT], dev[UNTOUCHED_STUDENT])]
     present, best = present or first[0], _best_so_far(history)
     former = {row["model_fingerprint"]: _former_dev(inputs, row, students, dev) for row in (present, best) if row}
     allowed = _allowed(students, dev, refused_models(history))
@@ -57,9 +57,10 @@ def champion(inputs: Inputs) -> Made:
     row = students[decision.candidate] | {
         "decided_at": utc_now(),
         "verdict": "promoted" if decision.promote else "kept",
-        "reason": f"{decision.reason}{loss_sentence(lost)}",
+        "reason": f"{decision.reason}{loss_sentence(lost)}{_judge_sentence(inputs)}",
         "dev_ndcg_at_10": _mean(dev[decision.candidate]),
         "p_value": decision.p_value,
+        "judged_by": inputs.judge_of("dev"),
     }
     now = row if decision.promote else present
     values = former | {row["model_fingerprint"]: dev[decision.candidate]} if decision.promote else former
@@ -84,8 +85,9 @@ def champion(inputs: Inputs) -> Made:
 CHAMPION = Asset(
     name="champion",
     reads=Reads(
-        inputs=("metrics", "checkpoints", "student", *RANKING_INPUTS, *GROUP_INPUTS),
+        inputs=("metrics", "checkpoints", "student", "judges", *RANKING_INPUTS, *GROUP_INPUTS),
         settings=(*RANKING_SETTINGS, *GROUP_SETTINGS, "promotion_margin", "promotion_alpha"),
+        only_if={"judges": teacher_judges},
     ),
     body=champion,
     table="champion_history",
@@ -127,9 +129,23 @@ def _report(project: Project) -> dict[str, str]:
     return {"report": str(write_project_report(project))} if has_rows else {}
 
 
-def _first_champion(untouched: Row, dev: PerQuery) -> Row:
+def _judge_sentence(inputs: Inputs) -> str:
+    """Who judged the queries that decide, where that is not people."""
+    if inputs.judge_of("dev") == "people":
+        return ""
+    return " The teacher judged the dev queries, and no person: a better student is one that ranks more as the teacher does."
+
+
+def _first_champion(inputs: Inputs, untouched: Row, dev: PerQuery) -> Row:
     reason = "the untouched student is the first champion: a trained one has to be better than it"
-    return untouched | {"decided_at": utc_now(), "verdict": "promoted", "reason": reason, "dev_ndcg_at_10": _mean(dev)}
+    return (
+        untouched
+        | {"decided_at": utc_now(), "verdict": "promoted", "reason": reason}
+        | {
+            "dev_ndcg_at_10": _mean(dev),
+            "judged_by": inputs.judge_of("dev"),
+        }
+    )
 
 
 def _allowed(students: Mapping[str, Row], dev: Mapping[str, PerQuery], refused: set[str]) -> dict[str, PerQuery]:

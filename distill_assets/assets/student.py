@@ -64,6 +64,7 @@ STUDENT_CHECKPOINT = Asset(
             *("texts", "documents", "logits", "teacher"),
         ),
         settings=("step_queries",),
+        labels="taught",
         only_if={
             "logits": _uses_teacher,
             "teacher": _uses_teacher,

@@ -12,7 +12,7 @@ from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state
 from distill_assets.assets.negatives import choose_own_train_queries
-from distill_assets.assets.reads import Moment, Reads, if_set
+from distill_assets.assets.reads import Moment, Reads, if_set, nobody_judged_train
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import ask_servers, build_teacher
 from distill_assets.errors import ScoreSetError
@@ -89,6 +89,7 @@ TEACHER_CHECKPOINT = Asset(
             "teacher_prompt",
         ),
         as_of_making=_LABELS,
+        labels="people",
         only_if={
             **dict.fromkeys(_LABELS, _has_labels),
             "student": _is_joined,
@@ -174,7 +175,7 @@ def _precision(inputs: Inputs) -> str:
 TEACHER_SCORES = Asset(
     name="teacher_scores",
     reads=Reads(
-        inputs=("own_candidates", "own_queries", "own_judgements", "own_texts", "teacher", "student"),
+        inputs=("own_candidates", "own_queries", "own_judgements", "own_texts", "teacher", "student", "unjudged_train"),
         settings=(
             "train_queries",
             "reads_unjudged_queries",
@@ -183,7 +184,7 @@ TEACHER_SCORES = Asset(
             "teacher_prompt",
             "precision",
         ),
-        only_if={"student": _is_joined, **if_set("teacher_prompt")},
+        only_if={"student": _is_joined, "unjudged_train": nobody_judged_train, **if_set("teacher_prompt")},
     ),
     body=teacher_scores,
     table="teacher_scores",

@@ -3,6 +3,7 @@
 A command prints what a person reads, or returns what `--json` prints: `main` alone writes documents.
 """
 
+import getpass
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -145,9 +146,9 @@ def settings(
     baseline: Baselines = None,
     as_json: Json = False,
 ) -> Document | None:
-    """Print each setting, its value, and where that is from: default, file, demo, environment or flag.
+    """Print each setting, its value, and where that is from: default, file, environment or flag.
 
-    `demo` is the table `[python_api]` of the file, which holds for that collection alone.
+    `[python_api]` and `[files]` are tables of the file that hold for that collection, and for folders of documents, alone.
     """
     given = _given(recipe, baselines=baseline, collection=collection, teacher=teacher, student=student)
     found = _open_project(given).settings_with_sources("flag" if _line is None else "line")
@@ -289,6 +290,52 @@ def report(
     if as_json:
         return {"report": str(path)}
     typer.echo(f"report: {path}")
+    return None
+
+
+@app.command()
+def judge(
+    name: Annotated[str, typer.Option(help="Who judges.", show_default="your login name")] = "",
+    split: Annotated[Literal["test", "dev"], typer.Option(help="test or dev.")] = "test",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1.", show_default="a free one")] = 0,
+    open_it: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say what is judged and what is left, and open no page.")
+    ] = False,
+    collection: Collection = None,
+    as_json: Json = False,
+) -> Document | None:
+    """Judge documents on a local page, by keyboard: the pairs that say most about which system is better (ends with Ctrl-C).
+
+    Every answer is written at once; start again to go on. `distill-assets run` then measures with the answers. `--json` is `--status`
+    as a document.
+    """
+    from distill_assets.handles import judging
+    from distill_assets.serving.judging import JudgingServer
+
+    project, who = _open_project(_given(collection=collection)), name.strip() or _login_name()
+    sheet = judging.open_sheet(project, split)
+    if not (status or as_json):
+        with JudgingServer(project, sheet, who, port) as server:
+            typer.echo(
+                f"{who} judges the {split} queries of {project.collection.source.name}: {server.url}  (ends with Ctrl-C)"
+            )
+            if open_it:
+                typer.launch(server.url)
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
+    judged, power = judging.judged_by_people(project, split), judging.tell_power(project, sheet)
+    num_pairs, num_queries = judging.count_left(sheet, judging.read_answers(project, split), who)
+    if as_json:
+        judges = [
+            dict(zip(("name", "num_pairs", "first", "last"), (n, *told), strict=True))
+            for n, told in judged.judges.items()
+        ]
+        left = {"judge": who, "num_left_pairs": num_pairs, "num_left_queries": num_queries}
+        return {**asdict(judged), "judges": judges, "power": power, **left}
+    typer.echo(
+        "\n".join([*judged.sentences, power, f"Left for {who}: {num_pairs:,} pairs of {num_queries:,} queries."])
+    )
     return None
 
 
@@ -576,8 +623,8 @@ def _run_steps(project: "Project", until: str, is_stale: Any = None) -> list[Any
     def announce(assets: tuple[str, ...], partition: str) -> None:
         # What has been read decides how long the rest takes.
         if not told and assets[0] not in (INBOX, *stages.INGEST.assets):
-            told.append(estimate(project, found_stale, until))
-            typer.echo(told[0], err=True)
+            told.extend(filter(None, (project.models.advice, estimate(project, found_stale, until))))
+            typer.echo("\n".join(told), err=True)
         typer.echo(f"...         {_label(assets, partition)}", err=True)
 
     steps = []
@@ -616,6 +663,13 @@ def _tell_results(project: "Project", steps: list[Any], as_json: bool, *, is_who
     refused = ", ".join(step.partition for step in steps if step.refusal)
     error = SourceError(f"left out, because they could not be read: {refused} (reasons above)") if refused else None
     return _end(document, error, as_json)
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:  # a container's user may have no name
+        raise typer.BadParameter("this system gives you no login name: say who judges with --name") from error
 
 
 def _label(assets: Iterable[str], partition: str) -> str:
@@ -669,6 +723,7 @@ def _leaderboard_document(project: "Project") -> Document:
     return {
         "collection": project.collection.source.name,
         "split": rows[0].split,
+        "judged_by": rows[0].judged_by or "people",
         "systems": [{"name": row.system, **asdict(row)} for row in rows],
         "champion": _champion_document(project),
         "teacher_fitness": _fitness(project),
@@ -684,18 +739,19 @@ def _champion_document(project: "Project") -> Document | None:
         "name": row["recipe"],
         "model_fingerprint": row["model_fingerprint"],
         "checkpoint_path": row["checkpoint_path"],
+        "judged_by": row["judged_by"] or "people",
         "since": f"{row['decided_at']:%Y-%m-%dT%H:%M:%SZ}",
     }
 
 
 def _print_leaderboard(project: "Project") -> None:
     from distill_assets.evaluation.leaderboard import champion_note, format_table
-    from distill_assets.report.publishing import read_champion
+    from distill_assets.report.publishing import read_champion, read_judgements
 
     rows, champion = _leaderboard_rows(project), read_champion(project)
     typer.echo(f"\n{project.collection.source.name}, {rows[0].split} split, {rows[0].num_queries} queries")
     typer.echo(format_table(rows, champion))
-    for finding in (champion_note(rows, champion), _fitness(project)):
+    for finding in (champion_note(rows, champion), _fitness(project), " ".join(read_judgements(project, rows))):
         if finding:
             typer.echo(f"\n{finding}")
 

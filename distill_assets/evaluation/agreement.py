@@ -1,4 +1,4 @@
-"""How far a student orders documents as its teacher does, query by query, on the same documents."""
+"""How far a student orders documents as its teacher does, query by query, on the same documents; and how far two persons agree."""
 
 from collections.abc import Sequence
 
@@ -46,6 +46,25 @@ def overlap_at_k(doc_ids: Sequence[str], a: _Scores, b: _Scores, k: int = 10) ->
         raise ShapeError(f"overlap needs one score per document, at least one: got {len(doc_ids)} and {len(first)}")
     tops = [{doc_id for doc_id, _ in rank(doc_ids, scores, k)} for scores in (first, second)]
     return len(tops[0] & tops[1]) / len(tops[0])
+
+
+def cohen_kappa(first: Sequence[int], second: Sequence[int]) -> float | None:
+    """Cohen's kappa of two persons who graded the same pairs: 1 they always agree, 0 as often as chance would have it.
+
+    (observed agreement - expected agreement) / (1 - expected agreement), Cohen 1960. None where both gave one grade throughout, or
+    there is no pair: chance alone would agree as well.
+
+    Raises:
+        ShapeError: different numbers of grades.
+    """
+    if len(first) != len(second):
+        raise ShapeError(f"two persons must have graded the same pairs: got {len(first)} and {len(second)} grades")
+    num_pairs, observed = len(first), sum(a == b for a, b in zip(first, second, strict=True))
+    # Counts, not shares: 1 - expected must be exactly 0 where it is 0.
+    expected = sum(first.count(grade) * second.count(grade) for grade in set(first))
+    if expected == num_pairs**2:
+        return None
+    return (observed * num_pairs - expected) / (num_pairs**2 - expected)
 
 
 def _checked(a: _Scores, b: _Scores) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

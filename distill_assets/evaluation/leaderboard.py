@@ -45,6 +45,8 @@ class LeaderboardRow:
             (recipes, baselines, hybrids); None where nothing was tested. `p_vs_untouched` likewise.
         detectable_vs_hard_labels: true difference that this test finds with 80 % probability; `detectable_vs_untouched`
             likewise.
+        judged_by: people, or the teacher: then the numbers say how far a system ranks as the teacher does; None in rows of older
+            versions, which people judged.
     """
 
     split: str = "test"
@@ -69,6 +71,12 @@ class LeaderboardRow:
     detectable_vs_hard_labels: float | None = None
     detectable_vs_untouched: float | None = None
     prompts: str | None = None
+    judged_by: str | None = None
+
+    @property
+    def is_judged_by_teacher(self) -> bool:
+        """Whether no person judged the queries. Then there is no row of the teacher and no gap to close."""
+        return self.judged_by == "teacher"
 
     @property
     def is_student(self) -> bool:
@@ -233,7 +241,11 @@ def table_cells(rows: Sequence[LeaderboardRow]) -> Cells:
         ]
         for row in rows
     ]
-    return [_HEADER.split(","), *cells]
+    table = [_HEADER.split(","), *cells]
+    if any(row.is_judged_by_teacher for row in rows):
+        told = ["judged by", *(row.judged_by or "people" for row in rows)]
+        return [[*line, who] for line, who in zip(table, told, strict=True)]
+    return table
 
 
 def format_table(rows: Sequence[LeaderboardRow], champion: Champion | None) -> str:
@@ -250,6 +262,8 @@ def format_table(rows: Sequence[LeaderboardRow], champion: Champion | None) -> s
             "There are no judged test queries: these are dev queries, on which steps and champion are chosen, so all students look "
             "better than they are. Bring qrels/test.tsv."
         )
+    if rows[0].is_judged_by_teacher:
+        lines.append("The teacher judged these queries, not people: the numbers say how far a system ranks as it does.")
     lines += legend_of_tests(rows)
     if marked is not None:
         lines.append(f"{CHAMPION_MARK} champion: what search uses")

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from distill_assets.records import Document
 
+# Characters that are looked at, of a document and of one paragraph: what rules ask about stands at the beginning, and a pattern's time
+# grows with the square of a text that is no prose ("<a<a<a").
+_MAX_TEXT, _MAX_BLOCK = 20_000, 2_000
 _FENCED = re.compile(r"^[ \t]*(```|~~~).*?(^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.*?)\s*#*\s*")
@@ -44,13 +47,13 @@ class Prose(NamedTuple):
 def read_prose(document: Document) -> Prose:
     """Headings and sentences of a document, each on one line."""
     headings, sentences = list[str](), list[str]()
-    for is_heading, block in _blocks(_COMMENT.sub(" ", _FENCED.sub("\n\n", document.text))):
-        plain = _plain(block)
+    for is_heading, block in _blocks(_COMMENT.sub(" ", _FENCED.sub("\n\n", document.text[:_MAX_TEXT]))):
+        plain = _plain(block[:_MAX_BLOCK])
         if is_heading:
             headings.append(plain)
         else:
             sentences += _sentences(plain)
-    path = [part for part in map(_plain, _PATH.split(document.title)) if part]
+    path = [part for part in map(_plain, _PATH.split(document.title[:_MAX_BLOCK])) if part]
     return Prose(tuple(path), tuple(filter(None, headings)), tuple(sentences))
 
 

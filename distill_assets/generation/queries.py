@@ -145,6 +145,8 @@ def flaw_of(text: str) -> str | None:
     """Why a text cannot be a query; None if it can."""
     if not text.strip():
         return "empty"
+    if len(text) > MAX_CHARACTERS:
+        return "too long"
     if _ADDRESS.search(text):
         return "an address"
     if _CODE.search(text):
@@ -152,7 +154,7 @@ def flaw_of(text: str) -> str | None:
     size, least, most = _size(text)
     if size < least:
         return "too short"
-    return "too long" if size > most or len(text) > MAX_CHARACTERS else None
+    return "too long" if size > most else None
 
 
 def _key(text: str) -> str:

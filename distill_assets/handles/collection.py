@@ -1,6 +1,6 @@
 """The collection: which batches make it up, what version each of its parts has, and one snapshot of what they say together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,28 +10,42 @@ import duckdb
 from distill_assets.errors import MissingPartitionError, SourceError
 from distill_assets.evaluation.splits import leaked_queries
 from distill_assets.quality.identity import is_same_document
-from distill_assets.records import SPLITS, TEACHER, fingerprint
+from distill_assets.records import TEACHER, Split, fingerprint
 from distill_assets.settings.values import INBOX, PYTHON_API, Settings
 from distill_assets.sources import catalog
 from distill_assets.sources.base import Rules, Source
 from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
-from distill_assets.storage.collection import Collection, changed_documents
+from distill_assets.storage.collection import BY_PEOPLE, EVALUATION, Collection, Judge, Labelling, changed_documents
 from distill_assets.storage.tables import TABLES
 from distill_assets.storage.warehouse import SliceInfo, Warehouse, slices_in
 
 COLLECTION_TABLES = ("corpus", "queries", "qrels")
+PAGE_JUDGEMENTS = "page_judgements"  # of people, on the page of `distill-assets judge`
+_VIEWED = (
+    *COLLECTION_TABLES,
+    "query_labels",
+    "generated_queries",
+    "hard_negatives",
+    "teacher_scores",
+    "teacher_judgements",
+)
 Slices = Mapping[tuple[str, str], SliceInfo]
 
 
 @dataclass(frozen=True)
 class CollectionHandle:
-    """A source and what was read from it into the warehouse."""
+    """A source and what was read from it into the warehouse.
+
+    Attributes:
+        labelling: what counts beside what people brought.
+    """
 
     source: Source
     warehouse: Warehouse
     near_identical: float
     min_relevance: int = 1
+    labelling: Labelling = BY_PEOPLE
 
     def batches(self) -> list[str]:
         """The batches that make up the collection, sorted: those the source has and that were read into the warehouse.
@@ -94,16 +108,16 @@ class CollectionHandle:
     def on(self, connection: duckdb.DuckDBPyConnection, batches: Sequence[str]) -> Collection:
         """These batches as one collection, on a connection that the caller has, inside its transaction."""
         slices = slices_in(connection)
-        leaks = ("left out", self.near_identical, *_content(slices, ("queries",), batches))
+        leaks = ("left out", self.near_identical, self.labelling, *_content(slices, _asked(slices, batches), batches))
         if leaks not in _known:
-            queries = Collection(connection, tuple(batches), ()).queries(SPLITS)
+            queries = Collection(connection, tuple(batches), (), labelling=self.labelling).asked()
             _remember(leaks, tuple(sorted(leaked_queries(queries, jaccard=self.near_identical))))
         left_out = _known[leaks]
         texts = ("displaced", *_content(slices, ("corpus",), batches))
         if texts not in _known:
             changed = changed_documents(connection, batches)
             _remember(texts, tuple((b, d) for b, d, former, now in changed if not is_same_document(former, now)))
-        return Collection(connection, tuple(batches), left_out, _known[texts], self.min_relevance)
+        return Collection(connection, tuple(batches), left_out, _known[texts], self.min_relevance, self.labelling)
 
     def _slices(self) -> Slices:
         return self.warehouse.all_slices() if self.warehouse.exists() else {}
@@ -164,21 +178,66 @@ class State:
         """
         if batch is not None:
             self._require_batch(batch)
-        tables = (*COLLECTION_TABLES, "query_labels", "hard_negatives")
+        by_batch: dict[str, str] = self._of_collection(view, lambda collection: collection.view_versions(view))
+        return by_batch.get(batch, "") if batch is not None else fingerprint(*sorted(by_batch.items()))
+
+    @property
+    def judges(self) -> dict[Split, Judge]:
+        """Who judges each split (`storage/collection.py`); a split that nobody judges is not there."""
+        found: dict[Split, Judge] = self._of_collection("judges", lambda collection: collection.judges())
+        return found
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether a batch brings a query."""
+        return any(self.slices["queries", batch].num_rows for batch in self.batches)
+
+    @property
+    def is_train_unjudged(self) -> bool:
+        """Whether the teacher names the answers of train queries, because people answered none."""
+        return self.judges.get("train") == "teacher"
+
+    @property
+    def is_measured_by_teacher(self) -> bool:
+        """Whether the teacher judges dev or test."""
+        return any(self.judges.get(split) == "teacher" for split in EVALUATION)
+
+    @property
+    def generates(self) -> bool:
+        """Whether queries are made from documents: by a named generator always, by default while no batch brings a query."""
+        labelling = self.handle.labelling
+        return labelling.generates and (labelling.always or not self.has_queries)
+
+    def require_generated(self) -> None:
+        """Raise `MissingPartitionError` where a batch's queries are still to be made from its documents."""
+        if self.generates:
+            self.versions("generated_queries", self.batches)
+
+    def require_taught(self) -> None:
+        """Raise `MissingPartitionError` where labels come from the teacher, and it has not been asked about a batch yet."""
+        if self.is_measured_by_teacher:
+            self.versions("teacher_judgements", self.batches)
+        if self.generates or self.is_train_unjudged:
+            self.versions("teacher_scores", self.batches)
+
+    def _of_collection(self, what: str, read: Callable[[Collection], Any]) -> Any:
+        """What the collection says, read once per process and content."""
+        handle = self.handle
         key = (
-            view,
-            self.handle.near_identical,
-            self.handle.min_relevance,
-            *_content(self.slices, tables, self.batches),
+            what,
+            handle.near_identical,
+            handle.min_relevance,
+            handle.labelling,
+            *_content(self.slices, (PAGE_JUDGEMENTS,), ("",)),
+            *_content(self.slices, _VIEWED, self.batches),
         )
         if key not in _known:
             if self.connection is None:
-                with self.handle.warehouse.reading() as connection:
+                with handle.warehouse.reading() as connection:
                     connection.begin()
-                    return self.handle.state_on(connection).view(view, batch)
-            _remember(key, self.handle.on(self.connection, self.batches).view_versions(view))
-        by_batch: dict[str, str] = _known[key]
-        return by_batch.get(batch, "") if batch is not None else fingerprint(*sorted(by_batch.items()))
+                    return handle.state_on(connection)._of_collection(what, read)
+            _remember(key, read(handle.on(self.connection, self.batches)))
+        return _known[key]
 
     def _require_batch(self, batch: str) -> None:
         """Without this, what follows a batch that is not there would be made of nothing, and succeed."""
@@ -204,6 +263,12 @@ def _content(slices: Slices, tables: Sequence[str], batches: Sequence[str]) -> t
     """What these batches' slices of these tables hold: equal content gives equal views."""
     found = ((table, batch, slices.get((table, batch))) for table in tables for batch in batches)
     return tuple(f"{table} {batch} {'' if info is None else info.data_version}" for table, batch, info in found)
+
+
+def _asked(slices: Slices, batches: Sequence[str]) -> tuple[str, ...]:
+    """Tables that decide which queries there are. A generated query counts while its document stands."""
+    made = [slices.get(("generated_queries", batch)) for batch in batches]
+    return ("queries", "generated_queries", "corpus") if any(info and info.num_rows for info in made) else ("queries",)
 
 
 def open_source(settings: Settings) -> Source:

@@ -22,7 +22,7 @@ from distill_assets.models.folders import is_cross_encoder, own_max_tokens, toke
 from distill_assets.models.prompts import Prompts, find_prompts
 from distill_assets.records import fingerprint
 from distill_assets.retrieval.passages import Cutting
-from distill_assets.settings.values import BUNDLED, TOKEN_VARIABLE, Settings, imported_name, server_urls
+from distill_assets.settings.values import BUNDLED, PYTHON_API, TOKEN_VARIABLE, Settings, imported_name, server_urls
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -38,10 +38,12 @@ class Models:
 
     Attributes:
         chosen_student: the name of the one of `students` that a trial chose; None before the first trial.
+        has_labels: whether people judged a train query, so that a teacher can be trained; True before a batch is read.
     """
 
     settings: Settings
     chosen_student: Callable[[], str | None] = lambda: None
+    has_labels: Callable[[], bool] = lambda: True
 
     @cached_property
     def device(self) -> str:
@@ -122,8 +124,19 @@ class Models:
     def teacher_choices(self) -> tuple[str, ...]:
         """The one teacher, or each of several: `bundled`, a folder, a hub name or the address of servers; `auto` resolved."""
         if self.settings.teacher == "auto":
-            return (BUNDLED if self.settings.collection == "python_api" else self.student_name,)
+            is_bundled = self.settings.collection == PYTHON_API or not self.has_labels()
+            return (BUNDLED if is_bundled else self.student_name,)
         return (self.settings.teacher,) if isinstance(self.settings.teacher, str) else self.settings.teacher
+
+    @property
+    def advice(self) -> str:
+        """What to say of the teacher before it is paid for, as a sentence; empty where there is nothing."""
+        if self.settings.teacher != "auto" or self.settings.collection == PYTHON_API or self.has_labels():
+            return ""
+        return (
+            "no person judged a train query, so no teacher can be trained here: the bundled one is taken, which learned on Python's "
+            "documentation; a published one is probably better for other texts: --teacher cross-encoder/ms-marco-MiniLM-L6-v2"
+        )
 
     @property
     def teacher_choice(self) -> str:

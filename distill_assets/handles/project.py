@@ -1,7 +1,8 @@
 """One project: its settings, the small handles that everything else is reached through, and its names in Dagster."""
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,27 @@ from typing import Any
 import dagster as dg
 
 from distill_assets.errors import SettingsError
+from distill_assets.generation import Generator, open_generator
+from distill_assets.generation.rules import Counts, count
 from distill_assets.handles.collection import CollectionHandle, open_source
 from distill_assets.handles.logits import Logits
 from distill_assets.handles.models import Models
 from distill_assets.handles.places import Places
 from distill_assets.handles.vectors import Vectors
-from distill_assets.settings.values import INBOX, ReadSettings, Settings, read_settings
+from distill_assets.records import Document
+from distill_assets.settings.values import (
+    AUTO,
+    GENERATOR_TOKEN_VARIABLE,
+    INBOX,
+    RULES,
+    ReadSettings,
+    Settings,
+    read_settings,
+    server_urls,
+)
+from distill_assets.sources.catalog import FILES
 from distill_assets.sources.upstream import Upstream
+from distill_assets.storage.collection import Labelling
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
 
@@ -97,14 +112,37 @@ class Project:
     def collection(self) -> CollectionHandle:
         """The source and what was read from it."""
         settings = self.settings
+        limits = settings.num_judged_by_teacher
         return CollectionHandle(
-            open_source(settings), self.places.warehouse, settings.near_identical, settings.min_relevance
+            open_source(settings),
+            self.places.warehouse,
+            settings.near_identical,
+            settings.min_relevance,
+            Labelling(
+                generates=settings.may_generate,
+                always=settings.query_generator != AUTO,
+                num_dev=limits.get("dev", 0),
+                num_test=limits.get("test", 0),
+            ),
         )
+
+    @cached_property
+    def passage_tokens(self) -> int | None:
+        """Tokens of a passage; None where documents are not cut. A folder of documents is cut to what the student reads."""
+        settings = self.settings
+        is_folder = settings.collection.startswith(f"{FILES}:") and not settings.students
+        return settings.passage_tokens or (self.models.student_tokens if is_folder else None)
 
     @cached_property
     def models(self) -> Models:
         """Student and teacher."""
-        return Models(self.settings, self._chosen_student)
+        return Models(self.settings, self._chosen_student, self._has_labels)
+
+    def _has_labels(self) -> bool:
+        if not self.places.warehouse.exists():
+            return True
+        state = self.collection.state()
+        return not state.batches or state.judges.get("train") == "people"
 
     def _chosen_student(self) -> str | None:
         warehouse = self.places.warehouse
@@ -117,6 +155,28 @@ class Project:
     def vectors(self) -> Vectors:
         """Texts to vectors."""
         return Vectors(self.settings, self.models, self.places.embeddings)
+
+    @property
+    def generator_id(self) -> str:
+        """What decides the texts of generated queries. No server is asked and no model is opened."""
+        return self._generator().identity
+
+    def open_generator(self, documents: Sequence[Document]) -> Generator:
+        """What makes queries of a batch's documents: rules count words over all of them."""
+        if self.settings.query_generator in (AUTO, RULES):
+            return self._generator(counts=count(documents))
+        return self._generator(device="cpu" if server_urls(self.settings.query_generator) else self.models.device)
+
+    def _generator(self, counts: Counts | None = None, device: str = "cpu") -> Generator:
+        choice = RULES if self.settings.query_generator == AUTO else self.settings.query_generator
+        return open_generator(
+            choice,
+            counts=counts,
+            model=self.settings.generator_model,
+            token=os.environ.get(GENERATOR_TOKEN_VARIABLE),
+            device=device,
+            is_trusted=self.models.is_trusted(choice),
+        )
 
     def logits(self, payer: tuple[str, str] = ("other", "")) -> Logits:
         """Pairs to logits; `payer` is the asset and partition that scoring is written down for."""

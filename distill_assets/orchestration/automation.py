@@ -35,7 +35,7 @@ from distill_assets.orchestration.stages import (
     stages_of,
 )
 from distill_assets.records import fingerprint
-from distill_assets.settings.values import BUNDLED
+from distill_assets.settings.values import AUTO, BUNDLED, PYTHON_API, RULES
 
 RETRAINING = "retraining"
 RETRAINING_TAG = "distill/retraining"
@@ -45,7 +45,14 @@ _WARN_AFTER, _FAIL_AFTER = timedelta(days=10), timedelta(days=30)  # retraining 
 
 def with_automation(assets: Sequence[dg.AssetsDefinition], project: Project) -> list[dg.AssetsDefinition]:
     """The assets with their automation conditions, and a freshness policy for what users read."""
-    followed = ["hard_negatives", "teacher_scores", *(["teacher_checkpoint"] if is_teacher_free(project) else [])]
+    is_generator_free = project.settings.query_generator in (AUTO, RULES)  # a model's work is asked for
+    followed = [
+        *(["generated_queries"] if is_generator_free else []),
+        "hard_negatives",
+        "teacher_scores",
+        "teacher_judgements",
+        *(["teacher_checkpoint"] if is_teacher_free(project) else []),
+    ]
     policy = dg.FreshnessPolicy.time_window(fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER)
 
     def complete(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -121,8 +128,11 @@ def _when_due(is_due: dg.AutomationCondition) -> dg.AutomationCondition:
 def is_teacher_free(project: Project) -> bool:
     """Whether the teacher costs no training: the bundled one, a local cross-encoder used as it is, or imported scores.
 
-    A hub name is not looked up while definitions load: such a teacher is made by the first `run`, `retrain` or click.
+    A hub name is not looked up while definitions load: such a teacher is made by the first `run`, `retrain` or click. So is one whose
+    choice depends on what is stored.
     """
+    if project.settings.teacher == "auto" and project.settings.collection != PYTHON_API:
+        return False
     if project.models.is_teacher_imported:
         return True
     if project.models.teacher_choice != BUNDLED and not Path(project.models.teacher_choice).expanduser().is_dir():

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from distill_assets.assets.student_choice import TRIAL_DOCUMENTS
+from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import weights_mb
 from distill_assets.models.folders import own_max_tokens
@@ -14,21 +15,30 @@ from distill_assets.orchestration.stages import INGEST, IsStale, Stage, partitio
 from distill_assets.progress import as_duration
 from distill_assets.records import SPLITS
 from distill_assets.settings.values import BUNDLED, Settings
+from distill_assets.storage.collection import EVALUATION, Collection
 
 _SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as texts and as pairs
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
+_MADE_PER_KEPT = 2  # generated queries; about half of them find the document that they were made from
 _IN_POOL = 1.7  # documents of a pool of BM25's and dense search's first n, over n: 51.6 at n = 30 (python_api)
 _TIMED_TEXTS, _TIMED_PAIRS = 256, 600  # of each student, and of the teacher, for the leaderboard's latencies
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What decides the work: documents, and judged queries by split, at most as many as the settings allow."""
+    """What decides the work: documents, and queries by split that have an answer or get one, at most as many as the settings allow.
+
+    Attributes:
+        generated: queries that are still to be made from documents; they are counted in their splits, too.
+        unjudged: dev and test queries that the teacher judges.
+    """
 
     documents: int
     train: int
     dev: int
     test: int
+    generated: int = 0
+    unjudged: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,8 @@ def work_of(
             num_students, documents = len(settings.students), min(sizes.documents, TRIAL_DOCUMENTS)
             trained = 3 * min(sizes.train, settings.trial_queries)
             return Work(texts=2 * num_students * (documents + step_queries), trained_texts=num_students * trained)
-        case "hard_negatives":
-            return Work(texts=sizes.documents + sizes.train + sizes.dev)
+        case "generated_queries" | "hard_negatives" | "teacher_judgements":
+            return _searching_work(asset, sizes, pool * num_folds)
         case "teacher_checkpoint":
             tuning = settings.teacher_recipe
             num_queries = min(sizes.train, tuning.num_queries or sizes.train)
@@ -93,6 +103,14 @@ def work_of(
                 pairs=(sizes.test or sizes.dev) * pool * num_folds + _TIMED_PAIRS,
             )
     return Work()
+
+
+def _searching_work(asset: str, sizes: Sizes, pairs_per_query: float) -> Work:
+    """Of the assets that search for queries, and of having the teacher judge what is found."""
+    if asset == "teacher_judgements":
+        return Work(pairs=sizes.unjudged * pairs_per_query)
+    num_queries = _MADE_PER_KEPT * sizes.generated if asset == "generated_queries" else sizes.train + sizes.dev
+    return Work(texts=sizes.documents + num_queries)
 
 
 def estimate(project: Project, is_stale: IsStale, until: str) -> str:
@@ -120,19 +138,47 @@ def _assets_until(project: Project, until: str) -> list[tuple[Stage, str]]:
 
 def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
     """Sizes, a sample of documents, and the same documents each behind a query."""
-    limits = {split: getattr(project.settings, f"{split}_queries") for split in SPLITS}
+    state = project.collection.state()
     with project.collection.snapshot() as collection:
-        counts = dict.fromkeys(SPLITS, 0)
-        for split, limit in limits.items():
-            # The limit of train is of each batch, those of dev and test are of all.
-            for batch in collection.batches if split == "train" else ("",):
-                num_judged = len(collection.judgements((split,), batch))
-                counts[split] += num_judged if limit is None else min(limit, num_judged)
         num_documents, sample = collection.sample(_SAMPLE)
-        queries = collection.queries(SPLITS)
+        counts, queries = _count_queries(project, state, collection), collection.queries(SPLITS)
+        has_generated = collection.has_generated()
+    unjudged, generated = sum(counts[split] for split in EVALUATION if state.judges.get(split) == "teacher"), 0
+    if state.generates and not has_generated:
+        generated = _expected_queries(project, num_documents)
+        shares = {"train": 1.0} if state.has_queries else {"train": 0.8, "dev": 0.1, "test": 0.1}
+        for split, share in shares.items():
+            counts[split] += round(share * generated)
+        unjudged += 0 if state.has_queries else counts["dev"] + counts["test"]
     asked = [queries[i % len(queries)].text if queries else "" for i in range(len(sample))]
     pairs = [f"{query} {document}" for query, document in zip(asked, sample, strict=True)]
-    return Sizes(documents=num_documents, **counts), sample, pairs
+    return Sizes(documents=num_documents, **counts, generated=generated, unjudged=unjudged), sample, pairs
+
+
+def _count_queries(project: Project, state: State, collection: Collection) -> dict[str, int]:
+    """Queries of each split that have an answer, or get one from the teacher."""
+    counts: dict[str, int] = {}
+    unjudged = [query.split for query, _ in collection.unjudged()]
+    for split in SPLITS:
+        limit = getattr(project.settings, f"{split}_queries")
+        if split in EVALUATION and state.judges.get(split) == "teacher":
+            counts[split] = unjudged.count(split)
+            continue
+        # The limit of train is of each batch, those of dev and test are of all.
+        for batch in collection.batches if split == "train" else ("",):
+            is_taught = split == "train" and state.is_train_unjudged
+            found = collection.queries((split,), batch) if is_taught else collection.judgements((split,), batch)
+            counts[split] = counts.get(split, 0) + (len(found) if limit is None else min(limit, len(found)))
+    return {split: counts.get(split, 0) for split in SPLITS}
+
+
+def _expected_queries(project: Project, num_documents: int) -> int:
+    """How many generated queries will be kept, about."""
+    settings = project.settings
+    num_batches = len(project.collection.batches())
+    return min(
+        num_documents * settings.queries_per_document // _MADE_PER_KEPT, settings.generated_queries * num_batches
+    )
 
 
 def _time_passes(project: Project, texts: list[str], pairs: list[str]) -> tuple[float, float]:

@@ -96,7 +96,7 @@ def _in_quarantine(project: Project, stage: Stage, found: Status, batch: str, re
 
 def _sentence(project: Project, stage: Stage, asset: str, partition: str, found: Status) -> str:
     """Fresh, due, waiting or refused, because of what, and the next step."""
-    because = ", ".join(_change(*each) for each in found.moved) or ", ".join(found.reasons)
+    because = ", ".join(_change(project, asset, *each) for each in found.moved) or ", ".join(found.reasons)
     match found.condition:
         case "up to date":
             return f"is fresh: nothing that it reads has changed since {_made_at(project, asset, partition)}; nothing to do"
@@ -128,9 +128,11 @@ def _as_clause(message: str) -> str:
     return message.replace(": ", "; ", 1)
 
 
-def _change(name: str, then: str | None, now: str | None) -> str:
+def _change(project: Project, asset: str, name: str, then: str | None, now: str | None) -> str:
     """One input, by the asset that makes it, with the version before and after."""
-    made_by = READS[name].upstream if name in READS else ()
+    upstream = ASSETS[asset].reads.read(name).upstream if name in READS else ()
+    filled = {table for (table, _), info in project.collection.state().slices.items() if info.num_rows}
+    made_by = [other for other in upstream if other in assets_of(project) and ASSETS[other].table in filled]
     what = f"{name} of {', '.join(made_by)}" if made_by else name
     if then is None or now is None:
         return f"{what} is {'read now' if then is None else 'no longer read'}"

@@ -33,10 +33,16 @@ class Stage:
 INGEST = Stage("ingest", ("corpus", "queries", "qrels"), "Read one batch.")
 _STAGES: tuple[Stage, ...] = (
     INGEST,
+    Stage("generate", ("generated_queries",), "Make queries from one batch's documents."),
     Stage("choose", ("student_choice",), "Choose the student that is distilled."),
     Stage("mine", ("hard_negatives",), "Mine one batch against all documents."),
     Stage("teacher", ("teacher_checkpoint",), "Make the teacher ready; fine-tune it where the settings say so."),
     Stage("score", ("teacher_scores",), "Score one batch's pairs; known pairs are not scored again."),
+    Stage(
+        "label",
+        ("teacher_judgements",),
+        "Have the teacher judge one batch's dev and test queries, where people judged none.",
+    ),
     Stage("train", ("student_checkpoint", "eval_metrics"), "Train and evaluate one recipe on all scores."),
     Stage("release", ("leaderboard", "champion"), "Compare all systems and let the gate decide."),
 )
@@ -45,7 +51,7 @@ KEPT_WHEN_AGED = ("teacher_checkpoint", "student_choice")  # all that follows th
 
 
 def stages_of(project: Project) -> list[Stage]:
-    """The stages of a line, in the order of the data; only a line with several `students` chooses one."""
+    """The stages of a line, in the order of the data; what is not in its graph has no stage."""
     return [stage for stage in _STAGES if stage.assets[0] in assets_of(project)]
 
 

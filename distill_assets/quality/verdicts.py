@@ -24,6 +24,7 @@ MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enou
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives
 MAX_EMPTY_SHARE = 0.01  # the readers refuse blank texts; this is for texts of signs alone
 MIN_JUDGED_SHARE = 0.5
+MIN_ANSWERED_SHARE, MIN_GENERATED = 0.2, 60  # 60: with the hash split 48 train, and 6 each are left for dev and test
 MIN_POSITIVES_FOUND, MIN_AREA_UNDER_CURVE = 0.5, 0.5  # a collection that training harmed: 0.32 and 0.16 to 0.33
 # A teacher of random weights puts half of the negatives above the positive; good ones found 70 % of the unlabelled top passages
 # of MS MARCO to be relevant (Qu et al. 2021, RocketQA), so a high share may also be the labels' fault: a warning, with the pairs.
@@ -178,6 +179,26 @@ def judge_splits(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdict
     )
 
 
+def judge_generated(num_documents: int, num_answered: int, num_queries: int, nothing: str = "") -> Verdict:
+    """Whether enough documents have a generated query that finds them.
+
+    Args:
+        num_documents: that queries were asked of.
+        num_answered: those that have a query left.
+        num_queries: that stand.
+        nothing: why none was asked for; empty where some were.
+    """
+    if nothing or not num_documents:
+        return Verdict(True, nothing or "the batch has no documents: nothing is made")
+    share = _share(num_answered, num_documents)
+    return Verdict(
+        share >= MIN_ANSWERED_SHARE and num_queries >= MIN_GENERATED,
+        f"{num_answered:,} of {num_documents:,} documents have a query that finds them ({share:.0%}), {num_queries:,} queries stand; "
+        f"expected {MIN_ANSWERED_SHARE:.0%} and {MIN_GENERATED}",
+        {"share_answered": share, "num_queries": num_queries},
+    )
+
+
 def judge_missing_positives(positives: Sequence[tuple[str, str]], known: frozenset[str]) -> Verdict:
     """Positive judgements (query_id, doc_id) of documents that no batch has brought: they count nowhere."""
     missing = sorted(pair for pair in positives if pair[1] not in known)
@@ -288,7 +309,7 @@ def judge_teacher(compared: TeacherComparison | None) -> Verdict:
     if compared is None:
         return Verdict(
             False,
-            "not judged: no dev query has mined negatives that the teacher scored, so nothing says what this teacher is worth",
+            "not judged: no dev query that people judged has mined negatives with a score, so nothing says what this teacher is worth",
         )
     means = {f"dev_ndcg_at_10_{system}": value for system, value in compared.mean.items()}
     return Verdict(compared.is_fit, compared.sentence, {"num_dev_queries": compared.num_queries, **means})

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distill_assets.evaluation.comparison import Comparison, TeacherComparison
+from distill_assets.evaluation.judging import JudgedByPeople
 from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow, find_champion_row, find_row
 from distill_assets.evaluation.significance import ALPHA, MIN_QUERIES
 from distill_assets.evaluation.tables import format_difference, format_interval, format_p, format_score
@@ -26,6 +27,16 @@ class TrainingData:
     num_dev_queries: int
     share_found: float | None
     area_under_curve: float | None
+
+
+def on_judge(rows: Sequence[LeaderboardRow], teacher: str) -> list[str]:
+    """The sentence that comes first where a teacher of that name judged the queries of `rows`; none where people did."""
+    if not rows or not rows[0].is_judged_by_teacher:
+        return []
+    return [
+        f"Judged by the teacher {teacher}, not by people: it says how far students rank as it does on {rows[0].num_queries:,} queries, "
+        "and not whether it is right; `distill-assets judge` makes a test set of people."
+    ]
 
 
 def conclude(
@@ -63,6 +74,25 @@ def conclude(
     if not found or answer is None:
         return found
     return [*found, *_on_baselines(answer.baselines, rows[0].split), _on_ways(answer, rows[0].split)]
+
+
+def tell_judgements(judged: JudgedByPeople, rows: Sequence[LeaderboardRow]) -> list[str]:
+    """Who judged the leaderboard's queries on the page, how many queries decide, and what they can show; empty where nobody did."""
+    if not judged or not rows:
+        return []
+    if rows[0].is_judged_by_teacher:
+        return [
+            *judged.sentences,
+            f"From {MIN_QUERIES} judged queries with a relevant document on they decide, and not the teacher.",
+        ]
+    deciding = f"{rows[0].num_queries:,} {rows[0].split} queries with a relevant document decide this leaderboard"
+    detectable = [row.detectable_vs_untouched for row in rows if row.detectable_vs_untouched is not None]
+    if not detectable:
+        return [*judged.sentences, f"{deciding}: below {MIN_QUERIES} nothing is tested."]
+    return [
+        *judged.sentences,
+        f"{deciding}. Four times out of five they find a true difference of {format_score(max(detectable))} from the untouched one.",
+    ]
 
 
 def _on_champion(row: LeaderboardRow, untouched: LeaderboardRow) -> str:

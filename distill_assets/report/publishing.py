@@ -17,11 +17,12 @@ from distill_assets.evaluation.leaderboard import (
 )
 from distill_assets.evaluation.tables import format_score
 from distill_assets.evaluation.ways import Answer, compare_ways, ways_of
+from distill_assets.handles.judging import judged_by_people
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.records import HARD_LABELS, TEACHER, UNTOUCHED_STUDENT, Rule
 from distill_assets.report.charts import Curve
-from distill_assets.report.conclusion import TrainingData, conclude
+from distill_assets.report.conclusion import TrainingData, conclude, on_judge, tell_judgements
 from distill_assets.report.page import Page, describe_cost, render_page
 from distill_assets.storage.collection import EVALUATION
 from distill_assets.storage.folders import write_text
@@ -120,9 +121,16 @@ def read_conclusion(project: Project) -> list[str]:
             (SELECT count(DISTINCT query_id) FROM eval_metrics WHERE split = 'dev') AS num_dev_queries
         FROM answers_found WHERE batch IN (SELECT unnest($batches::VARCHAR[]))
     """
-    data = TrainingData(num_train_queries=_count_labels(project)["queries"], **_query(project, sql)[0])
+    num_train = _count_labels(project)["queries"] or _count_taught(project)
+    data = TrainingData(num_train_queries=num_train, **_query(project, sql)[0])
     champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
-    return conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
+    told = conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
+    return [*on_judge(rows, project.models.teacher_choice), *told, *read_judgements(project, rows)]
+
+
+def read_judgements(project: Project, rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What people judged on the page of the leaderboard's queries, in words; empty where nobody did."""
+    return tell_judgements(judged_by_people(project, rows[0].split), rows)
 
 
 def _read_results(project: Project) -> dict[str, dict[str, dict[str, float]]]:
@@ -226,7 +234,7 @@ def _examples(project: Project, rows: list[dict[str, Any]], systems: dict[str, s
     rankings = _query(project, sql, queries=query_ids, **systems)
     with project.collection.snapshot() as collection:
         queries = {query.query_id: query.text for query in collection.queries(EVALUATION)}
-        judgements, lowest = collection.document_judgements(EVALUATION), collection.min_relevance
+        judgements, lowest = collection.judgements(EVALUATION, labels="measured"), collection.min_relevance
         judged = {q: sorted(d for d, grade in judgements.get(q, {}).items() if grade >= lowest) for q in query_ids}
         shown = {d for ids in [*judged.values(), *(ranking["found"][:_TOP] for ranking in rankings)] for d in ids}
         texts = {doc_id: f"({doc_id}: no longer in the corpus)" for doc_id in shown} | collection.contents(
@@ -251,10 +259,15 @@ def _compare_ways(project: Project, rows: Sequence[LeaderboardRow]) -> dict[str,
     manifests, labels, teacher = _student_manifests(project), _count_labels(project), find_row(rows, TEACHER)
     ways = {}
     if HARD_LABELS in manifests:
+        signal = "human labels: the judged document is right, every other one is wrong"
+        used = f"{labels['judged']:,} human judgements of {labels['queries']:,} train queries"
+        if not labels["queries"]:  # nobody judged one
+            signal = "the teacher's first document is right, every other one is wrong"
+            used = f"no human judgement; answers of {_count_taught(project):,} train queries by the teacher"
         ways[HARD_LABELS] = {
             "title": f"Fine-tuning: {HARD_LABELS}",
-            "Training signal": "human labels: the judged document is right, every other one is wrong",
-            "Labels used": f"{labels['judged']:,} human judgements of {labels['queries']:,} train queries",
+            "Training signal": signal,
+            "Labels used": used,
             "Ceiling": f"no model sets one; what the labels say: {labels['per_query'] or 0:.1f} judged documents a query",
             "Cost: teacher pairs and time": "no teacher pair, no teacher second",
         }
@@ -293,6 +306,12 @@ def _count_labels(project: Project) -> dict[str, Any]:
         FROM judgements
     """
     return _query(project, sql)[0]
+
+
+def _count_taught(project: Project) -> int:
+    """Train queries that have an answer, by the teacher where people named none."""
+    with project.collection.snapshot() as collection:
+        return len(collection.judgements(("train",), labels="taught"))
 
 
 def _scoring_costs(project: Project) -> dict[str, Any]:

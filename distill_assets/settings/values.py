@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from distill_assets.errors import SettingsError, SourceError, UnknownRecipeError
-from distill_assets.records import RESERVED_SYSTEMS, Rule, is_hybrid
+from distill_assets.records import RESERVED_SYSTEMS, Rule, Split, is_hybrid
 from distill_assets.sources.base import Options, PartOptions
-from distill_assets.sources.catalog import is_path, known_schemes, reads_parts, recognise
+from distill_assets.sources.catalog import FILES, is_path, known_schemes, reads_parts, recognise
 from distill_assets.sources.columns import PARTS, Part, fault_of_columns
 from distill_assets.storage.folders import is_folder_name
 from distill_assets.training.recipes import BUILT_IN_RECIPES, Recipe, TeacherRecipe, derive_recipe, find_recipe
@@ -35,6 +35,9 @@ BUNDLED = "bundled"
 INBOX = "inbox"
 IMPORTED = "scores:"  # before the name of imported scores, as a teacher
 PYTHON_API = "python_api"
+KINDS = (PYTHON_API, FILES)  # of collections that have a table of their own in the file
+AUTO, OFF, RULES = "auto", "off", "rules"  # values of `query_generator` that name no model
+_JUDGED_BY_TEACHER = 300  # queries of dev and of test that the teacher judges where no other limit is set
 # What --quick and --full change; everything else stays as set.
 QUICK: dict[str, Any] = {
     "packages": ("numpy",),
@@ -55,6 +58,7 @@ EXAMPLE_FILE = Path(__file__).with_name("distill.toml")
 _VARIABLE = "DISTILL_"
 _FILE_VARIABLE = "DISTILL_SETTINGS"
 TOKEN_VARIABLE = "DISTILL_TEACHER_TOKEN"  # of an inference server; no setting, because settings are printed and stored
+GENERATOR_TOKEN_VARIABLE = "DISTILL_GENERATOR_TOKEN"  # likewise, of the server that generates queries
 # In an address, in a connection string or CREATE SECRET, and in a signed address.
 _SECRETS = re.compile(
     r"//[^/\s]*@|\b(?:password|secret|session_token|key_id)\s*=?\s*'[^']*'|\bpassword\s*=\s*[^\s'\"]+"
@@ -142,6 +146,17 @@ class ModelChoice(_Table):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
+class Generation(_Table):
+    """Queries made from documents, for a collection that brings none, or not enough."""
+
+    # rules; a sequence-to-sequence model (hub name or folder); http://HOST:PORT of an OpenAI-compatible server; off.
+    # auto: rules, while the collection brings no query; off for python_api. A named generator always generates.
+    query_generator: str = AUTO
+    generator_model: str | None = None  # name of the model at that server
+    queries_per_document: int = Field(3, ge=1)  # at most
+    generated_queries: int = Field(1500, ge=1)  # of a batch, at most; chosen by hash, so a larger limit only adds
+
+
 class FineTuning(_Table):
     """The teacher's own training on the human labels."""
 
@@ -222,6 +237,7 @@ class Machine(_Table):
 TABLES: dict[str, type[BaseModel]] = {
     "data": Data,
     "models": ModelChoice,
+    "generation": Generation,
     "fine_tuning": FineTuning,
     "mining": Mining,
     "training": Training,
@@ -233,7 +249,7 @@ SPEED_SETTINGS = frozenset(Machine.model_fields)
 _TABLE_OF = {name: table for table, settings in TABLES.items() for name in settings.model_fields}
 
 
-class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retraining, Machine):
+class Settings(Data, ModelChoice, Generation, FineTuning, Mining, Training, Evaluation, Retraining, Machine):
     """All settings of one project. Immutable: what a run used is what it was started with."""
 
     # Own recipes, or changed fields of built-in ones; `like` names the built-in one that an own recipe starts from.
@@ -348,6 +364,19 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
         return Options(tuple(parts), self.sql_setup, self.sql_version)
 
     @property
+    def may_generate(self) -> bool:
+        """Whether queries may be made from documents: by a named generator always, else while the source brings none."""
+        is_off = self.query_generator == OFF or (self.query_generator == AUTO and self.collection == PYTHON_API)
+        return not is_off
+
+    @property
+    def num_judged_by_teacher(self) -> dict[Split, int]:
+        """How many queries of dev and test the teacher may judge, where people judged none; none of python_api."""
+        if self.collection == PYTHON_API:
+            return {}
+        return {"dev": self.dev_queries or _JUDGED_BY_TEACHER, "test": self.test_queries or _JUDGED_BY_TEACHER}
+
+    @property
     def known_recipes(self) -> set[str]:
         """Names of built-in and own recipes, skipped ones too."""
         return {*BUILT_IN_RECIPES, *self.recipes}
@@ -447,6 +476,17 @@ class Settings(Data, ModelChoice, FineTuning, Mining, Training, Evaluation, Retr
                 "set teacher to the server's address, or remove teacher_local_copy"
             )
 
+    def require_generator(self) -> None:
+        """Raise `SettingsError` where generator and model do not belong together."""
+        is_server = bool(server_urls(self.query_generator))
+        if is_server == (self.generator_model is None):
+            told = "a server needs the name of its model: set generator_model"
+            if not is_server:
+                told = "only a server is asked for a model by name: remove generator_model, or set query_generator to http://HOST:PORT"
+            raise SettingsError(
+                f"query_generator = {self.query_generator!r} and generator_model = {self.generator_model!r}: {told}"
+            )
+
     def recipe(self, name: str) -> Recipe:
         """The recipe of that name. Raises `UnknownRecipeError`."""
         return find_recipe(self.all_recipes, name)
@@ -487,7 +527,7 @@ class ReadSettings:
     """Settings and where they are from.
 
     Attributes:
-        sources: by name: default, file, demo (the file's table for python_api), environment or flag.
+        sources: by name: default, file, [python_api] or [files] (the file's table for such a collection), environment or flag.
         file: the user's file that was read; None where there is none.
     """
 
@@ -507,8 +547,9 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
     For one line of several, which is not `is_alone`, defaults and `overrides` are all: the working folder's file and the environment
     would be those of every line.
 
-    The file's table `[python_api]` holds values for that collection alone: sizes that suit the demo would leave most of other
-    people's documents unread. Keys outside a table, as older versions wrote them, are read with a note on stderr.
+    The file's tables `[python_api]` and `[files]` hold values for that collection, and for folders of documents, alone: sizes that
+    suit the demo would leave most of other people's documents unread. Keys outside a table, as older versions wrote them, are read
+    with a note on stderr.
 
     Raises:
         SettingsError: the file is missing or not TOML, a name is unknown, or a value is refused; all of them are listed.
@@ -518,13 +559,18 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
     is_own = bool(named) or (is_alone and own.is_file())
     chosen = own if is_own else EXAMPLE_FILE
     tables = _read_file(chosen)
-    demo = tables.pop(PYTHON_API) if isinstance(tables.get(PYTHON_API), dict) else {}
+    of_kinds = {kind: tables.pop(kind) for kind in KINDS if isinstance(tables.get(kind), dict)}
     of_file, mistakes = _flatten(tables, chosen)
     of_environment, of_variables = _read_environment() if is_alone else ({}, [])
     mistakes += of_variables
-    if (of_file | of_environment | overrides).get("collection", PYTHON_API) != PYTHON_API:
-        demo = {}
-    layers = {"file" if is_own else "default": of_file, "demo": demo, "environment": of_environment, "flag": overrides}
+    collection = (of_file | of_environment | overrides).get("collection", PYTHON_API)
+    kind = str(collection).partition(":")[0]
+    layers = {
+        "file" if is_own else "default": of_file,
+        f"[{kind}]": of_kinds.get(kind, {}),
+        "environment": of_environment,
+        "flag": overrides,
+    }
     values = {name: value for layer in layers.values() for name, value in layer.items()}
     sources = {name: source for source, layer in layers.items() for name in layer}
     try:
@@ -535,6 +581,7 @@ def read_settings(path: Path | None = None, *, is_alone: bool = True, **override
         raise SettingsError(f"settings{f' ({chosen})' if is_own else ''}: {'; '.join(mistakes)}")
     _ = settings.all_recipes  # a bad recipe is refused when settings load, not hours later when it is trained
     settings.require_teacher()
+    settings.require_generator()
     _ = settings.named_baselines
     return ReadSettings(settings, dict.fromkeys(Settings.model_fields, "default") | sources, own if is_own else None)
 
@@ -592,7 +639,9 @@ def _read_environment() -> tuple[dict[str, Any], list[str]]:
     mistakes: list[str] = []
     variables = {f"{_VARIABLE}{name.upper()}": name for name in Settings.model_fields}
     for variable in sorted(
-        name for name in os.environ if name.startswith(_VARIABLE) and name not in (_FILE_VARIABLE, TOKEN_VARIABLE)
+        name
+        for name in os.environ
+        if name.startswith(_VARIABLE) and name not in (_FILE_VARIABLE, TOKEN_VARIABLE, GENERATOR_TOKEN_VARIABLE)
     ):
         name, text = variables.get(variable), os.environ[variable]
         if name is None:
@@ -613,7 +662,7 @@ def _unknown(name: str, table: str | None = None) -> str:
     if table is not None and name in _TABLE_OF:
         return f"{name} stands in [{table}]: move it to [{_TABLE_OF[name]}]"
     places = {name: f"{name} in [{table}]" for name, table in _TABLE_OF.items()}
-    places |= {table: f"[{table}]" for table in (*TABLES, PYTHON_API)} | {"recipes": "[recipes.NAME]"}
+    places |= {table: f"[{table}]" for table in (*TABLES, *KINDS)} | {"recipes": "[recipes.NAME]"}
     return f"unknown setting {name!r}{f' in [{table}]' if table else ''}: {_nearest(name, places)}"
 
 

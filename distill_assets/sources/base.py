@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
-from distill_assets.documents import StoredDocuments
 from distill_assets.errors import SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.records import (
     Collection,
@@ -386,6 +385,10 @@ def check_collection(
         UnknownJudgementError: the share of judgements that name an unknown id is above `max_unknown_share`.
     """
     judged, known, blank = {qrel.doc_id for qrel in qrels}, set[str](), list[str]()
+    from distill_assets.documents import (
+        StoredDocuments,  # Arrow and numpy: settings load this module, and nothing heavy
+    )
+
     with_text = StoredDocuments(_with_text(documents, judged, known, blank))
     _require_unique(where, "document", *with_text.repeated_ids(blank))
     repeated = [query_id for query_id, count in Counter(query.query_id for query in queries).items() if count > 1]

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from distill_assets.errors import SettingsError, SourceError
+from distill_assets.sources.archives import is_archive
 from distill_assets.sources.base import OneBatch, Options, Reader, Rules, Source, batch_name
 from distill_assets.sources.beir import BeirSource, holds_beir
 
@@ -70,19 +71,26 @@ def reads_parts(scheme: str) -> bool:
     return SCHEMES[scheme].reads_parts if scheme in SCHEMES else scheme in _from_outside()
 
 
-def recognise(folder: Path) -> str:
-    """The scheme that reads this folder: that of a BEIR folder or a folder of such, else that of a folder of documents.
+def recognise(path: Path) -> str:
+    """The scheme that reads what lies at `path`: a BEIR folder, a folder of such or an archive; else what an inbox tells by its files.
 
     Raises:
-        SourceError: there is no such folder, or nothing in it is read.
+        SourceError: nothing is there, or nothing in it is read.
     """
+    from distill_assets.sources import inbox
     from distill_assets.sources.document_files import find_documents
+    from distill_assets.sources.file_sets import FileSet
 
-    if not folder.is_dir():
-        raise SourceError(f"no folder at {folder}: expected a folder of documents, or a BEIR folder; correct the path")
-    if holds_beir(folder):
+    if is_archive(path):
         return BEIR
-    find_documents(folder)
+    if not path.is_dir():
+        raise SourceError(f"no folder at {path}: expected a folder of documents, or a BEIR folder; correct the path")
+    if holds_beir(path):
+        return BEIR
+    found = inbox.recognise(path)
+    if isinstance(found, FileSet):
+        return found.scheme
+    find_documents(path)
     return FILES
 
 

@@ -43,6 +43,7 @@ class FileSet:
 
     path: Path
 
+    scheme = ""  # that opens it by name
     version = ""  # raised whenever the same files would give something else
 
     def look(self) -> str | None:

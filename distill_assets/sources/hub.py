@@ -19,9 +19,10 @@ import pyarrow as pa
 from distill_assets.errors import DistillError, SettingsError, SourceError
 from distill_assets.records import fingerprint
 from distill_assets.sources.base import Options, PartOptions, Parts
-from distill_assets.sources.columns import PARTS, Origin, Part, as_strings
+from distill_assets.sources.columns import PARTS, Origin, Part
 from distill_assets.sources.files import digest, stamp
 from distill_assets.sources.rows import Table, parts_of
+from distill_assets.sources.strings import as_strings
 
 READER_VERSION = "1"  # raised whenever the same data set would give other parts
 _ROWS_PER_BATCH = 4096

@@ -13,8 +13,9 @@ import pyarrow as pa
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.records import fingerprint
 from distill_assets.sources.base import SPLIT_OF_NAME, Options, Parts
-from distill_assets.sources.columns import Origin, Part, as_strings
+from distill_assets.sources.columns import Origin, Part
 from distill_assets.sources.rows import Table, parts_of
+from distill_assets.sources.strings import as_strings
 
 READER_VERSION = "1"  # raised whenever the same data set would give other parts
 _ROWS_PER_BATCH = 4096

@@ -7,7 +7,7 @@ MS MARCO's               *triples*.tsv without a header: query, positive, negati
 
 A text's id is its hash, so equal texts are one document, or one query. A negative that a column names is a judgement: not
 relevant. The negatives of MS MARCO's triples are none. They were drawn from BM25's ranking, and nobody has read them: of such
-unlabelled passages that a retriever ranks at the top, RocketQA found 70 % to be positives (arXiv 2010.08191, section 1).
+unlabelled passages that a retriever ranks at the top, RocketQA found 70 % to be positive or highly relevant (arXiv 2010.08191).
 They are documents, and mining finds its own negatives.
 """
 
@@ -76,7 +76,7 @@ class PairFiles(FileSet):
 
     names: Names = Names()
 
-    version = "1"
+    scheme, version = "pairs", "1"
 
     def read(self) -> Parts:
         """Read the files.

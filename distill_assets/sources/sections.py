@@ -19,6 +19,7 @@ _OWN_ID = re.compile(r"\s*\{#[^}]*\}$")  # `## Heading {#its-id}`
 _ADORNMENT = re.compile(r"([!-/:-@[-`{-~])\1*$")
 # A line that begins so begins something else in reStructuredText, and is no title even where a line of signs follows.
 _NO_TITLE = re.compile(r"\s|[-*+•] |:[^:]+:(\s|$)|>>> |\| |\.\. |__ ")
+_LABEL = re.compile(r"\.\. _.*:$")  # names a place; most stand before a title, as the last words of another section
 _NO_SLUG = re.compile(r"[^\w\- ]")
 
 
@@ -141,9 +142,9 @@ def _blocks(lines: Sequence[str], starts: Iterable[tuple[int, int, int, str]]) -
 def split_rst(text: str) -> tuple[str, list[Block]]:
     """No title, and the blocks of a reStructuredText file: titles are underlined, or between two lines of signs.
 
-    As in docutils, levels are in the order in which the signs are first used. Directives and code stay in the text.
+    As in docutils, levels are in the order in which the signs are first used. Directives and code stay in the text, labels do not.
     """
-    lines = [line.rstrip() for line in text.split("\n")]
+    lines = [_LABEL.sub("", line.rstrip()) for line in text.split("\n")]
     starts: list[tuple[int, int, int, str]] = []
     styles: list[tuple[str, bool]] = []
     number, may_start = 0, True

@@ -25,7 +25,7 @@ _HEAD = 65_536  # bytes. Articles begin within them; a file of one long article 
 class SquadFiles(FileSet):
     """One file of SQuAD's form, or a folder of them. Files named after train, dev and test are splits."""
 
-    version = "1"
+    scheme, version = "squad", "1"
 
     def read(self) -> Parts:
         """Read the files; each is held in memory as a whole, because it is one JSON value.

@@ -21,9 +21,10 @@ import pyarrow as pa
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.records import fingerprint
 from distill_assets.sources.base import Options, PartOptions, Parts
-from distill_assets.sources.columns import COLUMNS, Origin, Part, as_strings
+from distill_assets.sources.columns import COLUMNS, Origin, Part
 from distill_assets.sources.files import digest, stamp
 from distill_assets.sources.rows import Table, parts_of
+from distill_assets.sources.strings import as_strings
 
 READER_VERSION = "1"  # raised whenever the same rows would give other parts
 _MEMORY_LIMIT = "1GB"

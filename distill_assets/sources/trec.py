@@ -37,7 +37,7 @@ _TOPIC = re.compile(
 class TrecFolder(FileSet):
     """One folder of documents, topics and judgements."""
 
-    version = "1"
+    scheme, version = "trec", "1"
 
     def endings(self) -> tuple[str, ...]:
         """Any: TREC's own files of documents have none."""

@@ -19,8 +19,9 @@ from distill_assets.errors import SettingsError, SourceError
 from distill_assets.sources.base import require_split
 from distill_assets.sources.catalog import is_path, known_schemes
 from distill_assets.sources.columns import PARTS as TABLE_PARTS
-from distill_assets.sources.columns import Origin, Part, as_strings, fault_of_columns
+from distill_assets.sources.columns import Origin, Part, fault_of_columns
 from distill_assets.sources.inbox import SOURCE_FILE
+from distill_assets.sources.strings import as_strings
 
 PARTS: tuple[Part, ...] = (*TABLE_PARTS, "pairs", "source")
 _ALONE: tuple[Part, ...] = ("pairs", "source")  # each is a whole batch

@@ -18,7 +18,7 @@ from pyarrow import ipc
 
 from distill_assets.errors import WarehouseError
 from distill_assets.spilling import memory_limit
-from distill_assets.storage.collection import CONTENT, TEXT_HASH
+from distill_assets.storage.collection import CONTENT, QUERY_TEXTS, TEXT_HASH
 from distill_assets.storage.warehouse import Warehouse, bind
 
 MEMORY_LIMIT_MB = 192
@@ -159,7 +159,7 @@ def find_missing(
 def read_query_texts(warehouse: Warehouse, wanted: WantedPairs) -> dict[str, str]:
     """query_hash -> text of every query of the wanted pairs."""
     sql = f"""
-        SELECT DISTINCT {TEXT_HASH} AS query_hash, text FROM queries
+        SELECT DISTINCT {TEXT_HASH} AS query_hash, text FROM ({QUERY_TEXTS})
         WHERE {TEXT_HASH} IN (SELECT query_hash FROM ({wanted.sql})) ORDER BY ALL
     """
     found = warehouse.query(sql, wanted.parameters, tables=wanted.tables)
@@ -188,7 +188,7 @@ _DOCUMENTS = f"""
     FROM corpus JOIN chosen_documents AS chosen ON corpus.rowid = chosen.row_number ORDER BY chosen.content_hash
 """
 _QUERIES = f"""
-    SELECT DISTINCT query_hash, text FROM (SELECT {TEXT_HASH} AS query_hash, text FROM queries)
+    SELECT DISTINCT query_hash, text FROM (SELECT {TEXT_HASH} AS query_hash, text FROM ({QUERY_TEXTS}))
     WHERE query_hash IN (SELECT query_hash FROM missing)
 """
 

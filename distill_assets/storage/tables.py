@@ -14,7 +14,8 @@ from distill_assets.errors import NonFiniteError, WarehouseError
 
 # 2 added `quarantine`; 3 `query_results`, `teacher_fitness`, `scoring_costs` and the tests' columns of `leaderboard`, and took the
 # primary key off `pair_scores`; 4 `rankings`, `slices.inputs_json` and the champion's columns; 5 `answers_found`;
-# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`; 7 `passages`.
+# 6 `student_trials`, `query_labels`, `query_groups` and `leaderboard.prompts`; 7 `passages`, `generated_queries`,
+# `teacher_judgements`, `page_judgements` and who judged (`judged_by`).
 # The warehouse brings an older file up: it adds tables and columns that may be NULL, renames what RENAMED names, drops columns and
 # keys that were given up.
 SCHEMA_VERSION: int = 7
@@ -93,6 +94,11 @@ _MRR = "Reciprocal rank of the first relevant document of the top 10."
 _RECALL = "Share of the relevant documents in the top 100."
 _MAP = "Average precision."
 _P = "p-value against {}: paired randomisation test, Holm-corrected over the rows that are compared; NULL where nothing was tested."
+_JUDGED_BY = ColumnSpec(
+    "VARCHAR",
+    "Who judged the queries: people, or the teacher; NULL in rows of older versions, which people judged.",
+    True,
+)
 _DETECTABLE = "True difference that this test finds with 80 % probability."
 
 TABLES: dict[str, TableSpec] = {
@@ -154,6 +160,50 @@ TABLES: dict[str, TableSpec] = {
         },
         key_columns=("batch", "query_id", "doc_id"),
         slice_column="batch",
+    ),
+    "generated_queries": TableSpec(
+        asset="generated_queries",
+        columns={
+            "batch": _BATCH,
+            "query_id": _text("`generated-` and the hash of text and document."),
+            "text": _text("The query that was made."),
+            "text_key": _text("Hash of the normalised text: equal for two that ask the same."),
+            "split": _text(
+                "The hash split; it counts where the collection has no query of its source, else they train."
+            ),
+            "doc_id": _text("Id of the document that it was made from."),
+            "kind": _text("keyword, question, sentence, title or model."),
+            "rank": _integer("Place of that document when BM25 and the untouched student search for it, from 1."),
+        },
+        key_columns=("batch", "query_id"),
+        slice_column="batch",
+    ),
+    "teacher_judgements": TableSpec(
+        asset="teacher_judgements",
+        columns={
+            "batch": _BATCH,
+            "query_id": _QUERY_ID,
+            "doc_id": _text("Id of the document that the teacher ranks first."),
+            "relevance": _integer("1: the teacher names one document."),
+        },
+        key_columns=("batch", "query_id"),
+        slice_column="batch",
+    ),
+    "page_judgements": TableSpec(
+        asset="qrels",
+        columns={
+            "query_id": _QUERY_ID,
+            "doc_id": _text("Id of the document; empty where the answer is about the query itself."),
+            "relevance": _integer(
+                "Grade, 0 is not relevant; -1 with no document: a bad query; NULL: taken back.", is_nullable=True
+            ),
+            "judge": _text("Name of the person who answered on the page of `distill-assets judge`."),
+            "judged_at": ColumnSpec("TIMESTAMP", "When, UTC. Of several answers about a pair the last one counts."),
+            "query_hash": _text("Hash of the query's text that was judged; the answer counts for this text alone."),
+            "doc_hash": _text("Hash of the document's content that was judged, likewise; empty without a document."),
+        },
+        key_columns=("query_id", "doc_id", "judge", "judged_at"),
+        mode="append",
     ),
     "answers_found": TableSpec(
         asset="hard_negatives",
@@ -235,6 +285,7 @@ TABLES: dict[str, TableSpec] = {
             "mrr_at_10": _double(_MRR),
             "recall_at_100": _double(_RECALL),
             "map": _double(_MAP),
+            "judged_by": _JUDGED_BY,
         },
         key_columns=("recipe", "system", "split", "query_id"),
         slice_column="recipe",
@@ -281,6 +332,7 @@ TABLES: dict[str, TableSpec] = {
             "prompts": ColumnSpec(
                 "VARCHAR", "Prompts of a bi-encoder and where they are from; NULL for other systems.", True
             ),
+            "judged_by": _JUDGED_BY,
         },
         key_columns=("split", "system"),
     ),
@@ -347,6 +399,7 @@ TABLES: dict[str, TableSpec] = {
                 "VARCHAR", "Folder of that champion, named as in checkpoint_path.", True
             ),
             "refused_model_fingerprint": ColumnSpec("VARCHAR", "The model that a person rolled away.", True),
+            "judged_by": _JUDGED_BY,
         },
         key_columns=("decided_at", "recipe"),
         mode="append",

@@ -150,6 +150,7 @@ def test_run_search_leaderboard_and_a_second_run(
     told = json.loads(capsys.readouterr().out)["assets"]
     assert {(row["asset"], row["partition"]): row["condition"] for row in told} == {
         **{(name, "tiny"): "up to date" for name in ("corpus", "queries", "qrels", "hard_negatives", "teacher_scores")},
+        **{(name, "tiny"): "up to date" for name in ("generated_queries", "teacher_judgements")},
         **{
             (name, r): "up to date"
             for name in ("student_checkpoint", "eval_metrics")
@@ -179,6 +180,10 @@ def test_run_search_leaderboard_and_a_second_run(
     ]
     assert call(monkeypatch, "report", "--json") == 0
     assert Path(json.loads(capsys.readouterr().out)["report"]) == page
+    assert call(monkeypatch, "judge", "--name", " ann ", "--json") == 0, "a page that is served never ends"
+    told = json.loads(capsys.readouterr().out)
+    assert (told["judge"], told["num_pairs"], told["judges"], told["num_left_queries"]) == ("ann", 0, [], 12)
+    assert told["power"].startswith("12 judged queries")
     assert call(monkeypatch, "export-ranking", "bm25", "--split", "dev") == 0
     assert len({line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}) == 20
     assert call(monkeypatch, "export-ranking", "bm26") == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from distill_assets.errors import NonFiniteError, ShapeError
-from distill_assets.evaluation.agreement import kendall_tau_b, overlap_at_k
+from distill_assets.evaluation.agreement import cohen_kappa, kendall_tau_b, overlap_at_k
 
 scores = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=30)
 
@@ -53,3 +53,21 @@ def test_bad_input_is_refused() -> None:
         overlap_at_k(["d1"], [1, 2], [1, 2])
     with pytest.raises(NonFiniteError):
         kendall_tau_b([1, float("nan")], [1, 2])
+
+
+def test_kappa_by_hand() -> None:
+    """Both relevant 20, both not 15, one against the other 5 and 10 of 50: observed 0.70, expected 0.5 * 0.6 + 0.5 * 0.4 = 0.50.
+
+    Agreement alone would say 70 % of two persons who are half as good as that.
+    """
+    pairs = [(1, 1)] * 20 + [(1, 0)] * 5 + [(0, 1)] * 10 + [(0, 0)] * 15
+    first, second = zip(*pairs, strict=True)
+    assert cohen_kappa(first, second) == pytest.approx(0.4)
+    assert cohen_kappa([0, 1], [1, 0]) == -1
+
+
+def test_kappa_of_what_leaves_no_choice() -> None:
+    """0 / 0 is no agreement: two persons who call everything relevant say nothing of each other."""
+    assert cohen_kappa([1, 1], [1, 1]) is None and cohen_kappa([], []) is None
+    with pytest.raises(ShapeError, match="2 and 1 grades"):
+        cohen_kappa([1, 2], [1])

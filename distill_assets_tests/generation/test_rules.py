@@ -1,5 +1,6 @@
 """Queries by rules: three documents whose queries are worked out by hand, and what must not become a query."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -94,6 +95,14 @@ def test_prose_is_cut_at_sentences_and_not_at_abbreviations() -> None:
         "rst", "", "Title here\n==========\nSee :class:`pandas.Frame` and ``x``.\n\n.. note:: x\n>>> code\n"
     )
     assert read_prose(title) == ((), ("Title here",), ("See pandas.Frame and x.",))
+
+
+def test_markup_without_end_takes_no_time() -> None:
+    """100,000 characters of "<a" took 16 s, and of "**a" minutes: one damaged file would hold up a collection."""
+    begun = time.process_time()
+    for mark in ("<a", "**a ", "[a", "```\n", "<!-- "):
+        generate([Document("d", f"Marks > {mark}", mark * (100_000 // len(mark)))], RuleGenerator(), 3, 0)
+    assert time.process_time() - begun < 10
 
 
 def test_kinds_are_mixed_and_a_document_has_one_query_of_its_title_s_words_at_most() -> None:

@@ -8,13 +8,15 @@ from distill_assets.handles.project import Project
 from distill_assets.orchestration.estimate import Sizes, Work, _assets_until, _time_passes, work_of
 from distill_assets.settings.values import load_settings
 
-SIZES = Sizes(documents=1000, train=200, dev=40, test=50)
+SIZES = Sizes(documents=1000, train=200, dev=40, test=50, generated=150, unjudged=90)
 
 
 @pytest.mark.parametrize(
     ("asset", "partition", "expected"),
     [
         ("student_choice", "", Work(texts=2 * 2 * 1040, trained_texts=2 * 200 * 3)),
+        ("generated_queries", "", Work(texts=1000 + 2 * 150)),
+        ("teacher_judgements", "", Work(pairs=90 * 17 * 2)),
         ("hard_negatives", "", Work(texts=1240)),
         ("teacher_checkpoint", "", Work(pairs=40 * 17 * 2, trained_pairs=2 * 2 * 100 * 5)),
         ("teacher_scores", "", Work(pairs=200 * 11)),

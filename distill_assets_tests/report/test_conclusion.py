@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from distill_assets.evaluation.comparison import Comparison, compare_teacher
+from distill_assets.evaluation.judging import Answer as PageAnswer
+from distill_assets.evaluation.judging import summarise_answers
 from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow
 from distill_assets.evaluation.ways import Answer, Rival
-from distill_assets.report.conclusion import TrainingData, conclude
+from distill_assets.report.conclusion import TrainingData, conclude, tell_judgements
 
 DATA = TrainingData(num_train_queries=800, num_dev_queries=400, share_found=0.9, area_under_curve=0.7)
 
@@ -169,3 +171,22 @@ def test_nothing_is_said_before_the_first_decision() -> None:
     """Without a champion, or without its row, no sentence can be true."""
     assert conclude([row("untouched_student", 0.5)], None, "", DATA, None) == []
     assert told("of an older run", row("kl", 0.4, 0.5)) == ""
+
+
+def test_a_leaderboard_says_how_many_judgements_of_people_decide() -> None:
+    """Twelve queries that one person judged in an hour look, in a table of three digits, like three hundred."""
+    judged = summarise_answers("test", [PageAnswer("q1", "d1", 1, "ann", datetime(2026, 11, 2))])
+    rows = [
+        replace(row("kl", 0.6), detectable_vs_untouched=0.08),
+        replace(row("margin_mse", 0.6), detectable_vs_untouched=0.11),
+    ]
+    assert tell_judgements(judged, [row("untouched_student", 0.5), *rows]) == [
+        "On the page people judged 1 pairs of 1 test query: ann 1 (2026-11-02).",
+        "300 test queries with a relevant document decide this leaderboard. Four times out of five they find a true difference of "
+        "0.110 from the untouched one.",
+    ]
+    assert tell_judgements(judged, [row("kl", 0.6)])[1].endswith("decide this leaderboard: below 20 nothing is tested.")
+    assert tell_judgements(summarise_answers("test", []), rows) == []
+    assert tell_judgements(judged, [replace(row("kl", 0.6), judged_by="teacher")])[1].startswith(
+        "From 20 judged queries"
+    )

@@ -361,6 +361,7 @@ def test_the_example_file_says_the_defaults(elsewhere: Path) -> None:
     """It is read where there is no file: a line that differs from the code's default would hold for everybody, unseen."""
     tables = tomllib.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
     assert set(tables.pop("python_api")) >= {"train_queries", "student_epochs"}
+    assert set(tables.pop("files")) >= {"train_queries", "student_max_length"}
     (elsewhere / "plain.toml").write_text("", encoding="utf-8")
     plain = load_settings(elsewhere / "plain.toml").model_dump(mode="json")
     written = [(name, value) for table in tables.values() for name, value in table.items()]
@@ -378,7 +379,7 @@ def test_commented_lines_of_the_example_file_can_be_used(elsewhere: Path) -> Non
 
 def test_sources_are_told(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A value that is said to come from elsewhere is changed in the wrong place, and nothing happens."""
-    assert set(read_settings().sources.values()) == {"default", "demo"} and read_settings().file is None
+    assert set(read_settings().sources.values()) == {"default", "[python_api]"} and read_settings().file is None
     text = "[mining]\ntrain_queries = 1\nmining_depth = 11\n[evaluation]\ndev_queries = 2\n[python_api]\ntest_queries = 3\n"
     (elsewhere / "distill.toml").write_text(f"{text}dev_queries = 4\n", encoding="utf-8")
     monkeypatch.setenv("DISTILL_TRAIN_QUERIES", "5")
@@ -388,7 +389,7 @@ def test_sources_are_told(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [(found.sources[name], getattr(found.settings, name)) for name in names] == [
         ("default", 30),
         ("file", 11),
-        ("demo", 4),
+        ("[python_api]", 4),
         ("environment", 5),
         ("flag", 7),
     ]
@@ -406,6 +407,8 @@ def test_the_demos_values_are_the_demos(elsewhere: Path, monkeypatch: pytest.Mon
     assert (demo.student_max_length, demo.train_queries) == (64, 9)
     own = load(text, elsewhere, collection="beir:somewhere")
     assert (own.student_max_length, own.train_queries) == (None, 7)
+    folder = load(f"{text}[files]\ntrain_queries = 8\n", elsewhere, collection="files:somewhere")
+    assert (folder.student_max_length, folder.train_queries) == (None, 8)
     monkeypatch.setenv("DISTILL_COLLECTION", "beir:somewhere")
     assert load(text, elsewhere).student_max_length is None
     monkeypatch.delenv("DISTILL_COLLECTION")

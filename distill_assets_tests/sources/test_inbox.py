@@ -171,7 +171,7 @@ def test_an_installed_package_adds_a_source(installed: None, tmp_path: Path) -> 
     [document] = source.read("en_Berlin").documents
     assert document.text == "page of en/Berlin"
     write(tmp_path / "inbox" / "b", source_toml='collection = "wiki:de"')
-    assert next(iter(BeirSource(tmp_path / "inbox").read("b").documents)).text == "page of de"
+    assert [d.text for d in BeirSource(tmp_path / "inbox").read("b").documents] == ["page of de"]
 
 
 def test_a_source_that_cannot_be_loaded_or_is_unknown_is_named(installed: None) -> None:

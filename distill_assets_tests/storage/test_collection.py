@@ -1,8 +1,9 @@
 """The collection of several batches: whose row counts, and when a view has another version."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distill_assets.records import SPLITS, Document, Query, Split, hash_text
-from distill_assets.storage.collection import VERSIONED, Collection, changed_documents
+from distill_assets.storage.collection import VERSIONED, Collection, Labelling, changed_documents
 from distill_assets.storage.tables import TABLES, conform
 
 
@@ -27,6 +28,9 @@ class Batch:
     logits: Mapping[tuple[str, str], float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)  # query_id -> label of the source
     passages: Mapping[str, str] = field(default_factory=dict)  # doc_id -> the document that it is a passage of
+
+    made: Mapping[str, tuple[str, Split, str]] = field(default_factory=dict)  # query_id -> text, split, source document
+    verdicts: Mapping[str, str] = field(default_factory=dict)  # query_id -> the teacher's first document
 
     def tables(self, batch: str) -> dict[str, list[dict[str, Any]]]:
         """The same as rows of the warehouse. Documents with an even number of letters have a title."""
@@ -59,6 +63,22 @@ class Batch:
                 {"batch": batch, "query_id": q, "doc_id": d, "label": 0, "teacher_logit": x}
                 for (q, d), x in self.logits.items()
             ],
+            "generated_queries": [
+                {
+                    "batch": batch,
+                    "query_id": q,
+                    "text": t,
+                    "text_key": t,
+                    "split": s,
+                    "doc_id": d,
+                    "kind": "keyword",
+                    "rank": 1,
+                }
+                for q, (t, s, d) in self.made.items()
+            ],
+            "teacher_judgements": [
+                {"batch": batch, "query_id": q, "doc_id": d, "relevance": 1} for q, d in self.verdicts.items()
+            ],
         }
 
 
@@ -76,21 +96,47 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield found
 
 
+NONE = Labelling()
+
+
 def collect(
     connection: duckdb.DuckDBPyConnection,
     batches: Mapping[str, Batch],
     current: tuple[str, ...] | None = None,
     left_out: tuple[str, ...] = (),
     displaced: tuple[tuple[str, str], ...] = (),
+    page: Sequence[tuple[Any, ...]] = (),
+    labelling: Labelling = NONE,
 ) -> Collection:
-    """These batches as one collection; `current` are those that make it up, all by default."""
-    for table in Batch().tables(""):
-        rows = [row for name, batch in batches.items() for row in batch.tables(name)[table]]
+    """These batches as one collection; `current` are those that make it up, all by default.
+
+    `page` holds answers of the page, a minute apart: query_id, doc_id, relevance, and, if not ann and the texts that stand, the
+    judge and the texts of query and document that were judged.
+    """
+    queries = {q: text for name in sorted(batches) for q, (text, _) in batches[name].queries.items()}
+    texts = {d: text for name in sorted(batches) for d, text in batches[name].documents.items()}
+    on_page = []
+    for minute, (q, d, r, *told) in enumerate(page):
+        judge, query, text = [*told, *["ann", queries.get(q, ""), texts.get(d, "")][len(told) :]]
+        on_page.append(
+            {
+                "query_id": q,
+                "doc_id": d,
+                "relevance": r,
+                "judge": judge,
+                "judged_at": datetime(2026, 1, 1) + timedelta(minutes=minute),
+                "query_hash": hash_text(query),
+                "doc_hash": hash_text(document(d, text).content) if d else "",
+            }
+        )
+    for table in (*Batch().tables(""), "page_judgements"):
+        rows = [row for name, batch in batches.items() for row in batch.tables(name).get(table, [])]
+        rows += on_page if table == "page_judgements" else []
         connection.execute(f"DELETE FROM {table}")
         if rows:
             connection.register("incoming", conform(table, pa.Table.from_pylist(rows)))
             connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
-    return Collection(connection, tuple(batches) if current is None else current, left_out, displaced)
+    return Collection(connection, tuple(batches) if current is None else current, left_out, displaced, 1, labelling)
 
 
 def test_the_row_of_the_last_batch_counts(connection: duckdb.DuckDBPyConnection) -> None:
@@ -155,7 +201,8 @@ def test_queries_that_are_left_out_appear_nowhere(connection: duckdb.DuckDBPyCon
     assert list(found.texts()) == ["d2"]
     assert found.logits() == {("q2", "d2"): 2.5}
     without = collect(
-        connection, {"a": Batch({"d2": "text"}, {"q2": ("other", "train")}, {("q2", "d2"): 1}, {("q2", "d2"): 1})}
+        connection,
+        {"a": Batch({"d1": "text", "d2": "text"}, {"q2": ("other", "train")}, {("q2", "d2"): 1}, {("q2", "d2"): 1})},
     )
     versions = {view: without.view_versions(view) for view in VERSIONED}
     found = collect(connection, {"a": batch}, left_out=("q1",))
@@ -220,13 +267,14 @@ def test_a_judgement_of_a_document_is_one_of_its_passages_in_training_and_of_it_
         "q3": {"a#2": 3},  # names a passage: that one alone is the answer
         "q4": {"b": 1},
     }
-    assert found.document_judgements(SPLITS) == {"q1": {"a": 2}, "q2": {"a": 1, "b": 1}, "q3": {"a": 3}, "q4": {"b": 1}}
+    assert found.judgements(SPLITS, labels="measured") == {"q2": {"a": 1, "b": 1}, "q3": {"a": 3}}
     assert found.rejections(SPLITS) == {"q4": ["a#1", "a#10", "a#2"]}
     assert found.contents(["a", "b"]) == {"a": document("a#1", "x").content, "b": document("b", "w").content}
     judged_apart = replace(LONG, judgements={**LONG.judgements, ("q1", "a#2"): 0})
     found = collect(connection, {"one": judged_apart})
     assert found.judgements(["train"])["q1"] == {"a#1": 2, "a#10": 2}, "a passage's own judgement counts for it"
-    assert found.document_judgements(["train"])["q1"] == {"a": 2}
+    apart_in_dev = replace(LONG, judgements={**LONG.judgements, ("q2", "a#2"): 0})
+    assert collect(connection, {"one": apart_in_dev}).judgements(["dev"], labels="measured")["q2"] == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +292,7 @@ def test_a_document_that_comes_again_replaces_all_its_passages(
     found = collect(connection, {"one": LONG, "two": later})
     assert found.documents()[0] == expected
     assert set(found.parents()) == {d for d in expected if "#" in d}
-    assert found.document_judgements(["dev"])["q2"] == {"a": 1, "b": 1}
+    assert found.judgements(["dev"], labels="measured")["q2"] == {"a": 1, "b": 1}
     assert collect(connection, {"one": LONG, "two": later}, ("one",)).documents()[0] == ["a#1", "a#10", "a#2", "b"]
 
 
@@ -258,6 +306,56 @@ def test_a_document_in_passages_is_compared_as_a_whole(connection: duckdb.DuckDB
     assert ("one", "a#2", "y", "x") in changed_documents(connection, ["one", "two"])
     collect(connection, {"one": LONG, "two": LONG})
     assert changed_documents(connection, ["one", "two"]) == []
+
+
+ASKED = {"north": Batch({"d1": "x", "d2": "x"}, {"q1": ("x", "test"), "q2": ("x", "test")}, {("q1", "d1"): 1})}
+
+
+def test_an_answer_on_the_page_wins_over_batches_for_all_who_ask_the_same(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """Where the larger of two judgements counted, a person could never say that a labelled document is no answer."""
+    found = collect(connection, ASKED, page=[("q1", "d1", 0), ("q2", "d2", 2)])
+    assert found.judgements(SPLITS) == {"q1": {"d2": 2}, "q2": {"d2": 2}}
+    assert found.rejections(SPLITS) == {"q1": ["d1"], "q2": ["d1"]}
+
+
+def test_the_last_answer_counts_and_one_that_is_taken_back_does_not(connection: duckdb.DuckDBPyConnection) -> None:
+    """A key that was hit by mistake would stay in the test set for good; ann's undo must not undo ben's answer."""
+    page: list[tuple[Any, ...]] = [("q1", "d2", 3, "ann"), ("q1", "d2", 1, "ben")]
+    assert collect(connection, ASKED, page=page).judgements(SPLITS)["q1"] == {"d1": 1, "d2": 1}
+    page.append(("q1", "d2", None, "ann"))
+    found = collect(connection, ASKED, page=page)
+    assert found.judgements(SPLITS)["q1"] == {"d1": 1, "d2": 1}
+    assert [(row["judge"], row["relevance"]) for row in found.answers("test")] == [("ben", 1)]
+    page.append(("q1", "d2", None, "ben"))
+    assert collect(connection, ASKED, page=page).judgements(SPLITS)["q1"] == {"d1": 1}
+
+
+def test_an_answer_counts_while_query_and_document_have_the_texts_that_were_judged(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """A person's word about a text that is gone would stand as if it were said of the new one."""
+    page = [("q1", "d1", 3, "ann", "an older query"), ("q1", "d2", 3, "ann", "x", "an older text"), ("q1", "gone", 3)]
+    found = collect(connection, ASKED, page=page)
+    assert found.judgements(SPLITS)["q1"] == {"d1": 1} and found.answers("test") == []
+
+
+def test_a_bad_query_is_left_out_until_that_is_taken_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """A query without sense, left in the test set, is noise that every system shares."""
+    page: list[tuple[Any, ...]] = [("q1", "d2", 1), ("q1", "", -1)]
+    found = collect(connection, ASKED, page=page)
+    assert (found.queries(SPLITS), found.judgements(SPLITS), found.judges()) == ([], {}, {})
+    assert [query.query_id for query in found.asked()] == ["q1", "q2"]
+    page.append(("q1", "", None))
+    assert collect(connection, ASKED, page=page).judgements(SPLITS)["q2"] == {"d1": 1, "d2": 1}
+
+
+def test_what_a_person_reads_is_the_document_that_stands_now(connection: duckdb.DuckDBPyConnection) -> None:
+    """An answer about a former text counts for nothing, so showing it wastes a person's time."""
+    batches = {"a": Batch({"d1": "old"}), "b": Batch({"d1": "even"})}
+    expected = {"title": "title", "text": "even", "content_hash": hash_text("title even")}
+    assert collect(connection, batches).shown(["d1", "gone"]) == {"d1": expected}
 
 
 @dataclass(frozen=True)
@@ -342,6 +440,11 @@ class World:
         return found
 
 
+# The views whose rows `World.rows` knows: what people brought.
+BROUGHT = (
+    *("training_queries", "training_judgements", "training_rejections", "texts"),
+    *("evaluation_queries", "query_origins", "evaluation_judgements"),
+)
 QUERY_IDS, DOC_IDS = st.sampled_from(["q1", "q2", "q3"]), st.sampled_from(["d1", "d2", "d3"])
 PAIRS = st.tuples(QUERY_IDS, DOC_IDS)
 TEXTS = st.sampled_from(["x", "xx", "x q1", "dev"])
@@ -446,9 +549,128 @@ def test_a_version_changes_exactly_when_rows_change(
     for each in (world, other):
         found = collect(connection, each.batches, each.current, each.left_out, each.displaced)
         versions.append({view: found.view_versions(view) for view in VERSIONED})
-    for view in VERSIONED:
+    for view in BROUGHT:
         before, after = world.rows(view), other.rows(view)
         assert (set(versions[0][view]), set(versions[1][view])) == (set(before), set(after))
         for batch in {*before, *after}:
             is_same = before.get(batch) == after.get(batch)
             assert (versions[0][view].get(batch) == versions[1][view].get(batch)) is is_same
+
+
+SAME = {
+    "queries_of_people": "training_queries",
+    "judgements_of_people": "training_judgements",
+    "taught_queries": "training_queries",
+    "taught_judgements": "training_judgements",
+    "taught_texts": "texts",
+}
+
+
+@given(world=WORLDS)
+@settings(max_examples=25, deadline=None)
+def test_where_people_judged_nothing_is_read_in_another_way(
+    connection: duckdb.DuckDBPyConnection, world: World
+) -> None:
+    """A version that moves here makes every teacher and student of every collection with judgements anew."""
+    labelling = Labelling(generates=True, always=True, num_dev=3, num_test=3)
+    found = collect(connection, world.batches, world.current, world.left_out, world.displaced, (), labelling)
+    judges = found.judges()
+    if judges.get("train") == "people" and judges.get("dev") == "people":
+        assert {v: found.view_versions(v) for v in SAME} == {v: found.view_versions(same) for v, same in SAME.items()}
+        assert "teacher" not in judges.values(), "people's dev measures, so nobody asks the teacher about test"
+
+
+ALL = Labelling(generates=True, always=True, num_dev=300, num_test=300)
+DOCUMENTS = {"d1": "x", "d2": "y", "d3": "z"}
+
+
+def test_generated_queries_train_beside_others_and_are_split_where_there_is_none(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """A generated query in a test set of people would measure how well a student finds titles."""
+    made: dict[str, tuple[str, Split, str]] = {
+        "g1": ("x", "test", "d1"),
+        "g2": ("asked", "dev", "d2"),
+        "g3": ("twice", "train", "d1"),
+        "g4": ("gone", "train", "no such document"),
+    }
+    batches = {
+        "a": Batch(DOCUMENTS, made=made),
+        "b": Batch(made={"g5": ("twice", "train", "d3"), "g6": ("y", "dev", "d3")}),
+    }
+    alone = collect(connection, batches, labelling=ALL)
+    assert {q.query_id: q.split for q in alone.queries(SPLITS)} == {"g1": "test", "g2": "dev", "g6": "dev"}
+    assert alone.judgements(SPLITS) == {"g1": {"d1": 1}, "g2": {"d2": 1}, "g6": {"d3": 1}}
+    assert alone.has_generated() and alone.judges() == {"dev": "teacher", "test": "teacher"}
+    assert [(q.query_id, source) for q, source in alone.unjudged()] == [("g1", "d1"), ("g2", "d2"), ("g6", "d3")]
+    asked = Batch(queries={"q1": ("asked", "test")}, judgements={("q1", "d1"): 2})
+    beside = collect(connection, {**batches, "c": asked}, labelling=ALL)
+    assert {q.query_id: q.split for q in beside.queries(SPLITS)} == {"g1": "train", "g6": "train", "q1": "test"}
+    assert beside.judgements(SPLITS) == {"g1": {"d1": 1}, "g6": {"d3": 1}, "q1": {"d1": 2}}
+    assert beside.queries(SPLITS, labels="people") == [Query("q1", "asked", "test")]
+    assert beside.judgements(SPLITS, labels="people") == {"q1": {"d1": 2}}
+    for labelling in (Labelling(), Labelling(generates=True)):
+        assert replace(beside, labelling=labelling).queries(SPLITS) == [Query("q1", "asked", "test")]
+    assert [d.doc_id for d in beside.own_documents("a")] == ["d1", "d2", "d3"] and beside.own_documents("b") == []
+
+
+def test_the_page_wins_and_judges_a_split_from_20_queries_on(connection: duckdb.DuckDBPyConnection) -> None:
+    """Nineteen judged queries among three hundred of the teacher would be one mean of two judges."""
+    queries: dict[str, tuple[str, Split]] = {f"q{i:02}": (f"text {i}", "test") for i in range(22)}
+    verdicts = {query_id: "d3" for query_id in queries}
+    batches = {"a": Batch(DOCUMENTS, queries, verdicts=verdicts)}
+    page = [(f"q{i:02}", "d1", 1) for i in range(19)] + [("q20", "d1", 1), ("q20", "d1", 0), ("q21", "d2", 0)]
+    few = collect(connection, batches, page=page, labelling=ALL)
+    assert few.judges() == {"test": "teacher"}
+    assert few.judgements(["test"], labels="measured") == {query_id: {"d3": 1} for query_id in queries}
+    many = collect(connection, batches, page=[*page, ("q19", "d2", 2)], labelling=ALL)
+    assert many.judges() == {"test": "people"} and many.unjudged() == []
+    expected = {f"q{i:02}": {"d1": 1} for i in range(19)} | {"q19": {"d2": 2}}
+    assert many.judgements(["test"], labels="measured") == expected, "q20 was taken back, q21 has no answer"
+    judged = {"b": Batch(judgements={("q00", "d1"): 0, ("q01", "d2"): 1})}
+    brought = collect(connection, batches | judged, page=[("q00", "d1", 1), ("q01", "d2", 0)], labelling=ALL)
+    assert brought.judges() == {"test": "people"}, "a batch brought a positive"
+    assert brought.judgements(["test"], labels="measured") == {"q00": {"d1": 1}}
+
+
+def test_a_student_is_taught_what_the_teacher_confirms(connection: duckdb.DuckDBPyConnection) -> None:
+    """A generated query that fits other documents better, taken at its word, teaches that its source is the answer."""
+    queries: dict[str, tuple[str, Split]] = {"q1": ("real", "train"), "q2": ("never scored", "train")}
+    made: dict[str, tuple[str, Split, str]] = {"g1": ("kept", "train", "d1"), "g2": ("dropped", "train", "d1")}
+    pairs = {("q1", "d1"): 1, ("q1", "d2"): 2, ("g1", "d2"): 1, ("g2", "d2"): 1}
+    logits = {("q1", "d1"): 3.0, ("q1", "d2"): 3.0, ("g1", "d1"): 2.0, ("g1", "d2"): 1.0, ("g2", "d1"): 2.0}
+    batch = Batch(DOCUMENTS, queries, mined=pairs, logits=logits | {("g2", "d2"): 2.5}, made=made)
+    found = collect(connection, {"a": batch}, labelling=ALL)
+    # Of equal logits the higher id is first, as in every ranking.
+    assert found.judgements(["train"], labels="taught") == {"g1": {"d1": 1}, "q1": {"d2": 1}}
+    assert [q.query_id for q in found.queries(["train"], labels="taught")] == ["g1", "q1", "q2"]
+    assert found.judgements(["train"], labels="people") == {} and found.judges() == {"train": "teacher"}
+    graded = replace(found, min_relevance=2)
+    assert graded.judgements(["train"], labels="taught") == {"g1": {"d1": 2}, "q1": {"d2": 2}}, "an answer is relevant"
+    judged = collect(connection, {"a": replace(batch, judgements={("q2", "d3"): 1})}, labelling=ALL)
+    assert judged.judgements(["train"], labels="taught") == {"g1": {"d1": 1}, "q2": {"d3": 1}}, "people judged train"
+
+
+def test_dev_and_test_have_one_judge_each(connection: duckdb.DuckDBPyConnection) -> None:
+    """Both judges in one split would be one mean of two meanings; too many queries would cost hours of the teacher."""
+    queries: dict[str, tuple[str, Split]] = {
+        f"{split}{i}": (f"{split} {i}", split) for split in SPLITS for i in range(4)
+    }
+    verdicts = {query_id: "d2" for query_id in queries}
+    batch = Batch(DOCUMENTS, queries, {("test0", "d1"): 1}, verdicts=verdicts)
+    found = collect(connection, {"a": batch}, labelling=Labelling(num_dev=2, num_test=3))
+    assert found.judges() == {"train": "teacher", "dev": "teacher", "test": "people"}
+    chosen = sorted((q for q in queries if q.startswith("dev")), key=hash_text)[:2]
+    assert [q.query_id for q, _ in found.unjudged()] == sorted(chosen) and found.unjudged("other") == []
+    measured = found.judgements(["dev", "test"], labels="measured")
+    assert measured == {"test0": {"d1": 1}} | {query_id: {"d2": 1} for query_id in chosen}
+    assert found.judgements(["train", "dev"], labels="taught") == {query_id: {"d2": 1} for query_id in chosen}
+    assert sorted(found.texts(labels="taught")) == ["d2"] and found.texts() == {}
+    on_dev = collect(connection, {"a": replace(batch, judgements={("dev0", "d1"): 1})}, labelling=ALL)
+    assert on_dev.judges() == {"train": "teacher", "dev": "people"}, (
+        "what people can measure, the teacher is not asked about"
+    )
+    assert collect(connection, {"a": batch}).judges() == {"test": "people"}, "python_api asks no teacher"
+    before = collect(connection, {"a": batch}, labelling=ALL).view_versions("evaluation_judgements")
+    moved = collect(connection, {"a": replace(batch, verdicts=verdicts | {chosen[0]: "d1"})}, labelling=ALL)
+    assert moved.view_versions("evaluation_judgements") != before, "a teacher that changes its mind moves every metric"
