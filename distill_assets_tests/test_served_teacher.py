@@ -13,7 +13,7 @@ from distill_assets.definitions import build_definitions
 from distill_assets.errors import TeacherServerError
 from distill_assets.handles.score_sets import export_scores
 from distill_assets.models import remote
-from distill_assets.orchestration.estimate import estimate
+from distill_assets.orchestration.plan import make_plan
 from distill_assets.orchestration.running import run_line
 from distill_assets.orchestration.stages import is_stale, status_of
 from distill_assets.storage.checkpoints import CANARY_FILE
@@ -193,7 +193,7 @@ def test_definitions_status_and_estimate_ask_no_server(behaviour: Behaviour, mak
     project = make(teacher="http://127.0.0.1:9", precision="fp32")
     build_definitions(project)
     assert status_of(project, "teacher_checkpoint").condition == "missing"
-    assert "what a server takes for" in estimate(project, is_stale, "champion")
+    assert "what a server takes for" in make_plan(project, is_stale, "champion", 0).sentence
     assert not behaviour.bodies
 
 

@@ -1,5 +1,6 @@
 """How much work the parts of a run are, in forward passes, and how long one takes on this machine."""
 
+import json
 import math
 import time
 from dataclasses import astuple, dataclass, replace
@@ -17,6 +18,9 @@ from distill_assets.settings.values import BUNDLED, PYTHON_API, Settings
 from distill_assets.storage.collection import EVALUATION, Collection
 
 _SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as texts and as pairs
+# Seconds beside forward passes: of each step of a run, and of these assets; and of the fixed piece of Python that scales them.
+_STEP_S, _FIXED_S = 1.3, {"student_checkpoint": 4.0, "eval_metrics": 1.5, "leaderboard": 11.0, "champion": 7.5}
+_PYTHON_S = 0.0097
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
 _MADE_PER_KEPT = 2  # generated queries; about half of them find the document that they were made from
 _IN_POOL = 1.7  # documents of a pool of BM25's and dense search's first n, over n: 51.6 at n = 30 (python_api)
@@ -163,6 +167,11 @@ def _distinct(num_drawn: float, num_all: int) -> float:
     return num_all * (1 - math.exp(-num_drawn / max(1, num_all)))
 
 
+def overhead_s(asset: str, num_steps: int, measured: "Measured", *, is_made: bool) -> float:
+    """Seconds beside forward passes. What a rehearsal made was timed: to that a run adds its steps alone."""
+    return measured.python_s * num_steps * (_STEP_S + (0.0 if is_made else _FIXED_S.get(asset, 0.0)))
+
+
 def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
     """Sizes, a sample of documents, and the same documents each behind a query."""
     state = project.collection.state()
@@ -220,7 +229,7 @@ class Measured:
 
     Attributes:
         text_s: seconds that the student takes for a text, and `pair_s` the teacher for a pair; 0 where other machines score.
-        load_s: seconds that opening the student takes.
+        python_s: seconds of what is no model's work, over what it took where `overhead_s` was measured.
         text_tokens: of a text as the student reads it, on average, and `pair_tokens` of a pair as the teacher does.
         num_dimensions: of a vector.
     """
@@ -228,7 +237,7 @@ class Measured:
     sizes: Sizes
     text_s: float
     pair_s: float
-    load_s: float
+    python_s: float
     text_tokens: float
     pair_tokens: float
     num_dimensions: int
@@ -242,9 +251,7 @@ def measure(project: Project) -> Measured:
     from distill_assets.models.encoders import encode_texts
 
     models, (sizes, texts, pairs) = project.models, _measure_collection(project)
-    started = time.perf_counter()
     model = models.load_student(models.student_path, models.student_precision)
-    load_s = time.perf_counter() - started
     limits = (project.settings.teacher_max_length, own_max_tokens(models.student_path))
     seconds, tokens, num_dimensions = [], [], 0
     for sample, max_length in ((texts, model.max_seq_length), (pairs, min(n for n in limits if n is not None))):
@@ -262,11 +269,21 @@ def measure(project: Project) -> Measured:
         sizes,
         text_s=seconds[0],
         pair_s=seconds[1] * teacher_size(project),
-        load_s=load_s,
+        python_s=_python_speed() / _PYTHON_S,
         text_tokens=tokens[0],
         pair_tokens=tokens[1],
         num_dimensions=num_dimensions,
     )
+
+
+def _python_speed() -> float:
+    """Seconds that a fixed piece of Python takes, with what else runs on this machine."""
+    rows = [{"name": str(i), "values": [i, 0.5 * i, None]} for i in range(2000)]
+    started, num_rounds = time.perf_counter(), 0
+    while time.perf_counter() - started < _MEASURED_S / 4:
+        json.loads(json.dumps(rows))
+        num_rounds += 1
+    return (time.perf_counter() - started) / num_rounds
 
 
 def teacher_size(project: Project) -> float:

@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from distill_assets.assets import ASSETS
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import weights_mb
-from distill_assets.orchestration.estimate import Measured, Sizes, Work, measure, teacher_size, work_of
+from distill_assets.orchestration.estimate import Measured, Sizes, Work, measure, overhead_s, teacher_size, work_of
 from distill_assets.orchestration.rehearsal import Due, Rehearsal, StandIn, rehearse, standing_in
-from distill_assets.orchestration.stages import IsStale
+from distill_assets.orchestration.stages import INGEST, IsStale
 from distill_assets.progress import as_duration
 from distill_assets.settings.values import AUTO, RULES
 
 NOTHING = "nothing to do: all is up to date"
 SEARCH_LIMIT_S = 60.0  # of searching, that a plan does by itself
 _SHOWN = 5  # partitions of a reason
-_OPENED: dict[str, float] = {"student_checkpoint": 4, "eval_metrics": 2, "leaderboard": 8, "champion": 1}  # as often as
 _PAIR_BYTES = 35  # of a stored score: 24 to 33 were measured with 100,000 and 300,000 pairs
 
 
@@ -54,7 +54,7 @@ class Plan:
     Attributes:
         measured: None where there is nothing to do.
         num_encoded: texts that were encoded to make this plan; their vectors are kept.
-        num_served: pairs that servers score, in `num_requests`; 0 where pairs are not counted.
+        num_served: pairs that servers score, at most where they are not counted; `num_requests` are known where they are.
         disk_mb: what is needed, by what it is for; `free_mb` are free where it goes.
         refused: batches that are left out, with the reason.
     """
@@ -205,11 +205,14 @@ def make_plan(project: Project, is_stale: IsStale, until: str, limit_s: float = 
         found = rehearse(stand_in, is_stale, until, may_search)
         assets = tuple(_planned(stand_in, found, measured())) if found.due else ()
         counted = stand_in.counted.values()
+        num_served = sum(each.num_served for each in counted)
+        if not found.is_counted:
+            num_served = round(mean(project.models.are_teachers_served) * sum(each.most_pairs for each in assets))
         return Plan(
             assets,
             measured() if found.due else None,
             num_encoded=sum(stand_in.encoded),
-            num_served=sum(each.num_served for each in counted),
+            num_served=num_served,
             num_requests=sum(each.num_requests for each in counted),
             disk_mb=_disk_mb(project, assets, measured()) if found.due else {},
             free_mb=shutil.disk_usage(project.places.folder).free / 1e6,
@@ -235,10 +238,10 @@ def _planned(project: StandIn, found: Rehearsal, measured: Measured) -> Iterator
         work, most_pairs = _work(project, asset, due, found, measured.sizes)
         # Encoding was paid for by the rehearsal.
         made_s = sum(max(0.0, each.seconds - each.num_encoded * measured.text_s) for each in due)
-        overhead_s = sum(_OPENED.get(asset, 0) * measured.load_s for each in due if not each.is_made)
-        yield PlannedAsset(
-            asset, reasons, work, most_pairs, work.seconds(measured.text_s, measured.pair_s) + made_s + overhead_s
-        )
+        num_steps = len(due) if asset not in INGEST.assets[1:] else 0  # those of a batch share one
+        made_s += overhead_s(asset, num_steps, measured, is_made=all(each.is_made for each in due))
+        seconds = work.seconds(measured.text_s, measured.pair_s) + made_s
+        yield PlannedAsset(asset, reasons, work, most_pairs, seconds)
 
 
 def _work(project: StandIn, asset: str, due: list[Due], found: Rehearsal, sizes: Sizes) -> tuple[Work, float]:
