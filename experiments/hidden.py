@@ -74,6 +74,8 @@ def run_hidden(
         make_until(line, "teacher_scores")
         for batch in line.collection.batches():
             make(line, ASSETS["teacher_judgements"], batch)
+    if not lines[DOCUMENTS].collection.state().judges:
+        del lines[DOCUMENTS]  # rules make no query of code alone
     for seed in range(FIRST_SEED, FIRST_SEED + num_seeds):
         for variant, line in lines.items():
             recipe = HARD_LABELS if variant == JUDGED else "kl"
