@@ -55,6 +55,11 @@ def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judge
         taught = collection.judgements(["train"], labels="taught")
         source_of = dict(zip(generated["query_id"].to_pylist(), generated["doc_id"].to_pylist(), strict=True))
         assert taught and all(list(judged) == [source_of.get(q, next(iter(judged)))] for q, judged in taught.items())
+        mined, scored = collection.candidates(), collection.logits()
+    if with_queries:  # the teacher's first document is one of them: as many negatives are left as of a judged query
+        train = {query_id for query_id, _ in scored}
+        assert {len(mined[q]) for q in train} == {project.settings.negatives_per_query + 1}
+        assert len(scored) == len(train) * (project.settings.num_scored_negatives + 1)
     rows = read_rows(project)
     assert {row.judged_by for row in rows} == {"teacher"} and {row.split for row in rows} == {"test"}
     assert "teacher" not in {row.system for row in rows} and not [row for row in rows if row.gap_closed is not None]

@@ -1,7 +1,7 @@
 """Group `negatives`: what search finds for train and dev queries."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 
@@ -37,7 +37,8 @@ def hard_negatives(inputs: Inputs) -> Made:
     for query_id, bm25, dense in search_each(inputs, train, settings.mining_depth, _PASSAGES_PER_DOCUMENT):
         positives = set(judged.get(query_id, ()))
         rejected = standing_for(inputs.own_rejections.get(query_id, ()), [*dense, *bm25], inputs.parent_of, 1)
-        found = mine_hard_negatives(bm25, dense, positives=positives, rejected=rejected, texts=texts, rules=rules)
+        wanted = rules if positives else replace(rules, num_negatives=rules.num_negatives + num_answers_to_come(inputs))
+        found = mine_hard_negatives(bm25, dense, positives=positives, rejected=rejected, texts=texts, rules=wanted)
         mined += [(query_id, candidate) for candidate in found]
     for query_id, bm25, dense in search_each(inputs, dev, settings.pool_depth + 1, 1):
         mined += [(query_id, candidate) for candidate in pool_candidates(bm25, dense, settings.pool_depth)]
@@ -101,6 +102,11 @@ def choose_own_train_queries(inputs: Inputs) -> list[Query]:
     return choose_train_queries(
         inputs.own_queries, inputs.own_judgements, inputs.settings.train_queries, reads_unjudged=reads_unjudged
     )
+
+
+def num_answers_to_come(inputs: Inputs) -> int:
+    """How many candidates of a train query without an answer become its answer: the teacher's first, where people judged none."""
+    return int("unjudged_train" in inputs.versions)
 
 
 def _dev_queries(inputs: Inputs) -> list[Query]:

@@ -11,7 +11,7 @@ from distill_assets.assets.comparison import compare_new_teacher
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.line import Asset, Made
 from distill_assets.assets.manifests import checkpoint_row, chosen_sizes, code_state
-from distill_assets.assets.negatives import choose_own_train_queries
+from distill_assets.assets.negatives import choose_own_train_queries, num_answers_to_come
 from distill_assets.assets.reads import Moment, Reads, if_set, nobody_judged_train
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.assets.teacher_building import ask_servers, build_teacher
@@ -219,6 +219,7 @@ def wanted_of_batch(inputs: Inputs) -> WantedPairs:
     """
     chosen = [query.query_id for query in choose_own_train_queries(inputs)]
     parameters = {"chosen": chosen, "num_scored": inputs.settings.num_scored_negatives}
+    parameters["num_answers"] = num_answers_to_come(inputs)
     labels = Labels(inputs.own_judgements, inputs.own_candidates, {}, inputs.min_relevance, inputs.parent_of)
     spare = [
         (q, d) for q in chosen if inputs.parent_of for d in {*labels.judged_of(q)}.difference(labels.answers_of(q))
@@ -238,8 +239,11 @@ _BATCH_PAIRS = f"""
         ANTI JOIN spare_answers USING (query_id, doc_id) WHERE relevance >= $min_relevance
     ),
     negatives AS (
-        SELECT query_id, doc_id, 0 AS label FROM mined SEMI JOIN chosen USING (query_id) ANTI JOIN judgements USING (query_id, doc_id)
-        QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY rank, doc_id) <= $num_scored
+        SELECT query_id, doc_id, 0 AS label FROM (
+            SELECT query_id, doc_id, row_number() OVER (PARTITION BY query_id ORDER BY rank, doc_id) AS place,
+                if(query_id IN (SELECT query_id FROM judgements), 0, $num_answers::INTEGER) AS num_answers
+            FROM mined SEMI JOIN chosen USING (query_id) ANTI JOIN judgements USING (query_id, doc_id)
+        ) WHERE place <= $num_scored + num_answers
     )
     SELECT query_id, doc_id, label, query_hash, content_hash AS doc_hash
     FROM (SELECT * FROM judged UNION ALL SELECT * FROM negatives) JOIN chosen USING (query_id) JOIN documents USING (doc_id)

@@ -20,7 +20,7 @@ one of these ways (`Labels`):
 - given: before there is a teacher. People's, and the source document of each generated query.
 - people: people's alone. A teacher is trained and tested on these.
 - taught: what a student learns from. A generated query counts where the teacher ranks its source first among its scored candidates.
-  Where people judged no train query, the teacher's first candidate is the answer of a train query.
+  Where people judged no train query, the teacher's first candidate that nobody rejected is the answer of a train query.
 - measured: what dev and test are measured by, people's or the teacher's.
 
 A document that was cut is its passages in `documents`; `parents` says whose they are. A judgement names a document, or a passage.
@@ -174,7 +174,8 @@ VIEWS = f"""
     people AS (SELECT * FROM of_people WHERE split = 'train' OR split IN (FROM judged_splits)),
     first_scored AS (
         SELECT query_id, doc_id, $min_relevance::INTEGER AS relevance, split
-        FROM teacher_scores JOIN kept USING (query_id, batch) SEMI JOIN documents USING (doc_id) WHERE split = 'train'
+        FROM teacher_scores JOIN kept USING (query_id, batch) SEMI JOIN documents USING (doc_id)
+        ANTI JOIN (SELECT query_id, doc_id FROM of_passages WHERE relevance <= 0) USING (query_id, doc_id) WHERE split = 'train'
         QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY teacher_logit DESC, doc_id DESC) = 1
     ),
     taught AS (
