@@ -22,6 +22,7 @@ from distill_assets.orchestration.automation import (
     make_sensors,
     with_automation,
 )
+from distill_assets.orchestration.plan import before_run
 from distill_assets.orchestration.terminal import NAME, terminal_logger
 
 
@@ -37,7 +38,7 @@ def build_definitions(project: Project | None = None) -> dg.Definitions:
         "none": None,
     }
     assets = [
-        asset.to_dagster(project, partitions[asset.by], dependencies_of(name, project))
+        asset.to_dagster(project, partitions[asset.by], dependencies_of(name, project), before_run(project, name))
         for name, asset in assets_of(project).items()
     ]
     if project.upstream is not None:

@@ -82,9 +82,16 @@ class Asset:
         return {"code": self.code_version, **versions}
 
     def to_dagster(
-        self, project: Project, partitions: dg.PartitionsDefinition | None, upstream: Mapping[str, bool]
+        self,
+        project: Project,
+        partitions: dg.PartitionsDefinition | None,
+        upstream: Mapping[str, bool],
+        before: Callable[[dg.AssetExecutionContext], None] = lambda _: None,
     ) -> dg.AssetsDefinition:
-        """The asset as Dagster knows it, after these assets: each with whether it is its partition of the same key."""
+        """The asset as Dagster knows it, after these assets: each with whether it is its partition of the same key.
+
+        `before` is called when a run of it starts.
+        """
         every = dg.AllPartitionMapping()
         key = project.key(self.name)
 
@@ -107,6 +114,7 @@ class Asset:
         )
         def materialise(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with retrying(context):
+                before(context)
                 return self.make(project, context.partition_key if context.has_partition_key else "", context.log)
 
         return materialise

@@ -26,6 +26,7 @@ from distill_assets.errors import DistillError, SourceError, UnknownBatchError
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.alerts import send_alert
 from distill_assets.orchestration.lost_runs import make_lost_run_sensor
+from distill_assets.orchestration.plan import TELLS_PLAN
 from distill_assets.orchestration.stages import (
     INGEST,
     is_stale,
@@ -168,7 +169,7 @@ def make_jobs(project: Project, partitions: Mapping[By, dg.PartitionsDefinition 
             selection=[project.key(asset) for asset in stage.assets],
             partitions_def=partitions[stage.by],
             executor_def=dg.in_process_executor,  # a team's own would start a process, and load torch, for each asset
-            description=stage.description,
+            description=stage.description + (TELLS_PLAN if stage.by != "batch" else ""),
             tags={"distill/stage": stage.name} | git_tags(),
         )
         for stage in stages_of(project)

@@ -30,9 +30,12 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux: that of
 _CLOCK_S = 2.0  # a process may count as started this much later than it wrote its first event
 
 
+COMMAND_TAG = "distill/command"
+
+
 def command_tags(command: str) -> dict[str, str]:
     """Tags of a run that the command line makes in its own process."""
-    return {"distill/command": command, HOST_TAG: platform.node(), **machine_tags()}
+    return {COMMAND_TAG: command, HOST_TAG: platform.node(), **machine_tags()}
 
 
 @cache

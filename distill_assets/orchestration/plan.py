@@ -2,23 +2,28 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import dagster as dg
+
 from distill_assets.assets import ASSETS
+from distill_assets.errors import DistillError
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import weights_mb
 from distill_assets.orchestration.estimate import Measured, Sizes, Work, measure, overhead_s, teacher_size, work_of
+from distill_assets.orchestration.lost_runs import COMMAND_TAG
 from distill_assets.orchestration.rehearsal import Due, Rehearsal, StandIn, rehearse, standing_in
-from distill_assets.orchestration.stages import INGEST, IsStale
+from distill_assets.orchestration.stages import INGEST, IsStale, stages_of
 from distill_assets.progress import as_duration
 from distill_assets.settings.values import AUTO, RULES
 
 NOTHING = "nothing to do: all is up to date"
+TELLS_PLAN = " The first event of a run says what it does and costs; `distill-assets plan` says it before."
 SEARCH_LIMIT_S = 60.0  # of searching, that a plan does by itself
 _SHOWN = 5  # partitions of a reason
 _PAIR_BYTES = 35  # of a stored score: 24 to 33 were measured with 100,000 and 300,000 pairs
@@ -31,7 +36,7 @@ class PlannedAsset:
     Attributes:
         reasons: why, each with the partitions that it is true of.
         work: what is left to do.
-        most_pairs: how many pairs are scored at most; where they are counted it is `work.pairs`.
+        most_pairs: how many pairs are scored at most; where `is_exact`, they are counted, and it is `work.pairs`.
         seconds: on this machine, with what else runs on it now; without what servers take.
     """
 
@@ -39,12 +44,8 @@ class PlannedAsset:
     reasons: Mapping[str, Sequence[str]]
     work: Work
     most_pairs: float
+    is_exact: bool
     seconds: float
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the pairs are counted."""
-        return self.most_pairs == self.work.pairs
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Plan:
             "free_mb",
         )
         return {
-            "assets": [asdict(each) | {"is_exact": each.is_exact} for each in self.assets],
+            "assets": [asdict(each) for each in self.assets],
             **{name: getattr(self, name) for name in totals},
             "measured": self.measured and asdict(self.measured),
             "refused": dict(self.refused),
@@ -241,7 +242,8 @@ def _planned(project: StandIn, found: Rehearsal, measured: Measured) -> Iterator
         num_steps = len(due) if asset not in INGEST.assets[1:] else 0  # those of a batch share one
         made_s += overhead_s(asset, num_steps, measured, is_made=all(each.is_made for each in due))
         seconds = work.seconds(measured.text_s, measured.pair_s) + made_s
-        yield PlannedAsset(asset, reasons, work, most_pairs, seconds)
+        is_exact = found.is_counted or all(each.is_made for each in due) or not most_pairs
+        yield PlannedAsset(asset, reasons, work, most_pairs, is_exact, seconds)
 
 
 def _work(project: StandIn, asset: str, due: list[Due], found: Rehearsal, sizes: Sizes) -> tuple[Work, float]:
@@ -283,3 +285,28 @@ def _disk_mb(project: Project, assets: Sequence[PlannedAsset], measured: Measure
         # Beside each student that trains lie its saves.
         "checkpoints": names.get("student_checkpoint", 0) * student_mb + teacher_mb * ("teacher_checkpoint" in names),
     }
+
+
+def before_run(project: Project, asset: str) -> Callable[[dg.AssetExecutionContext], None]:
+    """What logs the plan of a run that nobody asked at the command line for, as its first event: Dagster shows nothing before a run.
+
+    Of the first asset of a job that trains or compares. Batches are many, and their work is small.
+    """
+
+    def tell(context: dg.AssetExecutionContext) -> None:
+        stage = next(stage for stage in stages_of(project) if asset in stage.assets)
+        if stage.by == "batch" or asset != stage.assets[0] or COMMAND_TAG in context.run.tags:
+            return
+        partition = context.partition_key if context.has_partition_key else ""
+
+        def is_of_run(_: Project, name: str, key: str) -> bool:
+            return name in stage.assets and key == partition
+
+        try:
+            found = make_plan(project, is_of_run, stage.assets[-1], 0)
+        except DistillError as error:  # the asset's own body says it once more, and fails
+            context.log.warning(f"what this run costs is not known: {error}")
+            return
+        context.log.info("\n".join([found.text, *found.warnings]))
+
+    return tell
