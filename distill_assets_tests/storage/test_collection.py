@@ -645,12 +645,12 @@ def test_a_student_is_taught_what_the_teacher_confirms(connection: duckdb.DuckDB
     assert found.judgements(["train"], labels="taught") == {"g1": {"d1": 1}, "q1": {"d2": 1}}
     assert [q.query_id for q in found.queries(["train"], labels="taught")] == ["g1", "q1", "q2"]
     assert found.judgements(["train"], labels="people") == {} and found.judges() == {"train": "teacher"}
-    rejected = collect(connection, {"a": replace(batch, judgements={("q1", "d2"): 0})}, labelling=ALL)
-    assert rejected.judgements(["train"], labels="taught")["q1"] == {"d1": 1}, "a person said that d2 is no answer"
     graded = replace(found, min_relevance=2)
     assert graded.judgements(["train"], labels="taught") == {"g1": {"d1": 2}, "q1": {"d2": 2}}, "an answer is relevant"
     judged = collect(connection, {"a": replace(batch, judgements={("q2", "d3"): 1})}, labelling=ALL)
     assert judged.judgements(["train"], labels="taught") == {"g1": {"d1": 1}, "q2": {"d3": 1}}, "people judged train"
+    rejected = collect(connection, {"a": replace(batch, judgements={("q1", "d2"): 0})}, labelling=ALL)
+    assert rejected.judgements(["train"], labels="taught")["q1"] == {"d1": 1}, "a person said that d2 is no answer"
 
 
 def test_dev_and_test_have_one_judge_each(connection: duckdb.DuckDBPyConnection) -> None:
