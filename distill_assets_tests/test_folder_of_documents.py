@@ -18,7 +18,8 @@ def write_guides(folder: Path) -> None:
     for i, topic in enumerate(TOPICS):
         lines = ["---", f"title: All about the {topic}", "---"]
         for j, action in enumerate(ACTIONS):
-            text = f"To {action} every value of the {topic} choose {ACTIONS[(j + 5) % 12]} or {TOPICS[(i + 3) % 10]}."
+            other, near = TOPICS[(i + 3) % 10], TOPICS[(i + j) % 10]
+            text = f"To {action} every value choose {ACTIONS[(j + 5) % 12]} or {other}. The {topic} keeps its {near} after that."
             lines += [f"## How to {action} a {topic}", "", *([text] * (8 if j == 0 else 1)), ""]
         (folder / f"{topic}.md").write_text("\n".join(lines), encoding="utf-8")
 

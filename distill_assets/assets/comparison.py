@@ -147,7 +147,7 @@ def step_lists(inputs: Inputs) -> list[DevList]:
     if not lists:
         raise TrainingError(
             f"no dev query with candidates among {len(inputs.training('dev'))} judged dev queries: a step can only be chosen "
-            "on dev; add dev queries (qrels/dev.tsv) or more queries to split"
+            "on dev; add dev queries (qrels/dev.tsv), more queries to split, or more documents where queries are made from them"
         )
     return lists
 
