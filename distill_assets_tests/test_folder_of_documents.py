@@ -1,6 +1,7 @@
 """A folder of Markdown, without a query and a judgement, from its files to a champion."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -30,7 +31,8 @@ def test_a_folder_of_markdown_ends_with_a_champion_and_an_edit_moves_its_own_sec
     """What a stranger does first. Text beyond the student's length would be lost, and one new section would move every id."""
     folder = tmp_path / "guides"
     write_guides(folder)
-    made = make_project(folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", dev_queries=None, pool_depth=3)
+    changes: dict[str, Any] = {"dev_queries": None, "pool_depth": 3, "student_max_length": 64}
+    made = make_project(folder, tiny_encoder, tiny_cross_encoder, tmp_path / "data", **changes)
     project = Project(overrides={**made.overrides, "collection": f"files:{folder}"})
     with dg.DagsterInstance.ephemeral() as instance:
         list(run_line(build_definitions(project), project, instance))
