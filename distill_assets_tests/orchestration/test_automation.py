@@ -67,6 +67,7 @@ def tick(project: Any, instance: dg.DagsterInstance, cursor: str | None) -> dg.S
 
 
 INGESTED = ("corpus", "queries", "qrels")
+EMPTY = ("generated_queries", "teacher_judgements")
 
 
 def test_a_batch_is_registered_read_once_and_read_again_when_it_changes(
@@ -263,7 +264,9 @@ def test_a_batch_that_was_read_before_the_automation_looked_is_mined(
     instance.add_dynamic_partitions("batches", ["first"])
     materialise(inbox_project, instance, INGESTED, "first")
     daemon = Daemon(inbox_project, instance)
-    assert daemon.first["hard_negatives"] == {"first"}
+    assert daemon.first["generated_queries"] == {"first"}
+    materialise(inbox_project, instance, ("generated_queries",), "first")
+    assert daemon.tick()["hard_negatives"] == {"first"}
     assert "hard_negatives" not in daemon.tick() and "hard_negatives" not in daemon.tick()
 
 
@@ -287,7 +290,7 @@ class Daemon:
         return asked
 
     def follow(self) -> list[tuple[str, str]]:
-        """Carry out what is asked for until nothing is; (asset, partition) in order."""
+        """Carry out what is asked for until nothing is; (asset, partition) in order, without what is empty where people judged."""
         done: list[tuple[str, str]] = []
         for _ in range(10):
             asked = self.tick()
@@ -296,7 +299,7 @@ class Daemon:
             for partition in sorted({key for keys in asked.values() for key in keys}):  # one run per partition
                 assets = tuple(name for name, keys in asked.items() if partition in keys)
                 materialise(self.project, self.instance, assets, partition or None)
-                done += [(name, partition) for name in assets]
+                done += [(name, partition) for name in assets if name not in EMPTY]
         raise AssertionError(f"asks without end: {done}")
 
 
@@ -313,6 +316,8 @@ def test_a_new_batch_is_mined_and_scored_and_older_ones_are_left_alone(
     daemon = Daemon(inbox_project, instance)
     assert daemon.tick() == {}, "no batch has been read"
     ingest(inbox_project, instance, "first")
+    assert daemon.tick() == {"generated_queries": {"first"}}
+    materialise(inbox_project, instance, ("generated_queries",), "first")
     assert daemon.tick() == {"hard_negatives": {"first"}}
     materialise(inbox_project, instance, ("hard_negatives",), "first")
     assert daemon.tick() == {"teacher_checkpoint": {""}}, "without a teacher nothing is scored"
@@ -411,22 +416,24 @@ def test_a_retraining_goes_stage_by_stage_and_then_has_nothing_to_do(
         stages.append(result.run_requests[0].job_name)
         for request in result.run_requests:
             stage = {
+                "generate": ("generated_queries",),
                 "mine": ("hard_negatives",),
                 "teacher": ("teacher_checkpoint",),
                 "score": ("teacher_scores",),
+                "label": ("teacher_judgements",),
                 "train": ("student_checkpoint", "eval_metrics"),
                 "release": ("leaderboard", "champion"),
             }[request.job_name]
             assert materialise(inbox_project, instance, stage, request.partition_key), stage
     assert (inbox_project.places.report / "index.html").is_file()
-    assert stages == ["mine", "teacher", "score", "train", "release"]
+    assert stages == ["generate", "mine", "teacher", "score", "label", "train", "release"]
     assert result.cursor == "request"
     assert "since the last training" in str(reason_not_to_retrain(inbox_project))
 
 
 def test_a_retraining_stops_where_a_stage_fails(inbox_project: Any, instance: dg.DagsterInstance) -> None:
     """Asking again and again for a stage that cannot succeed fills the queue every 15 seconds."""
-    list(run_line(build_definitions(inbox_project), inbox_project, instance, until="qrels"))
+    list(run_line(build_definitions(inbox_project), inbox_project, instance, until="generated_queries"))
     tags = {"distill/retraining": "request"}
     run = instance.create_run_for_job(_job_named(inbox_project, "mine"), tags=tags)
     waiting = advance_retraining(inbox_project, instance, "request", None)
