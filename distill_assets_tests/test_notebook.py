@@ -168,6 +168,10 @@ def test_search_is_the_champions(project: Any, tiny_encoder: Path) -> None:
     row |= {"checkpoint_path": str(tiny_encoder), "reason": "first", "dev_ndcg_at_10": 0.5, "p_value": None}
     project.places.warehouse.append("champion_history", pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
     found = reopen(project).search("how to sum a matrix", 3)
-    assert list(found.columns) == ["rank", "doc_id", "student_score", "text", "passage_id"] and list(found["rank"]) == [1, 2, 3]
+    assert list(found.columns) == ["rank", "doc_id", "student_score", "text", "passage_id"] and list(found["rank"]) == [
+        1,
+        2,
+        3,
+    ]
     assert found["student_score"].is_monotonic_decreasing
     assert found.attrs == {"champion": "kl", "missing_batches": []}

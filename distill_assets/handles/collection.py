@@ -184,6 +184,8 @@ class State:
     @property
     def judges(self) -> dict[Split, Judge]:
         """Who judges each split (`storage/collection.py`); a split that nobody judges is not there."""
+        if not self.batches:  # there may be no warehouse, and asking must not make one
+            return {}
         found: dict[Split, Judge] = self._of_collection("judges", lambda collection: collection.judges())
         return found
 

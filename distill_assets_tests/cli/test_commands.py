@@ -467,8 +467,7 @@ def test_a_broken_batch_of_an_inbox_is_left_out_and_said(
     told = json.loads(captured.out)
     assert [(step["partition"], step["outcome"]) for step in told["steps"]] == [
         ("bad", "refused"),
-        ("good", "made"),
-        ("good", "made"),
+        *[("good", "made")] * 3,
     ]
     assert "line 1" in told["steps"][0]["refusal"] and told["steps"][1]["seconds"] > 0
     assert told["error"]["type"] == "SourceError" and told["error"]["message"] in captured.err
