@@ -141,7 +141,7 @@ def test_leakage_stops_the_line_until_it_is_mended(
 
     (beir_folder / "queries.jsonl").write_text(before, encoding="utf-8")
     (beir_folder / "qrels" / "train.tsv").write_text(train, encoding="utf-8")
-    assert [step.was_materialised for step in run(project, instance, "hard_negatives")] == [True, True]
+    assert [step.was_materialised for step in run(project, instance, "hard_negatives")] == [True, True, True]
     assert project.collection.refused_by_checks() == set()
 
 
