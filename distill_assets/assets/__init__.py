@@ -39,14 +39,8 @@ CHECKS: dict[tuple[str, str], Check] = {(a.name, check.name): check for a in ASS
 
 
 def assets_of(project: Project) -> dict[str, Asset]:
-    """The assets of a line: a choice only among several students; makers of queries and judgements only where these may be missing."""
-    settings = project.settings
-    is_there = {
-        STUDENT_CHOICE.name: bool(settings.students),
-        GENERATED_QUERIES.name: settings.may_generate,
-        TEACHER_JUDGEMENTS.name: bool(settings.num_judged_by_teacher),
-    }
-    return {name: asset for name, asset in ASSETS.items() if is_there.get(name, True)}
+    """The assets of a line."""
+    return {name: asset for name, asset in ASSETS.items() if project.has_asset(name)}
 
 
 def dependencies_of(name: str, project: Project) -> dict[str, bool]:

@@ -45,7 +45,7 @@ def content_version(rows: Rows) -> str:
 
 def derive_lineage(project: Project, asset: str, table: str, upstream: Iterable[str]) -> dg.TableColumnLineage:
     """A column comes from the columns of the same name upstream: one name means one quantity in this project."""
-    columns = {up: TABLES[_TABLE_OF.get(up, up)].columns for up in upstream}
+    columns = {up: TABLES[_TABLE_OF.get(up, up)].columns for up in upstream if project.has_asset(up)}
     found = {
         name: [dg.TableColumnDep(project.key(up), name) for up, there in columns.items() if name in there]
         for name in TABLES[table].columns

@@ -86,6 +86,16 @@ class Project:
         """Tags of the line's assets in Dagster."""
         return {**({"distill/line": self.name} if self.name else {}), **self.settings.tags}
 
+    def has_asset(self, name: str) -> bool:
+        """Whether the line has this asset: a choice only among several students, makers of labels only where these may be missing."""
+        settings = self.settings
+        is_there = {
+            "student_choice": bool(settings.students),
+            "generated_queries": settings.may_generate,
+            "teacher_judgements": bool(settings.num_judged_by_teacher),
+        }
+        return is_there.get(name, True)
+
     @cached_property
     def batch_partitions(self) -> dg.DynamicPartitionsDefinition:
         """The batches as Dagster's partitions."""
