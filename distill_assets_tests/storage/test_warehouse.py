@@ -449,7 +449,10 @@ def test_an_older_file_gets_the_new_tables_and_keeps_its_rows(warehouse: Warehou
         assert connection.execute("SELECT version FROM schema_info").fetchall() == [(SCHEMA_VERSION,)]
 
 
-NEW_COLUMNS = ("p_vs_hard_labels", "p_vs_untouched", "detectable_vs_hard_labels", "detectable_vs_untouched", "prompts")
+NEW_COLUMNS = (
+    *("p_vs_hard_labels", "p_vs_untouched", "detectable_vs_hard_labels", "detectable_vs_untouched", "prompts"),
+    "judged_by",
+)
 
 
 def leaderboard_row(**values: float | None) -> pa.Table:
