@@ -420,7 +420,7 @@ def test_a_mined_negative_that_a_later_batch_judges_relevant(
     assert len(relevance_of) == len(group.documents) and relevance_of[labels.content_of[document]] == 2
 
     wanted = wanted_of_batch(Inputs(project, "scores", WANTED, "first", None))
-    rows = project.places.warehouse.query(wanted.sql, wanted.parameters).to_pylist()
+    rows = project.places.warehouse.query(wanted.sql, wanted.parameters, tables=wanted.tables).to_pylist()
     assert [r["label"] for r in rows if (r["query_id"], r["doc_id"]) == pairs["train"]] == [2]
 
     run(project, instance, "teacher_scores")
