@@ -22,6 +22,7 @@ from distill_assets.handles.collection import PAGE_JUDGEMENTS
 from distill_assets.handles.project import Project
 from distill_assets.handles.retrieval import Corpus, Retrieval
 from distill_assets.records import BM25, UNTOUCHED_STUDENT, Query, Split, fingerprint, hash_text, normalise
+from distill_assets.retrieval.passages import documents_of
 from distill_assets.storage.collection import MIN_PAGE_QUERIES, Collection
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import utc_now
@@ -129,7 +130,7 @@ def tell_power(project: Project, sheet: Sheet) -> str:
     """What the judged queries of the sheet can show, in words; while the teacher judges the split, how many are missing."""
     with project.collection.snapshot() as collection:
         is_of_people = collection.judges().get(sheet.split) == "people"
-        judged = collection.judgements((sheet.split,), labels="people")
+        judged = collection.judgements((sheet.split,), labels="measured")
         answers = collection.answers(sheet.split)
     if not is_of_people:
         found = {row["query_id"] for row in answers if row["relevance"] >= sheet.min_relevance}
@@ -183,14 +184,16 @@ def _rankings(project: Project, split: Split, queries: Sequence[Query]) -> dict[
             if not (asked := missing[system]):
                 continue
             run = retrieval.bm25(asked, DEPTH) if path is None else retrieval.dense(path(), asked, DEPTH)
-            found[system] |= {query_id: [doc_id for doc_id, _ in ranking] for query_id, ranking in run.items()}
+            parent_of = retrieval.corpus.parent_of
+            found[system] |= {q: [d for d, _ in documents_of(ranking, parent_of)] for q, ranking in run.items()}
     return {system: {q.query_id: ranked[q.query_id] for q in queries} for system, ranked in found.items()}
 
 
 def _retrieval(project: Project, split: Split) -> Retrieval:
     state = project.collection.state()
     with project.collection.snapshot() as collection:
-        corpus = Corpus(*collection.documents(), state.versions("corpus", state.batches))
+        version = state.versions("corpus", state.batches)
+        corpus = Corpus(*collection.documents(), version, collection.parents())
         return Retrieval(corpus, project.places.lexical, project.vectors, collection.judgements((split,)))
 
 

@@ -119,14 +119,16 @@ VIEWS = f"""
         GROUP BY query_id, doc_id
     ),
     given AS (
-        SELECT query_id, doc_id, on_page.relevance, false AS is_made, brought.relevance IS NULL AS is_of_page
+        SELECT query_id, doc_id, on_page.relevance, false AS is_made,
+            coalesce(brought.relevance >= $min_relevance, false) AS is_brought
         FROM on_page LEFT JOIN brought USING (query_id, doc_id) WHERE doc_id <> ''
-        UNION ALL SELECT query_id, doc_id, relevance, false, false FROM brought ANTI JOIN on_page USING (query_id, doc_id)
+        UNION ALL SELECT query_id, doc_id, relevance, false, relevance >= $min_relevance FROM brought
+        ANTI JOIN on_page USING (query_id, doc_id)
         UNION ALL SELECT query_id, doc_id, $min_relevance::INTEGER, true, false FROM made ANTI JOIN on_page USING (query_id, doc_id)
     ),
     shared AS (
         SELECT same.query_id, doc_id, max(relevance) AS relevance, bool_and(is_made) AS is_made,
-            bool_and(is_of_page) AS is_of_page
+            bool_or(is_brought) AS is_brought
         FROM given {_ASKING_THE_SAME}
         GROUP BY same.query_id, doc_id
     ),
@@ -149,8 +151,8 @@ VIEWS = f"""
         WHERE NOT is_made AND is_by_people GROUP BY ALL HAVING max(relevance) > 0
     ),
     judged_splits AS (
-        SELECT split FROM shared JOIN kept USING (query_id) WHERE relevance >= $min_relevance AND NOT is_made
-        GROUP BY split HAVING bool_or(NOT is_of_page) OR count(DISTINCT query_id) >= {MIN_PAGE_QUERIES}
+        SELECT split FROM shared JOIN kept USING (query_id) GROUP BY split HAVING bool_or(is_brought)
+            OR count(DISTINCT query_id) FILTER (WHERE relevance >= $min_relevance AND NOT is_made) >= {MIN_PAGE_QUERIES}
     ),
     unjudged AS (
         SELECT query_id, batch, text, split, if(split = 'dev', $num_dev::INTEGER, $num_test::INTEGER) AS at_most FROM kept
@@ -380,6 +382,8 @@ class Collection:
 
     def parents(self) -> dict[str, str]:
         """The document of every passage: doc_id -> parent_id. Documents that were not cut are not in it."""
+        if not self.connection.execute("SELECT 1 FROM passages LIMIT 1").fetchall():  # every asset asks
+            return {}
         rows = self._select("SELECT doc_id, parent_id FROM parents ORDER BY doc_id")
         return dict(zip(rows["doc_id"].to_pylist(), rows["parent_id"].to_pylist(), strict=True))
 

@@ -1,6 +1,5 @@
 """The judging page as a person uses it: a real browser, the keyboard, and a server that is killed."""
 
-import json
 import os
 import re
 import signal
@@ -11,14 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from benchmarks.deployment import CHROMIUM, as_environment
-from distill_assets.assets.rankings import write_of
-from distill_assets.definitions import build_definitions
-from distill_assets_tests.conftest import make_project, write_beir
 from distill_assets_tests.deployment.test_ui import page, take_picture
+from distill_assets_tests.serving.judged import read_ranked
 
 __all__ = ["page"]
 
@@ -29,20 +25,13 @@ HOSTILE = "<script>document.title = 'run'</script><img src=x onerror=\"document.
 @pytest.fixture
 def project(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> Any:
     """A collection that was read, with rankings of two systems for its four test queries. One document is hostile."""
-    write_beir(tmp_path / "tiny", topics=("array", "matrix"))
-    with (tmp_path / "tiny" / "corpus.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"_id": "hostile", "title": HOSTILE, "text": f"{HOSTILE} how to sort a matrix"}) + "\n")
-    project = make_project(tmp_path / "tiny", tiny_encoder, tiny_cross_encoder, tmp_path / "data")
-    instance, keys = dg.DagsterInstance.ephemeral(), [dg.AssetKey(name) for name in ("corpus", "queries", "qrels")]
-    instance.add_dynamic_partitions("batches", ["tiny"])
-    job = build_definitions(project).resolve_implicit_global_asset_job_def()
-    job.execute_in_process(instance=instance, asset_selection=keys, partition_key="tiny")
-    with project.collection.snapshot() as collection:
-        test = [query.query_id for query in collection.queries(("test",))]
-    for system, doc_ids in (("bm25", ("array-sum", "hostile")), ("untouched_student", ("hostile", "matrix-sort"))):
-        run = {query_id: [(doc_id, 1.0 / i) for i, doc_id in enumerate(doc_ids, start=1)] for query_id in test}
-        project.places.warehouse.write(write_of(system, {"test": run}, {}))
-    return project
+    hostile = {"title": HOSTILE, "text": f"{HOSTILE} how to sort a matrix"}
+    found = {
+        "bm25": [("array-sum", 1.0), ("hostile", 0.5)],
+        "untouched_student": [("hostile", 1.0), ("matrix-sort", 0.5)],
+    }
+    rankings = {system: lambda _, ranking=ranking: ranking for system, ranking in found.items()}
+    return read_ranked(tmp_path, (tiny_encoder, tiny_cross_encoder), hostile, rankings)
 
 
 @contextmanager

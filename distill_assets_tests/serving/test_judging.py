@@ -6,21 +6,20 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
-from distill_assets.assets.rankings import write_of
-from distill_assets.definitions import build_definitions
 from distill_assets.errors import EvaluationError
 from distill_assets.evaluation.judging import Answer, Pool
 from distill_assets.handles.judging import count_left, judged_by_people, open_sheet, read_answers, tell_power
+from distill_assets.retrieval.rankings import Ranking
 from distill_assets.serving.judging import JudgingServer, current_round, mark_words, others_last
-from distill_assets_tests.conftest import make_project, write_beir
+from distill_assets_tests.conftest import make_project
+from distill_assets_tests.serving.judged import read_ranked
 
 HOSTILE = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\"> sum of a matrix"
 
@@ -32,21 +31,12 @@ def read_collection(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path_facto
     Query 0 finds the same two documents in another order; the hostile document comes first in one system for query 1.
     """
     folder = tmp_path_factory.mktemp("judging")
-    write_beir(folder / "tiny", topics=("array", "matrix"))
-    with (folder / "tiny" / "corpus.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"_id": "hostile", "title": "</script>", "text": HOSTILE}) + "\n")
-    project = make_project(folder / "tiny", tiny_encoder, tiny_cross_encoder, folder / "data")
-    instance, keys = dg.DagsterInstance.ephemeral(), [dg.AssetKey(name) for name in ("corpus", "queries", "qrels")]
-    instance.add_dynamic_partitions("batches", ["tiny"])
-    job = build_definitions(project).resolve_implicit_global_asset_job_def()
-    job.execute_in_process(instance=instance, asset_selection=keys, partition_key="tiny")
-    with project.collection.snapshot() as collection:
-        test = [query.query_id for query in collection.queries(("test",))]
-    assert len(test) == 4
-    right = {q: [(q.removeprefix("q-"), 2.0), ("hostile", 1.0)] for q in test}
-    wrong = {q: [("hostile", 2.0), (q.removeprefix("q-"), 1.0)] for q in test}
-    for system, run in (("bm25", right), ("untouched_student", wrong)):
-        project.places.warehouse.write(write_of(system, {"test": run}, {}))
+    hostile = {"title": "</script>", "text": HOSTILE}
+    rankings: dict[str, Callable[[str], Ranking]] = {
+        "bm25": lambda query_id: [(query_id.removeprefix("q-"), 2.0), ("hostile", 1.0)],
+        "untouched_student": lambda query_id: [("hostile", 2.0), (query_id.removeprefix("q-"), 1.0)],
+    }
+    read_ranked(folder, (tiny_encoder, tiny_cross_encoder), hostile, rankings)
     return folder
 
 
@@ -244,3 +234,17 @@ def test_words_of_the_query_are_marked_and_nothing_is_lost() -> None:
     assert [segment for segment, is_marked in segments if is_marked] == ["of", "read_HTMLTable2", "Ärzte"]
     assert "".join(segment for segment, _ in segments) == text
     assert mark_words("", {"x"}) == []
+
+
+def test_a_long_document_is_judged_as_a_whole_whether_rankings_are_stored_or_searched_for(
+    tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path
+) -> None:
+    """A page of passages would drop every long document: a ranking names documents, a search finds passages."""
+    long = {"title": "", "text": "sum of a matrix " * 60}
+    project = read_ranked(tmp_path, (tiny_encoder, tiny_cross_encoder), long, {}, passage_tokens=16, passage_overlap=4)
+    parents = set(project.places.warehouse.read("passages")["parent_id"].to_pylist())
+    assert "hostile" in parents
+    sheet = open_sheet(project, "test")
+    shown = {doc_id for pool in sheet.pools for doc_id in pool.doc_ids}
+    assert "hostile" in shown and not any("#" in doc_id for doc_id in shown)
+    assert sheet.documents["hostile"]["text"].count("sum of a matrix") >= 60
