@@ -58,18 +58,11 @@ def corpus(inputs: Inputs) -> Made:
         ),
     }
     told = dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in reading.sentences()))
-    beside = SliceWrite(
-        table="passages",
-        rows=passages,
-        slice_key=inputs.partition,
-        data_version=content_version(passages),
-        is_empty_meant=True,
-    )
     return Made(
         rows=documents,
         verdicts=verdicts,
         metadata=_sampled(documents.rows(_SHOWN)) | {"what was read": told},
-        beside=[beside],
+        beside=[_beside(inputs, "passages", passages)],
         data_version=corpus_version(documents, passages),
     )
 
@@ -129,15 +122,8 @@ def queries(inputs: Inputs) -> Made:
         "text_key": [hash_text(normalise(q.text)) for q in found],
         "split": [q.split for q in found],
     }
-    beside = SliceWrite(
-        table="query_labels",
-        rows=labels,
-        slice_key=inputs.partition,
-        data_version=content_version(labels),
-        is_empty_meant=True,
-    )
     made = _made("queries", columns, {"leakage_within_limit": _judge_leakage(inputs, found)})
-    return replace(made, beside=[beside])
+    return replace(made, beside=[_beside(inputs, "query_labels", labels)])
 
 
 def qrels(inputs: Inputs) -> Made:
@@ -292,6 +278,12 @@ def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
         "splits_judged": judge_splits(all_splits, frozenset(judged)),
         "positives_in_corpus": judge_missing_positives(positives, known),
     }
+
+
+def _beside(inputs: Inputs, table: str, rows: pa.Table) -> SliceWrite:
+    """The batch's slice of a table beside the asset's own; most batches bring nothing for it."""
+    version = content_version(rows)
+    return SliceWrite(table=table, rows=rows, slice_key=inputs.partition, data_version=version, is_empty_meant=True)
 
 
 def _other_queries(inputs: Inputs) -> list[Query]:

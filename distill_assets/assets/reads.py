@@ -79,10 +79,6 @@ def _own_view(view: str, upstream: tuple[str, ...], load: Callable[[Collection, 
     return Read(upstream, version, lambda c, m: load(c, m.partition))
 
 
-def _own_documents_version(moment: Moment) -> str:
-    return moment.state.view("own_documents", moment.partition)
-
-
 def teacher_judges(moment: Moment) -> bool:
     """Whether the teacher judges dev or test, because people judged neither."""
     return moment.state.is_measured_by_teacher
@@ -131,7 +127,9 @@ READS: dict[str, Read] = {
     "judges": Read((*_JUDGED, "teacher_judgements"), _judges_version, lambda c, _: c.judges()),
     "unjudged_train": Read(("qrels",), lambda _: "nobody judged a train query"),
     "has_queries": Read(("queries",), lambda m: str(m.state.has_queries)),
-    "own_documents": Read(("corpus",), _own_documents_version, lambda c, m: c.own_documents(m.partition)),
+    "own_documents": Read(
+        ("corpus",), lambda m: m.state.view("own_documents", m.partition), lambda c, m: c.own_documents(m.partition)
+    ),
     # Dev and test queries that the teacher judges, each with the document that it was made from.
     "own_unjudged": _own_view("unjudged", _JUDGED, lambda c, b: c.unjudged(b)),
     "own_queries": _own_view("training_queries", _ASKED, lambda c, b: c.queries(TRAINING, b)),

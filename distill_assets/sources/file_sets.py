@@ -2,6 +2,7 @@
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ def list_files(path: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class FileSet:
+class FileSet(ABC):
     """Reads the files at `path`. A format says its version, and how it is read."""
 
     path: Path
@@ -54,9 +55,9 @@ class FileSet:
         """Hash of the bytes of the files."""
         return fingerprint(type(self).__name__, self.version, *self._each(digest))
 
+    @abstractmethod
     def read(self) -> Parts:
         """Read the files. Raises `SourceError`."""
-        raise NotImplementedError
 
     def name_of(self, path: Path) -> str:
         """A file's name as people know it: from the folder on."""

@@ -68,6 +68,8 @@ class Labels:
 
     def answers_of(self, query_id: str) -> list[str]:
         """The judged doc_ids of a query, sorted; of a document that was cut the passages that stand for it (`standing_for`)."""
+        if not self.parent_of:  # asked for each query of each epoch
+            return self.judged_of(query_id)
         candidates = self.candidates.get(query_id, ())
         return sorted(standing_for(self.judged.get(query_id, {}), candidates, self.parent_of, ANSWERS_PER_DOCUMENT))
 

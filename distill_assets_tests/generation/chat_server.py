@@ -1,12 +1,13 @@
 """A small chat server on loopback: answers that can be worked out by hand, and ways to misbehave."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from distill_assets_tests.loopback import served
 
 
 def about(passage: str) -> str:
@@ -75,16 +76,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-@contextmanager
-def chatting(behaviour: Behaviour) -> Iterator[str]:
+def chatting(behaviour: Behaviour) -> AbstractContextManager[str]:
     """The address of a server that behaves so, until the block ends."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"behaviour": behaviour}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return served(_Handler, behaviour)

@@ -4,14 +4,15 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from distill_assets.models.canary import PAIRS
 from distill_assets.records import hash_share
+from distill_assets_tests.loopback import served
 
 Pair = tuple[str, str]
 
@@ -149,17 +150,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-@contextmanager
-def serving(behaviour: Behaviour) -> Iterator[str]:
+def serving(behaviour: Behaviour) -> AbstractContextManager[str]:
     """The address of a server that behaves so, until the block ends."""
-    handler = type("Handler", (_Handler,), {"behaviour": behaviour})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return served(_Handler, behaviour)
