@@ -13,6 +13,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER = "bm25", "hybrid", "untouched_student", "teacher"
 RESERVED_SYSTEMS: tuple[str, ...] = (BM25, HYBRID, UNTOUCHED_STUDENT, TEACHER)
 HARD_LABELS = "hard_labels"
+MIN_QUERIES = 20  # fewer say nothing about other queries: with 12 pairs a champion was promoted on one test query
 Rule = Literal["source", "batch", "length", "code"]  # what makes groups of queries (evaluation/groups.py)
 
 

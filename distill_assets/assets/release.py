@@ -27,11 +27,10 @@ from distill_assets.evaluation.comparison import Comparison
 from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion
 from distill_assets.evaluation.groups import loss_sentence, lost_groups
 from distill_assets.evaluation.metrics import evaluate_run
-from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import fingerprint_model
 from distill_assets.quality.verdicts import judge_gate
-from distill_assets.records import UNTOUCHED_STUDENT, fingerprint
+from distill_assets.records import MIN_QUERIES, UNTOUCHED_STUDENT, fingerprint
 from distill_assets.report.publishing import HISTORY_PATHS, current_champion, read_history, write_project_report
 from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.storage.tables import schema_of

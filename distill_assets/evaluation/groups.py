@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill_assets.evaluation.comparison import Comparison, PerSystem, compare_family
-from distill_assets.evaluation.significance import MIN_QUERIES, bootstrap_interval
+from distill_assets.evaluation.significance import bootstrap_interval
 from distill_assets.evaluation.tables import MISSING, Cells, format_difference, format_interval, format_p, format_score
-from distill_assets.records import UNTOUCHED_STUDENT, Query, Rule
+from distill_assets.records import MIN_QUERIES, UNTOUCHED_STUDENT, Query, Rule
 from distill_assets.retrieval.words import has_unspaced_script, words
 
 Groups = Mapping[str, Mapping[str, str]]  # rule -> query_id -> label

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill_assets.evaluation.comparison import BASELINES, comparison_columns
 from distill_assets.evaluation.metrics import METRIC_NAMES, QueryMetrics, mean_of, values_of
-from distill_assets.evaluation.significance import ALPHA, MIN_QUERIES, bootstrap_interval
+from distill_assets.evaluation.significance import ALPHA, bootstrap_interval
 from distill_assets.evaluation.tables import (
     MISSING,
     Cells,
@@ -18,7 +18,7 @@ from distill_assets.evaluation.tables import (
     format_score,
     format_share,
 )
-from distill_assets.records import BM25, RESERVED_SYSTEMS, TEACHER, is_hybrid
+from distill_assets.records import BM25, MIN_QUERIES, RESERVED_SYSTEMS, TEACHER, is_hybrid
 
 CHAMPION_MARK = "*"
 SIGNIFICANT = "†"

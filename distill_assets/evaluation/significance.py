@@ -16,7 +16,6 @@ from distill_assets.errors import NonFiniteError, ShapeError
 _Floats = npt.NDArray[np.float64]
 ALPHA = 0.05  # level of a family of tests
 SEED = 2026
-MIN_QUERIES = 20  # fewer say nothing about other queries: with 12 pairs a champion was promoted on one test query
 _POWER = 0.8
 _TAILS = ((1 - 0.95) / 2, (1 + 0.95) / 2)  # of a 95 % interval
 _RESAMPLES = 10_000

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill_assets.evaluation.comparison import Comparison, PerSystem, columns_of_queries, compare_with_baseline
-from distill_assets.evaluation.significance import MIN_QUERIES, bootstrap_interval
-from distill_assets.records import BM25, UNTOUCHED_STUDENT, hybrid_of
+from distill_assets.evaluation.significance import bootstrap_interval
+from distill_assets.records import BM25, MIN_QUERIES, UNTOUCHED_STUDENT, hybrid_of
 
 Ways = Mapping[str, Sequence[str]]  # way -> its systems
 

@@ -21,9 +21,9 @@ from distill_assets.evaluation.metrics import evaluate_run, values_of
 from distill_assets.handles.collection import PAGE_JUDGEMENTS
 from distill_assets.handles.project import Project
 from distill_assets.handles.retrieval import Corpus, Retrieval
-from distill_assets.records import BM25, UNTOUCHED_STUDENT, Query, Split, fingerprint, hash_text, normalise
+from distill_assets.records import BM25, MIN_QUERIES, UNTOUCHED_STUDENT, Query, Split, fingerprint, hash_text, normalise
 from distill_assets.retrieval.passages import documents_of
-from distill_assets.storage.collection import MIN_PAGE_QUERIES, Collection
+from distill_assets.storage.collection import Collection
 from distill_assets.storage.tables import schema_of
 from distill_assets.storage.warehouse import utc_now
 from distill_assets.training.lists import choose_queries
@@ -135,7 +135,7 @@ def tell_power(project: Project, sheet: Sheet) -> str:
     if not is_of_people:
         found = {row["query_id"] for row in answers if row["relevance"] >= sheet.min_relevance}
         return (
-            f"{len(found)} queries have a relevant document. From {MIN_PAGE_QUERIES} on these judgements decide, and until then the "
+            f"{len(found)} queries have a relevant document. From {MIN_QUERIES} on these judgements decide, and until then the "
             "teacher's."
         )
     judged = {query_id: judged[query_id] for query_id in sheet.queries if query_id in judged}

@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_assets.evaluation.comparison import TeacherComparison
-from distill_assets.evaluation.significance import MIN_QUERIES
 from distill_assets.evaluation.splits import gives_way
 from distill_assets.quality.identity import is_same_document
 from distill_assets.quality.reading import Reading
-from distill_assets.records import SPLITS, Query
+from distill_assets.records import MIN_QUERIES, SPLITS, Query
 
 MAX_SAMPLES = 8  # rows of a sample table: enough to see the pattern, short enough to read
 MAX_DUPLICATE_SHARE = 0.01  # any large collection has some copies; from here on they move metrics and negatives

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from distill_assets.evaluation.comparison import Comparison, TeacherComparison
 from distill_assets.evaluation.judging import JudgedByPeople
 from distill_assets.evaluation.leaderboard import Champion, LeaderboardRow, find_champion_row, find_row
-from distill_assets.evaluation.significance import ALPHA, MIN_QUERIES
+from distill_assets.evaluation.significance import ALPHA
 from distill_assets.evaluation.tables import format_difference, format_interval, format_p, format_score
 from distill_assets.evaluation.ways import Answer, Rival
 from distill_assets.quality.verdicts import MIN_AREA_UNDER_CURVE, MIN_POSITIVES_FOUND
-from distill_assets.records import UNTOUCHED_STUDENT
+from distill_assets.records import MIN_QUERIES, UNTOUCHED_STUDENT
 
 _FEW_QUERIES = 200
 

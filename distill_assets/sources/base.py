@@ -8,11 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
-from distill_assets.errors import SourceError, UnknownBatchError, UnknownJudgementError
+from distill_assets.errors import SettingsError, SourceError, UnknownBatchError, UnknownJudgementError
 from distill_assets.records import (
     Collection,
     Document,
@@ -284,6 +285,17 @@ def require_split(name: str, where: str) -> Split | None:
     if name and name.casefold() not in SPLIT_OF_NAME:
         raise SourceError(f"{where}: found the split {name!r}, expected one of {', '.join(SPLIT_OF_NAME)}, or none")
     return SPLIT_OF_NAME.get(name.casefold())
+
+
+def require_package(package: str, collection: str, extra: str) -> Any:
+    """The module of a package that a source needs and an extra brings. Raises `SettingsError` where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise SettingsError(
+            f"the collection {collection} is read by the package {package}, which is not installed: "
+            f"pip install 'distill_assets[{extra}]'"
+        ) from error
 
 
 def batch_name(text: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from distill_assets.errors import DistillError, SettingsError, SourceError
 from distill_assets.records import fingerprint
-from distill_assets.sources.base import Options, PartOptions, Parts
+from distill_assets.sources.base import Options, PartOptions, Parts, require_package
 from distill_assets.sources.columns import PARTS, Origin, Part
 from distill_assets.sources.files import digest, stamp
 from distill_assets.sources.rows import Table, parts_of
@@ -200,9 +199,4 @@ def _files(name: str) -> Sequence[Path]:
 
 
 def _datasets() -> Any:
-    try:
-        return import_module("datasets")
-    except ImportError as error:
-        raise SettingsError(
-            "the collection hf:NAME is read by the package datasets, which is not installed: pip install 'distill_assets[hub]'"
-        ) from error
+    return require_package("datasets", "hf:NAME", "hub")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
 from itertools import islice
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.records import fingerprint
-from distill_assets.sources.base import SPLIT_OF_NAME, Options, Parts
+from distill_assets.sources.base import SPLIT_OF_NAME, Options, Parts, require_package
 from distill_assets.sources.columns import Origin, Part
 from distill_assets.sources.rows import Table, parts_of
 from distill_assets.sources.strings import as_strings
@@ -72,13 +71,7 @@ def open_ir_datasets(name: str, options: Options) -> IrDataset:
 
 
 def _package() -> Any:
-    try:
-        return import_module("ir_datasets")
-    except ImportError as error:
-        raise SettingsError(
-            "the collection ir_datasets:ID is read by the package ir_datasets, which is not installed: "
-            "pip install 'distill_assets[ir-datasets]'"
-        ) from error
+    return require_package("ir_datasets", "ir_datasets:ID", "ir-datasets")
 
 
 def _load(name: str) -> Any:

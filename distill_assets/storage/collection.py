@@ -13,7 +13,7 @@ Queries of `generated_queries` are queries of their batch, and the document that
 batches they train; where no batch brings one they have the hash split. One that repeats a query of a batch, or another generated one,
 is left out.
 
-A split is judged by people where a batch brings a positive for one of its queries, or where at least `MIN_PAGE_QUERIES` of its queries
+A split is judged by people where a batch brings a positive for one of its queries, or where at least `MIN_QUERIES` of its queries
 have one on the page. Else the teacher judges dev; and test, if people judged neither. Nothing is judged by both. Judgements are read in
 one of these ways (`Labels`):
 
@@ -37,13 +37,12 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
-from distill_assets.records import Document, Query, Split
+from distill_assets.records import MIN_QUERIES, Document, Query, Split
 from distill_assets.storage.warehouse import select
 
 Qrels = dict[str, dict[str, int]]
 Labels = Literal["given", "people", "taught", "measured"]
 Judge = Literal["people", "teacher"]
-MIN_PAGE_QUERIES = 20  # as many as a test needs (`evaluation.significance.MIN_QUERIES`)
 
 # What encoders read of a document, as `Document.content`.
 CONTENT = "CASE WHEN title = '' THEN text ELSE title || ' ' || text END"
@@ -152,7 +151,7 @@ VIEWS = f"""
     ),
     judged_splits AS (
         SELECT split FROM shared JOIN kept USING (query_id) GROUP BY split HAVING bool_or(is_brought)
-            OR count(DISTINCT query_id) FILTER (WHERE relevance >= $min_relevance AND NOT is_made) >= {MIN_PAGE_QUERIES}
+            OR count(DISTINCT query_id) FILTER (WHERE relevance >= $min_relevance AND NOT is_made) >= {MIN_QUERIES}
     ),
     unjudged AS (
         SELECT query_id, batch, text, split, if(split = 'dev', $num_dev::INTEGER, $num_test::INTEGER) AS at_most FROM kept

@@ -10,7 +10,7 @@ import pytest
 
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.records import Collection, Document, Qrel, Query
-from distill_assets.sources import hub
+from distill_assets.sources import base, hub
 from distill_assets.sources.base import DEFAULT_RULES, OneBatch, Options, PartOptions
 from distill_assets.sources.catalog import open_source
 from distill_assets.sources.columns import PARTS
@@ -136,6 +136,6 @@ def test_what_the_hub_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ImportError from the depth names no extra."""
-    monkeypatch.setattr(hub, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setattr(base, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(SettingsError, match=r"pip install 'distill_assets\[hub\]'"):
         open_source("hf:me/shop", Options(), DEFAULT_RULES)

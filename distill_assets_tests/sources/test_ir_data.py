@@ -7,7 +7,7 @@ import pytest
 
 from distill_assets.errors import SettingsError, SourceError
 from distill_assets.records import Collection, Document, Qrel, Query, assign_split
-from distill_assets.sources import ir_data
+from distill_assets.sources import base
 from distill_assets.sources.base import DEFAULT_RULES, Options
 from distill_assets.sources.catalog import open_source
 
@@ -89,6 +89,6 @@ def test_an_unknown_id_names_near_ones(registry: Any) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ImportError from the depth names no extra."""
-    monkeypatch.setattr(ir_data, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setattr(base, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(SettingsError, match=r"pip install 'distill_assets\[ir-datasets\]'"):
         open_source("ir_datasets:tiny", Options(), DEFAULT_RULES)
