@@ -13,7 +13,7 @@ from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import weights_mb
 from distill_assets.models.folders import own_max_tokens
-from distill_assets.records import SPLITS, hash_text
+from distill_assets.records import SPLITS, Split, hash_text
 from distill_assets.settings.values import BUNDLED, PYTHON_API, Settings
 from distill_assets.storage.collection import EVALUATION, Collection
 
@@ -182,10 +182,10 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
     unjudged, generated = sum(counts[split] for split in EVALUATION if state.judges.get(split) == "teacher"), 0
     if state.generates and not has_generated:
         generated = _expected_queries(project, num_documents)
-        shares = {"train": 1.0} if state.has_queries else {"train": 0.8, "dev": 0.1, "test": 0.1}
-        for split, share in shares.items():
-            counts[split] += round(share * generated)
-        counts["answers"] += round(shares["train"] * generated)
+        made = generated_of_splits(generated, project.settings, len(project.collection.batches()), state.has_queries)
+        for split, num_made in made.items():
+            counts[split] += num_made
+        counts["answers"] += made["train"]
         unjudged += 0 if state.has_queries else counts["dev"] + counts["test"]
     asked = [queries[i % len(queries)].text if queries else "" for i in range(len(sample))]
     pairs = [f"{query} {document}" for query, document in zip(asked, sample, strict=True)]
@@ -212,6 +212,15 @@ def _count_queries(project: Project, state: State, collection: Collection) -> di
                 grades = (grade for query_id in chosen for grade in judged.get(query_id, {}).values())
                 counts["answers"] += sum(grade >= project.collection.min_relevance for grade in grades)
     return counts
+
+
+def generated_of_splits(num_queries: int, settings: Settings, num_batches: int, has_queries: bool) -> dict[Split, int]:
+    """How many of so many generated queries are used in each split: beside queries of one's own they are for training alone."""
+    shares: dict[Split, float] = {"train": 1.0} if has_queries else {"train": 0.8, "dev": 0.1, "test": 0.1}
+    limits = settings.num_judged_by_teacher
+    if settings.train_queries is not None:
+        limits["train"] = settings.train_queries * num_batches
+    return {split: min(round(share * num_queries), limits.get(split, num_queries)) for split, share in shares.items()}
 
 
 def _expected_queries(project: Project, num_documents: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distill_assets.orchestration.estimate import Sizes, Work, work_of
+from distill_assets.orchestration.estimate import Sizes, Work, generated_of_splits, work_of
 from distill_assets.settings.values import load_settings
 
 SIZES = Sizes(documents=1000, train=200, dev=40, test=50, answers=210, generated=150, unjudged=90)
@@ -58,3 +58,11 @@ def test_a_pass_with_its_gradient_takes_three() -> None:
     """Training would be told as a third of what it takes."""
     work = Work(texts=10, pairs=20, trained_texts=30, trained_pairs=40, timed_pairs=2)
     assert work.seconds(text_s=1.0, pair_s=0.5) == 10 + 90 + 0.5 * (20 + 2 + 120)
+
+
+def test_generated_queries_beyond_the_limit_are_not_planned() -> None:
+    """A folder of documents has 1,000 generated queries and trains on 240: the plan told five times the training."""
+    settings = load_settings(collection="beir:x", train_queries=240, dev_queries=80, test_queries=200)
+    assert generated_of_splits(1000, settings, 2, has_queries=False) == {"train": 480, "dev": 80, "test": 100}
+    assert generated_of_splits(1000, settings, 1, has_queries=True) == {"train": 240}
+    assert generated_of_splits(1000, load_settings(collection="beir:x"), 1, has_queries=True) == {"train": 1000}
