@@ -224,7 +224,7 @@ QRELS = _asset(
         "splits_judged",
         "Train, dev and test each have at least 20 judged queries, over all batches read so far.",
         "Bring more judged queries, or judgements as one file, which is split 80/10/10. Without train queries set "
-        "train_share_of_dev.",
+        "train_share_of_dev. Without any, `distill-assets judge` makes an honest test set.",
     ),
     Check(
         "positives_in_corpus",
@@ -275,7 +275,9 @@ def _judge_qrels(inputs: Inputs, collection: Collection) -> dict[str, Verdict]:
     all_splits: dict[str, str] = {query.query_id: query.split for query in _other_queries(inputs)} | own_splits
     return {
         "queries_judged": judge_coverage(own_splits, frozenset(judged)),
-        "splits_judged": judge_splits(all_splits, frozenset(judged)),
+        "splits_judged": judge_splits(
+            all_splits, frozenset(judged), may_teacher_judge=inputs.project.has_asset("teacher_judgements")
+        ),
         "positives_in_corpus": judge_missing_positives(positives, known),
     }
 

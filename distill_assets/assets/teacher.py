@@ -113,7 +113,8 @@ TEACHER_CHECKPOINT = Asset(
         Check(
             "better_than_baselines",
             "The teacher orders dev candidates significantly better than BM25 and than the untouched student.",
-            "Not fit to teach: set another teacher, or fine-tune it on more queries, before training on its scores.",
+            "Not fit to teach: set another teacher, or fine-tune it on more queries, before training on its scores. "
+            "If nothing was measured, judge some dev queries: `distill-assets judge --split dev`.",
         ),
     ),
 )

@@ -166,11 +166,17 @@ def judge_coverage(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdi
     )
 
 
-def judge_splits(split_of: Mapping[str, str], judged: frozenset[str]) -> Verdict:
-    """Whether each split has judged queries enough, over all batches: what there is to train on, to choose by, and to compare on."""
+def judge_splits(split_of: Mapping[str, str], judged: frozenset[str], *, may_teacher_judge: bool = False) -> Verdict:
+    """Whether each split has judged queries enough, over all batches: what there is to train on, to choose by, and to compare on.
+
+    `may_teacher_judge`: the teacher takes a split in hand of which people judged nothing.
+    """
     counts: dict[str, int] = {split: sum(s == split and q in judged for q, s in split_of.items()) for split in SPLITS}
     told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    lacks = "".join(f"; without {split} queries {_NEEDED_FOR[split]}" for split, count in counts.items() if not count)
+    empty = [split for split, count in counts.items() if not count]
+    lacks = "".join(f"; without {split} queries {_NEEDED_FOR[split]}" for split in empty)
+    if empty and may_teacher_judge:
+        lacks = f"; the teacher judges {', '.join(empty)}, so figures tell how far a student ranks as it does, not who is right"
     return Verdict(
         min(counts.values()) >= MIN_QUERIES,
         f"judged queries: {told}; fewer than {MIN_QUERIES} of a split say little{lacks}",
@@ -308,7 +314,7 @@ def judge_teacher(compared: TeacherComparison | None) -> Verdict:
     if compared is None:
         return Verdict(
             False,
-            "not judged: no dev query that people judged has mined negatives with a score, so nothing says what this teacher is worth",
+            "not measured: no dev query that people judged has mined negatives with a score, so nothing says what it is worth",
         )
     means = {f"dev_ndcg_at_10_{system}": value for system, value in compared.mean.items()}
     return Verdict(compared.is_fit, compared.sentence, {"num_dev_queries": compared.num_queries, **means})

@@ -291,6 +291,12 @@ def test_what_each_split_has_is_said_at_reading() -> None:
     assert verdict.found == (
         "judged queries: train 0, dev 24, test 25; fewer than 20 of a split say little; without train queries nothing can be trained"
     )
+    told = judge_splits(split_of, frozenset(), may_teacher_judge=True)
+    assert (
+        not told.passed
+        and "the teacher judges train, dev, test" in told.found
+        and "nothing can be trained" not in told.found
+    )
     assert judge_splits(split_of | {f"train{i}": "train" for i in range(20)}, frozenset(split_of)).passed is False
     everything = split_of | {f"train{i}": "train" for i in range(20)}
     assert judge_splits(everything, frozenset(everything)).passed
