@@ -44,6 +44,26 @@ assert "torch" not in sys.modules, "a model library was loaded"
 """
 
 
+WRITES_AT_TEARDOWN = """
+import atexit, builtins, os
+from distill_assets.cli import commands
+class Library:
+    def __del__(self, write=os.write):
+        write(2, b"leaked")
+builtins.library = Library()
+if {is_closed}:
+    atexit.register(commands._close_stderr)
+"""
+
+
+def test_nothing_stands_below_the_last_line() -> None:
+    """Sixty lines of a library's teardown pushed the leaderboard off the screen after every run that loaded a model."""
+    for is_closed in (False, True):
+        code = WRITES_AT_TEARDOWN.format(is_closed=is_closed)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ("leaked" in done.stderr) is not is_closed, done.stderr
+
+
 OPEN_INSTANCES = """
 import os, sys, time
 from pathlib import Path
