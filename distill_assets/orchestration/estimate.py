@@ -4,6 +4,7 @@ import json
 import math
 import time
 from dataclasses import astuple, dataclass, replace
+from statistics import median
 
 from distill_assets.assets.rankings import DEPTH
 from distill_assets.assets.student import MOST_EVALUATIONS
@@ -22,6 +23,10 @@ _SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as tex
 _STEP_S, _FIXED_S = 1.3, {"student_checkpoint": 4.0, "eval_metrics": 1.5, "leaderboard": 11.0, "champion": 7.5}
 _PYTHON_S = 0.0097
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
+_QUERY_TOKENS = 12  # of a generated query: 11.8 of this project's own documentation
+_REFUSED = (
+    0.4  # of generated train queries: 0.47, 0.39 and 0.33 in train, dev and test of this project's own documentation
+)
 _MADE_PER_KEPT = 2  # generated queries; about half of them find the document that they were made from
 _IN_POOL = 1.7  # documents of a pool of BM25's and dense search's first n, over n: 51.6 at n = 30 (python_api)
 
@@ -34,6 +39,8 @@ class Sizes:
         answers: documents that are judged relevant to the train queries.
         generated: queries that are still to be made from documents; they are counted in their splits, too.
         unjudged: dev and test queries that the teacher judges.
+        refused: train queries that are scored and not trained on, because the teacher ranks another document first.
+        query_share: tokens of a query, over those of a document: what encoding it takes.
     """
 
     documents: int
@@ -43,11 +50,15 @@ class Sizes:
     answers: int = 0
     generated: int = 0
     unjudged: int = 0
+    refused: int = 0
+    query_share: float = 1.0
 
 
 @dataclass(frozen=True)
 class Work:
     """Forward passes: texts of a bi-encoder, pairs of a cross-encoder; and passes over texts and pairs with their gradient.
+
+    A query counts as the part of a text that it is (`Sizes.query_share`).
 
     `timed_pairs` are scored for the leaderboard's latencies, and are not kept.
     """
@@ -74,13 +85,14 @@ def work_of(asset: str, partition: str, sizes: Sizes, project: Project, in_pool:
     `in_pool` is how many documents a pool of BM25's and dense search's first n has, over n: at most 2.
     """
     settings, step_queries = project.settings, min(project.settings.step_queries, sizes.dev)
+    share = sizes.query_share
     pool = min(in_pool * settings.pool_depth, sizes.documents)
     match asset:
         case "student_choice":
             return _choosing_work(sizes, settings, step_queries)
         case "generated_queries" | "hard_negatives":
             num_queries = _MADE_PER_KEPT * sizes.generated if asset == "generated_queries" else sizes.train + sizes.dev
-            return Work(texts=sizes.documents + num_queries)
+            return Work(texts=sizes.documents + share * num_queries)
         case "teacher_checkpoint" | "teacher_scores" | "teacher_judgements":
             return _asking_work(asset, sizes, project, pool, step_queries * pool)
         case "student_checkpoint":
@@ -105,14 +117,16 @@ def _asking_work(asset: str, sizes: Sizes, project: Project, pool: float, num_on
 def _choosing_work(sizes: Sizes, settings: Settings, step_queries: int) -> Work:
     """Of the trial of each of several students."""
     num_students, documents = len(settings.students), min(sizes.documents, TRIAL_DOCUMENTS)
-    trained = 3 * min(sizes.train, settings.trial_queries)
-    return Work(texts=2 * num_students * (documents + step_queries), trained_texts=num_students * trained)
+    trained = (2 + sizes.query_share) * min(sizes.train - sizes.refused, settings.trial_queries)
+    searched = documents + sizes.query_share * step_queries
+    return Work(texts=2 * num_students * searched, trained_texts=num_students * trained)
 
 
 def _measuring_work(partition: str, sizes: Sizes, settings: Settings) -> Work:
     """Of a recipe's student on dev and test."""
     is_tower = settings.recipe(partition).train == "query_tower"  # its document vectors are the untouched student's
-    return Work(texts=(0 if is_tower else sizes.documents) + sizes.dev + sizes.test)
+    num_asked = sizes.query_share * (sizes.dev + sizes.test)
+    return Work(texts=(0 if is_tower else sizes.documents) + num_asked)
 
 
 def _teacher_training(sizes: Sizes, project: Project) -> int:
@@ -126,9 +140,10 @@ def _teacher_training(sizes: Sizes, project: Project) -> int:
 def _training_work(partition: str, sizes: Sizes, settings: Settings, step_queries: int, num_candidates: float) -> Work:
     """Of a recipe's student: its lists, and searches of dev."""
     recipe = settings.recipe(partition)
-    lists = recipe.epochs * min(sizes.train, recipe.max_queries or sizes.train)
-    trained = lists * (2 + recipe.num_negatives + recipe.num_random)
-    searched = step_queries + _distinct(num_candidates, sizes.documents)
+    num_queries = sizes.train - sizes.refused
+    lists = recipe.epochs * min(num_queries, recipe.max_queries or num_queries)
+    trained = lists * (1 + sizes.query_share + recipe.num_negatives + recipe.num_random)
+    searched = sizes.query_share * step_queries + _distinct(num_candidates, sizes.documents)
     # As `affordable_evaluations`, and once before the first step.
     evaluations = 1 + min(MOST_EVALUATIONS, max(1, trained // max(1.0, searched)))
     return Work(texts=evaluations * searched, trained_texts=trained)
@@ -137,12 +152,12 @@ def _training_work(partition: str, sizes: Sizes, settings: Settings, step_querie
 def _comparing_work(sizes: Sizes, project: Project, pool: float) -> Work:
     """Of the leaderboard: its pool, what baselines encode, and what is timed."""
     settings, num_tested = project.settings, sizes.test or sizes.dev
-    num_baselines, num_asked = len(settings.baselines), sizes.documents + sizes.dev + sizes.test
+    num_baselines, num_asked = len(settings.baselines), sizes.documents + sizes.query_share * (sizes.dev + sizes.test)
     share = 1 if num_tested >= QUICK_QUERIES else 3
     num_before = sizes.answers + sizes.train * settings.num_scored_negatives
     num_systems = 1 + len(settings.all_recipes) + num_baselines
     return _asked(num_tested * pool, num_before, sizes, project) + Work(
-        texts=num_systems * (TIMED_QUERIES + TIMED_DOCUMENTS // share) + num_baselines * num_asked,
+        texts=num_systems * (sizes.query_share * TIMED_QUERIES + TIMED_DOCUMENTS // share) + num_baselines * num_asked,
         timed_pairs=project.models.num_teacher_folds * (TIMED_BY_TEACHER // share) * min(DEPTH, pool),
     )
 
@@ -179,17 +194,22 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
         num_documents, sample = collection.sample(_SAMPLE)
         counts, queries = _count_queries(project, state, collection), collection.queries(SPLITS)
         has_generated = collection.has_generated()
-    unjudged, generated = sum(counts[split] for split in EVALUATION if state.judges.get(split) == "teacher"), 0
+    unjudged = sum(counts[split] for split in EVALUATION if state.judges.get(split) == "teacher")
+    generated = refused = 0
     if state.generates and not has_generated:
         generated = _expected_queries(project, num_documents)
         made = generated_of_splits(generated, project.settings, len(project.collection.batches()), state.has_queries)
         for split, num_made in made.items():
             counts[split] += num_made
         counts["answers"] += made["train"]
+        refused = round(_REFUSED * made["train"])
         unjudged += 0 if state.has_queries else counts["dev"] + counts["test"]
-    asked = [queries[i % len(queries)].text if queries else "" for i in range(len(sample))]
+    stands_for_one = " ".join(["word"] * _QUERY_TOKENS)
+    asked = [queries[i % len(queries)].text if queries else stands_for_one for i in range(len(sample))]
+    num_tokens = [sum(project.models.count_tokens(texts)) for texts in (asked, sample)]
+    sizes = Sizes(documents=num_documents, **counts, generated=generated, unjudged=unjudged, refused=refused)
     pairs = [f"{query} {document}" for query, document in zip(asked, sample, strict=True)]
-    return Sizes(documents=num_documents, **counts, generated=generated, unjudged=unjudged), sample, pairs
+    return replace(sizes, query_share=min(1.0, num_tokens[0] / max(1, num_tokens[1]))), sample, pairs
 
 
 def _count_queries(project: Project, state: State, collection: Collection) -> dict[str, int]:
@@ -288,11 +308,12 @@ def measure(project: Project) -> Measured:
 def _python_speed() -> float:
     """Seconds that a fixed piece of Python takes, with what else runs on this machine."""
     rows = [{"name": str(i), "values": [i, 0.5 * i, None]} for i in range(2000)]
-    started, num_rounds = time.perf_counter(), 0
-    while time.perf_counter() - started < _MEASURED_S / 4:
+    times: list[float] = []
+    while sum(times) < _MEASURED_S / 4:
+        started = time.perf_counter()
         json.loads(json.dumps(rows))
-        num_rounds += 1
-    return (time.perf_counter() - started) / num_rounds
+        times.append(time.perf_counter() - started)
+    return median(times)  # a collection of garbage, which takes longer than a round, is in few of them
 
 
 def teacher_size(project: Project) -> float:

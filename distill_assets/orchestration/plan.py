@@ -251,7 +251,8 @@ def _work(project: StandIn, asset: str, due: list[Due], found: Rehearsal, sizes:
     counted = [project.counted[asset, each.partition] for each in due]
     num_pairs = sum(each.num_pairs for each in counted)
     if all(each.is_made for each in due):
-        return Work(texts=sum(each.num_cosine_texts for each in counted), pairs=num_pairs), num_pairs
+        num_texts = sum(each.num_cosine_documents + sizes.query_share * each.num_cosine_queries for each in counted)
+        return Work(texts=num_texts, pairs=num_pairs), num_pairs
     parts = due if ASSETS[asset].by == "recipe" else due[:1]
     work = sum((work_of(asset, each.partition, sizes, project) for each in parts), Work())
     if asset in ("generated_queries", "hard_negatives"):

@@ -9,7 +9,7 @@ import logging
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -92,13 +92,14 @@ class Counted:
     Attributes:
         num_pairs: forward passes of a cross-encoder that no store has; `texts` are some of them.
         num_served: of these on servers, in `num_requests`.
-        num_cosine_texts: texts that a teacher's bi-encoder encodes, for the cosine that joins a logit.
+        num_cosine_documents: that a teacher's bi-encoder encodes, for the cosine that joins a logit; `num_cosine_queries` beside them.
     """
 
     num_pairs: int = 0
     num_served: int = 0
     num_requests: int = 0
-    num_cosine_texts: int = 0
+    num_cosine_documents: int = 0
+    num_cosine_queries: int = 0
     texts: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -109,6 +110,7 @@ class StandIn(Project):
     kept_in: Places = field(kw_only=True)
     counted: dict[Slot, Counted] = field(default_factory=lambda: defaultdict(Counted))
     encoded: list[int] = field(default_factory=list)  # numbers of texts
+    cosine_texts: set[tuple[str, str, bool]] = field(default_factory=set)  # scorer, text, whether that is a query
 
     @cached_property
     def places(self) -> Places:
@@ -122,7 +124,9 @@ class StandIn(Project):
 
     def logits(self, payer: tuple[str, str] = ("other", "")) -> Logits:
         """Pairs to made-up logits."""
-        return _Counting(self.settings, self.places, self.models, self.vectors, payer, self.counted[payer])
+        return _Counting(
+            self.settings, self.places, self.models, self.vectors, payer, self.counted[payer], self.cosine_texts
+        )
 
 
 @dataclass(frozen=True)
@@ -274,6 +278,7 @@ class _Counting(Logits):
     """Counts the pairs that no store has, and keeps a made-up logit of each in the copy, so that no pair is counted twice."""
 
     counted: Counted = field(default_factory=Counted)
+    cosine_texts: set[tuple[str, str, bool]] = field(default_factory=set)
 
     def teacher(self, path: Path) -> Teacher:
         """As ever; of a teacher that is still to be trained members that have scored nothing."""
@@ -289,7 +294,7 @@ class _Counting(Logits):
         return Teacher(fingerprint("untrained"), tuple(members), trained_on)
 
     def _score_missing(self, teacher: Teacher, member: Member, missing: MissingPairs) -> None:
-        store, counted, texts = PairScoreStore(self.places.warehouse), self.counted, set[str]()
+        store, counted = PairScoreStore(self.places.warehouse), self.counted
         step = min(self.settings.chunk_size, CHECK_EVERY)  # as servers are asked
         for window in missing.windows(_WINDOW):
             hashes = {"query_hash": window.query_hashes, "doc_hash": window.doc_hashes}
@@ -300,12 +305,18 @@ class _Counting(Logits):
                 counted.num_pairs += len(window)
                 counted.texts += window.texts[: max(0, _SAMPLE - len(counted.texts))]
             else:
-                texts.update(window.query_hashes, window.doc_hashes)
+                counted.num_cosine_queries += self._count_new(member.scorer_id, window.query_hashes, is_query=True)
+                counted.num_cosine_documents += self._count_new(member.scorer_id, window.doc_hashes, is_query=False)
             if member.is_served:
                 counted.num_served += len(window)
                 parts = (window.texts[start : start + step] for start in range(0, len(window), step))
                 counted.num_requests += sum(1 for part in parts for _ in requests_of(part))
-        counted.num_cosine_texts += len(texts)
+
+    def _count_new(self, scorer_id: str, hashes: Sequence[str], *, is_query: bool) -> int:
+        """How many of the texts this bi-encoder has not encoded before, for any asset."""
+        num_before = len(self.cosine_texts)
+        self.cosine_texts.update((scorer_id, text, is_query) for text in hashes)
+        return len(self.cosine_texts) - num_before
 
 
 @dataclass(frozen=True)

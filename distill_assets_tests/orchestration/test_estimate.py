@@ -1,5 +1,6 @@
 """The work of a run: what is counted, by hand."""
 
+from dataclasses import replace
 from math import exp
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,19 @@ def test_the_work_of_each_asset_by_hand(asset: str, partition: str, expected: Wo
     """An asset that is left out makes an hour look like ten minutes."""
     found = work_of(asset, partition, SIZES, project_with(num_folds=2, is_trained=True))
     assert vars(found) == pytest.approx(vars(expected))
+
+
+def test_a_query_is_a_part_of_a_text_and_refused_ones_train_nothing() -> None:
+    """Queries of 12 tokens were told as passages of 120: a folder's run was told a third too long."""
+    sizes = replace(SIZES, query_share=0.1, refused=80)
+    project = project_with(num_folds=2, is_trained=False)
+    trained = work_of("student_checkpoint", "kl", sizes, project)
+    assert trained.trained_texts == pytest.approx(2 * 120 * 6.1)
+    assert trained.texts % (4 + DEV) == pytest.approx(0, abs=1e-6)
+    assert work_of("eval_metrics", "kl", sizes, project).texts == 1000 + 9
+    assert work_of("teacher_scores", "", sizes, project).pairs == 2 * (210 + 200 * 10), (
+        "they are scored before they are refused"
+    )
 
 
 def project_with(*, num_folds: int, is_trained: bool, is_joined: bool = False, teachers: int = 1) -> Any:
