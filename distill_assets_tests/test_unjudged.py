@@ -68,9 +68,12 @@ def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judge
     champion = current_champion(project)
     assert champion is not None and champion["judged_by"] == "teacher"
     assert format_table(rows, None).splitlines()[0].endswith("judged by")
-    told = read_conclusion(project)[0]
+    told, beside, *_ = read_conclusion(project)
     assert (
         told.startswith(f"Judged by the teacher {tiny_cross_encoder}, not by people") and "distill-assets judge" in told
+    )
+    assert ("by rules from the documents' own words" in beside) is not with_queries, (
+        "BM25 would seem the best way of all"
     )
     page = (project.places.report / "index.html").read_text(encoding="utf-8")
     assert "not by people" in page and "judged by" in page

@@ -29,13 +29,21 @@ class TrainingData:
     area_under_curve: float | None
 
 
-def on_judge(rows: Sequence[LeaderboardRow], teacher: str) -> list[str]:
-    """The sentence that comes first where a teacher of that name judged the queries of `rows`; none where people did."""
+def on_judge(rows: Sequence[LeaderboardRow], teacher: str, num_by_rules: int) -> list[str]:
+    """What comes first where a teacher of that name judged the queries of `rows`; nothing where people did.
+
+    `num_by_rules` of these queries were made from the documents by rules.
+    """
     if not rows or not rows[0].is_judged_by_teacher:
         return []
+    by_rules = (
+        f"{num_by_rules:,} of these queries were made by rules from the documents' own words. That favours word search: they do not "
+        "tell whether BM25 or a hybrid is better than a student at what people ask."
+    )
     return [
         f"Judged by the teacher {teacher}, not by people: it says how far students rank as it does on {rows[0].num_queries:,} queries, "
-        "and not whether it is right; `distill-assets judge` makes a test set of people."
+        "and not whether it is right; `distill-assets judge` makes a test set of people.",
+        *([by_rules] if num_by_rules else []),
     ]
 
 

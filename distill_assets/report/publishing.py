@@ -125,7 +125,14 @@ def read_conclusion(project: Project) -> list[str]:
     data = TrainingData(num_train_queries=num_train, **_query(project, sql)[0])
     champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
     told = conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
-    return [*on_judge(rows, project.models.teacher_choice), *told, *read_judgements(project, rows)]
+    by_rules = """
+        SELECT count(DISTINCT query_id) AS num FROM generated_queries
+        WHERE kind <> 'model' AND batch IN (SELECT unnest($batches::VARCHAR[]))
+            AND query_id IN (SELECT query_id FROM query_results WHERE split = $split)
+    """
+    num_by_rules = _query(project, by_rules, split=rows[0].split)[0]["num"]
+    judge = on_judge(rows, project.models.teacher_choice, num_by_rules)
+    return [*judge, *told, *read_judgements(project, rows)]
 
 
 def read_judgements(project: Project, rows: Sequence[LeaderboardRow]) -> list[str]:
