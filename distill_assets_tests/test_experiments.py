@@ -17,13 +17,15 @@ from distill_assets.models.catalog import BUNDLED_TEACHER, fold_folders, read_tr
 from distill_assets.models.cross_fitting import fold_of, query_key
 from distill_assets.models.folders import read_json
 from distill_assets.orchestration.running import run_line
-from distill_assets.records import Collection, Query, Split
+from distill_assets.records import Collection, Document, Qrel, Query, Split
+from distill_assets.sources.beir import BeirSource
 from distill_assets.sources.python_api import PythonApiSource
 from distill_assets.storage.collection import TRAINING
 from distill_assets_tests.conftest import make_project
 from experiments import study
 from experiments.__main__ import app
 from experiments.growing import Growth, grow_teacher
+from experiments.hidden import write_variants
 from experiments.plans import Plan, read_plan
 from experiments.shares import LabelShare
 from experiments.study import run_study
@@ -458,3 +460,21 @@ def test_shipped_teacher_saw_no_dev_or_test_query_and_each_train_query_in_one_fo
     assert all(query_key(q.text) not in seen[fold_of(q.text, 2)] for q in known)
     size = sum(file.stat().st_size for file in BUNDLED_TEACHER.rglob("*") if file.is_file())
     assert size < 5_000_000
+
+
+def test_no_variant_without_judgements_sees_a_test_query(tmp_path: Path) -> None:
+    """A test query among those that a teacher judges would let people's judgements measure what the student has seen."""
+    texts = {f"q{number}": f"what is number {number}" for number in range(60)}
+    splits: tuple[Split, ...] = ("train", "dev", "test")
+    queries = [Query(query_id, text, splits[int(query_id[1:]) % 3]) for query_id, text in texts.items()]
+    documents = [Document(f"d{number}", "", f"number {number} is a number") for number in range(60)]
+    judged = [Qrel(f"q{number}", f"d{number}", 1) for number in range(60)]
+    folders = write_variants(Collection(documents, queries, judged), tmp_path, "numbers")
+    read = {variant: BeirSource(path).read("numbers") for variant, path in folders.items()}
+    assert {len([*each.documents]) for each in read.values()} == {60}
+    assert {(q.query_id, q.split) for q in read["all judgements"].queries} == {(q.query_id, q.split) for q in queries}
+    assert len(read["all judgements"].qrels) == 60
+    asked = read["queries alone"]
+    assert {q.query_id for q in asked.queries} == {q.query_id for q in queries if q.split != "test"} and not asked.qrels
+    assert {q.split for q in asked.queries} == {"train", "dev", "test"}, "without dev queries no step can be chosen"
+    assert not read["documents alone"].queries and not read["documents alone"].qrels

@@ -1,8 +1,8 @@
 """What a team gets that has no judgements, measured by the judgements that it did not have.
 
-A collection with judgements is written three times: as it is; with its train queries and no judgement; with documents alone. Each
-is a line of its own, with one teacher and one set of recipes. All students are then judged by people, on the test queries of the
-collection as it is, which no variant without judgements has seen.
+A collection with judgements is written three times: as it is; with its train and dev queries and no judgement; with documents alone.
+Each is a line of its own, with one teacher and one set of recipes. All students are then judged by people, on the test queries of
+the collection as it is, which no variant without judgements has seen.
 """
 
 import json
@@ -38,7 +38,8 @@ def write_variants(collection: Collection, folder: Path, name: str) -> dict[str,
         (path / "qrels").mkdir(parents=True, exist_ok=True)
         documents = [{"_id": d.doc_id, "title": d.title, "text": d.text} for d in collection.documents]
         _write_lines(path / "corpus.jsonl", documents)
-        asked = [q for q in collection.queries if variant == JUDGED or (variant == ASKED and q.split == "train")]
+        # Without dev queries, whose hash chose them where a collection brings none, no query that is left would have that hash.
+        asked = [q for q in collection.queries if variant == JUDGED or (variant == ASKED and q.split != "test")]
         if asked:
             _write_lines(path / "queries.jsonl", [{"_id": q.query_id, "text": q.text} for q in asked])
         for split in SPLITS if variant == JUDGED else ():
