@@ -1,20 +1,22 @@
 """A collection that nobody judged, with queries and without: a champion and a report, and each number says who judged."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from distill_assets.assets import ASSETS, assets_of, dependencies_of
+from distill_assets.assets import ASSETS, assets_of, dependencies_of, release
 from distill_assets.definitions import build_definitions
 from distill_assets.errors import SettingsError
+from distill_assets.evaluation.gate import Decision
 from distill_assets.evaluation.leaderboard import format_table
 from distill_assets.generation import chat
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.running import run_line
-from distill_assets.report.publishing import current_champion, read_conclusion, read_rows
+from distill_assets.report.publishing import current_champion, read_conclusion, read_history, read_rows
 from distill_assets_tests.conftest import ACTIONS, TOPICS, make_project
 
 
@@ -36,7 +38,7 @@ def write_documents(folder: Path, *, with_queries: bool = False) -> Path:
 
 @pytest.mark.parametrize("with_queries", [False, True], ids=["documents alone", "with queries"])
 def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judged(
-    with_queries: bool, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path
+    with_queries: bool, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without judgements a run died at training. A number of the teacher's that does not say so is taken for people's."""
     folder = write_documents(tmp_path / "documents", with_queries=with_queries)
@@ -77,6 +79,19 @@ def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judge
     )
     page = (project.places.report / "index.html").read_text(encoding="utf-8")
     assert "not by people" in page and "judged by" in page
+
+    def promote(candidates: dict[str, Any], *_: Any, **__: Any) -> Decision:
+        name = min(candidates)
+        return Decision(name, promote=True, reason=f"{name} is promoted: better", p_value=0.01)
+
+    monkeypatch.setattr(release, "decide_promotion", promote)
+    monkeypatch.setattr(release, "MIN_QUERIES", 1)
+    for may_promote in (False, True):
+        allowed = Project(overrides=project.overrides | {"teacher_may_promote": may_promote})
+        ASSETS["champion"].make(allowed, "", logging.getLogger())
+        latest = read_history(project)[-1]
+        assert (latest["verdict"] == "promoted") is may_promote, "what ranks as the teacher does would be search"
+        assert may_promote or "distill-assets judge --split dev" in latest["reason"]
 
 
 def test_what_a_collection_may_lack_is_made_only_where_it_may_lack_it(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from distill_assets.assets.reads import Reads, teacher_judges
 from distill_assets.assets.reporting import markdown_table
 from distill_assets.errors import PromotionError
 from distill_assets.evaluation.comparison import Comparison
-from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion
+from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion, held_back
 from distill_assets.evaluation.groups import loss_sentence, lost_groups
 from distill_assets.evaluation.metrics import evaluate_run
 from distill_assets.handles.project import Project
@@ -85,8 +85,8 @@ CHAMPION = Asset(
     name="champion",
     reads=Reads(
         inputs=("metrics", "checkpoints", "student", "judges", *RANKING_INPUTS, *GROUP_INPUTS),
-        settings=(*RANKING_SETTINGS, *GROUP_SETTINGS, "promotion_margin", "promotion_alpha"),
-        only_if={"judges": teacher_judges},
+        settings=(*RANKING_SETTINGS, *GROUP_SETTINGS, "promotion_margin", "promotion_alpha", "teacher_may_promote"),
+        only_if=dict.fromkeys(("judges", "teacher_may_promote"), teacher_judges),
     ),
     body=champion,
     table="champion_history",
@@ -170,7 +170,7 @@ def _decide(
     if not allowed:
         reason = "every student was rolled back by a person: change a recipe or its data, then train again"
     elif len(untouched) < MIN_QUERIES:
-        few = f"{len(untouched):,} judged dev queries, expected at least {MIN_QUERIES}: bring more"
+        few = f"{len(untouched):,} judged dev queries, expected at least {MIN_QUERIES}: bring more."
         reason = f"nothing is promoted: there are {few}"
     elif students[best]["model_fingerprint"] == champion:
         reason = f"{best} is the champion already: no other student has a higher nDCG@10 on dev"
@@ -178,7 +178,7 @@ def _decide(
         return Decision(best, promote=False, reason=reason, p_value=None)
     rivals = {name: values for name, values in allowed.items() if students[name]["model_fingerprint"] != champion}
     others = [values for model, values in former.items() if model not in (champion, first)]
-    return decide_promotion(
+    decision = decide_promotion(
         rivals,
         untouched,
         None if champion == first else former.get(champion),
@@ -186,6 +186,8 @@ def _decide(
         margin=inputs.settings.promotion_margin,
         alpha=inputs.settings.promotion_alpha,
     )
+    is_shown = inputs.judge_of("dev") == "people" or inputs.settings.teacher_may_promote
+    return decision if is_shown else held_back(decision)
 
 
 def _lost(

@@ -73,15 +73,23 @@ def conclude(
     untouched, row = find_row(rows, UNTOUCHED_STUDENT), find_champion_row(rows, champion)
     found = []
     if champion and untouched and champion.model_fingerprint == untouched.model_fingerprint:
-        found = [
-            f"Training was not shown to help on these documents: search uses the untouched student. The gate says: {decision}",
-            f"Why, probably: {'; '.join(_why_not(data, teacher))}.",
-        ]
+        found = _on_untouched(decision, data, teacher, is_judged_by_teacher=rows[0].is_judged_by_teacher)
     elif row and untouched:
         found = [_on_champion(row, untouched)]
     if not found or answer is None:
         return found
     return [*found, *_on_baselines(answer.baselines, rows[0].split), _on_ways(answer, rows[0].split)]
+
+
+def _on_untouched(
+    decision: str, data: TrainingData, teacher: TeacherComparison | None, *, is_judged_by_teacher: bool
+) -> list[str]:
+    if is_judged_by_teacher:  # the gate waits for people, whatever training brought
+        return [f"Search uses the untouched student. The gate says: {decision}"]
+    return [
+        f"Training was not shown to help on these documents: search uses the untouched student. The gate says: {decision}",
+        f"Why, probably: {'; '.join(_why_not(data, teacher))}.",
+    ]
 
 
 def tell_judgements(judged: JudgedByPeople, rows: Sequence[LeaderboardRow]) -> list[str]:

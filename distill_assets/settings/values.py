@@ -205,6 +205,7 @@ class Evaluation(_Table):
     # nDCG@10 by which a new champion may be worse than a trained one. It has to be better than the untouched student.
     promotion_margin: float = Field(0.01, ge=0)
     promotion_alpha: float = Field(0.05, gt=0, lt=1)  # significance level of the gate's paired test
+    teacher_may_promote: bool = False  # whether a champion may be chosen on dev queries that the teacher alone judged
 
 
 class Retraining(_Table):

@@ -5,7 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from distill_assets.errors import NonFiniteError, PromotionError
-from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion
+from distill_assets.evaluation.gate import Decision, choose_candidate, decide_promotion, held_back
+from distill_assets.records import UNTOUCHED_STUDENT
 
 Scores = dict[str, float]
 
@@ -108,6 +109,24 @@ def test_by_hand() -> None:
     of_two = decide({"kl": better, "hard": champion}, champion, alpha=0.1)
     assert not of_two.promote
     assert of_two.p_value == pytest.approx(0.1653, abs=5e-5)
+
+
+def test_the_teacher_alone_promotes_nobody() -> None:
+    """A student of a weak teacher ranks as it does: on SciFact it was better by the teacher and worse by people."""
+    untouched = by_query([0.25] * 400)
+    better = decide_promotion({"kl": shifted(untouched, 0.5)}, untouched, margin=0.01, alpha=0.05)
+    found = held_back(better)
+    assert better.promote and not found.promote and found.p_value == better.p_value
+    assert (
+        found.reason.startswith("kl is not promoted: no person judged the dev queries.")
+        and "kl is promoted" not in found.reason
+    )
+    assert "it is better than the untouched student (+0.5000" in found.reason
+    worse = decide_promotion({"kl": untouched}, shifted(untouched, 0.5), margin=0.01, alpha=0.05)
+    assert held_back(worse) == worse
+    trained = by_query([0.1] * 400)
+    back = decide_promotion({UNTOUCHED_STUDENT: untouched}, untouched, trained, margin=0.01, alpha=0.05)
+    assert held_back(back) == back and back.promote, "the model as it was published needs no proof"
 
 
 def test_both_champions_are_matched_or_nothing_moves() -> None:

@@ -81,6 +81,19 @@ def test_an_untouched_champion_comes_with_the_probable_reason(changes: dict[str,
     assert ("may know already" in found) is ("may know already" in reason)
 
 
+def test_a_champion_that_waits_for_people_is_not_called_a_failure() -> None:
+    """The gate holds back what the teacher alone judged: "training did not help, the teacher is weak" is not what happened."""
+    judged = replace(row("untouched_student", 0.5), judged_by="teacher")
+    uses = Champion(
+        recipe="untouched_student",
+        model_fingerprint="untouched_student",
+        dev_ndcg_at_10=0.5,
+        decided_at=datetime(2026, 1, 1),
+    )
+    found = conclude([judged], uses, "kl is not promoted: no person judged.", DATA, None)
+    assert found == ["Search uses the untouched student. The gate says: kl is not promoted: no person judged."]
+
+
 def test_a_teacher_that_is_not_above_the_untouched_student_is_a_reason() -> None:
     """The students were taught by a model that knows no more than they did."""
     weak = told("untouched_student", dev={"teacher": 0.5, "untouched_student": 0.5})
