@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from distill_assets.evaluation.leaderboard import format_table
 from distill_assets.generation import chat
 from distill_assets.handles.project import Project
 from distill_assets.orchestration.running import run_line
+from distill_assets.records import UNTOUCHED_STUDENT
 from distill_assets.report.publishing import current_champion, read_conclusion, read_history, read_rows
 from distill_assets_tests.conftest import ACTIONS, TOPICS, make_project
 
@@ -80,13 +82,17 @@ def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judge
     page = (project.places.report / "index.html").read_text(encoding="utf-8")
     assert "not by people" in page and "judged by" in page
 
+    def trained(names: Iterable[str]) -> str:
+        return min(name for name in names if name != UNTOUCHED_STUDENT)
+
     def promote(candidates: dict[str, Any], *_: Any, **__: Any) -> Decision:
-        name = min(candidates)
+        name = trained(candidates)
         return Decision(name, promote=True, reason=f"{name} is promoted: better", p_value=0.01)
 
+    monkeypatch.setattr(release, "choose_candidate", trained)
     monkeypatch.setattr(release, "decide_promotion", promote)
     monkeypatch.setattr(release, "MIN_QUERIES", 1)
-    for may_promote in (False, True):
+    for may_promote in (False, True) if with_queries else ():  # from 3 dev queries a student ends where it began
         allowed = Project(overrides=project.overrides | {"teacher_may_promote": may_promote})
         ASSETS["champion"].make(allowed, "", logging.getLogger())
         latest = read_history(project)[-1]
