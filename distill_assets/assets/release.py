@@ -168,12 +168,12 @@ def _decide(
     best = choose_candidate({name: _mean(values) for name, values in allowed.items()}) if allowed else UNTOUCHED_STUDENT
     reason = ""
     if not allowed:
-        reason = "every student was rolled back by a person: change a recipe or its data, then train again"
+        reason = "every student was rolled back by a person: change a recipe or its data, then train again."
     elif len(untouched) < MIN_QUERIES:
         few = f"{len(untouched):,} judged dev queries, expected at least {MIN_QUERIES}: bring more."
         reason = f"nothing is promoted: there are {few}"
     elif students[best]["model_fingerprint"] == champion:
-        reason = f"{best} is the champion already: no other student has a higher nDCG@10 on dev"
+        reason = f"{best} is the champion already: no other student has a higher nDCG@10 on dev."
     if reason:
         return Decision(best, promote=False, reason=reason, p_value=None)
     rivals = {name: values for name, values in allowed.items() if students[name]["model_fingerprint"] != champion}
