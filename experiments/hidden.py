@@ -38,7 +38,7 @@ def write_variants(collection: Collection, folder: Path, name: str) -> dict[str,
         (path / "qrels").mkdir(parents=True, exist_ok=True)
         documents = [{"_id": d.doc_id, "title": d.title, "text": d.text} for d in collection.documents]
         _write_lines(path / "corpus.jsonl", documents)
-        # Without dev queries, whose hash chose them where a collection brings none, no query that is left would have that hash.
+        # The hash that makes dev queries of train queries is the one that splits these: without dev, it would find none again.
         asked = [q for q in collection.queries if variant == JUDGED or (variant == ASKED and q.split != "test")]
         if asked:
             _write_lines(path / "queries.jsonl", [{"_id": q.query_id, "text": q.text} for q in asked])

@@ -23,10 +23,8 @@ _SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as tex
 _STEP_S, _FIXED_S = 1.3, {"student_checkpoint": 4.0, "eval_metrics": 1.5, "leaderboard": 11.0, "champion": 7.5}
 _PYTHON_S = 0.0097
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
-_QUERY_TOKENS = 12  # of a generated query: 11.8 of this project's own documentation
-_REFUSED = (
-    0.4  # of generated train queries: 0.47, 0.39 and 0.33 in train, dev and test of this project's own documentation
-)
+_QUERY_TOKENS = 12  # of a generated query, without special ones: 10.8 of this project's documentation, 16.0 of SciFact
+_REFUSED = 0.4  # of generated train queries: 0.42 of this project's documentation, 0.30 of SciFact
 _MADE_PER_KEPT = 2  # generated queries; about half of them find the document that they were made from
 _IN_POOL = 1.7  # documents of a pool of BM25's and dense search's first n, over n: 51.6 at n = 30 (python_api)
 
@@ -85,14 +83,13 @@ def work_of(asset: str, partition: str, sizes: Sizes, project: Project, in_pool:
     `in_pool` is how many documents a pool of BM25's and dense search's first n has, over n: at most 2.
     """
     settings, step_queries = project.settings, min(project.settings.step_queries, sizes.dev)
-    share = sizes.query_share
     pool = min(in_pool * settings.pool_depth, sizes.documents)
     match asset:
         case "student_choice":
             return _choosing_work(sizes, settings, step_queries)
         case "generated_queries" | "hard_negatives":
             num_queries = _MADE_PER_KEPT * sizes.generated if asset == "generated_queries" else sizes.train + sizes.dev
-            return Work(texts=sizes.documents + share * num_queries)
+            return Work(texts=sizes.documents + sizes.query_share * num_queries)
         case "teacher_checkpoint" | "teacher_scores" | "teacher_judgements":
             return _asking_work(asset, sizes, project, pool, step_queries * pool)
         case "student_checkpoint":

@@ -174,9 +174,10 @@ def judge_splits(split_of: Mapping[str, str], judged: frozenset[str], *, may_tea
     counts: dict[str, int] = {split: sum(s == split and q in judged for q, s in split_of.items()) for split in SPLITS}
     told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
     empty = [split for split, count in counts.items() if not count]
-    lacks = "".join(f"; without {split} queries {_NEEDED_FOR[split]}" for split in empty)
     if empty and may_teacher_judge:
         lacks = f"; the teacher judges {', '.join(empty)}, so figures tell how far a student ranks as it does, not who is right"
+    else:
+        lacks = "".join(f"; without {split} queries {_NEEDED_FOR[split]}" for split in empty)
     return Verdict(
         min(counts.values()) >= MIN_QUERIES,
         f"judged queries: {told}; fewer than {MIN_QUERIES} of a split say little{lacks}",

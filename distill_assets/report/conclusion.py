@@ -20,6 +20,7 @@ class TrainingData:
     """What there was to learn from and to choose by.
 
     Attributes:
+        dev_judge: who judged the dev queries when the gate decided last.
         share_found, area_under_curve: see `quality.verdicts.judge_positives_found`; None where no train query has an answer.
     """
 
@@ -27,21 +28,17 @@ class TrainingData:
     num_dev_queries: int
     share_found: float | None
     area_under_curve: float | None
+    dev_judge: str = "people"
 
 
-def on_judge(rows: Sequence[LeaderboardRow], teacher: str, num_by_rules: int) -> list[str]:
-    """What comes first where a teacher of that name judged the queries of `rows`; nothing where people did.
-
-    `num_by_rules` of these queries were made from the documents by rules.
-    """
-    if not rows or not rows[0].is_judged_by_teacher:
-        return []
+def on_judge(teacher: str, num_queries: int, num_by_rules: int) -> list[str]:
+    """What comes first where a teacher of that name judged so many queries, of which so many were made by rules."""
     by_rules = (
         f"{num_by_rules:,} of these queries were made by rules from the documents' own words. That favours word search: they do not "
         "tell whether BM25 or a hybrid is better than a student at what people ask."
     )
     return [
-        f"Judged by the teacher {teacher}, not by people: it says how far students rank as it does on {rows[0].num_queries:,} queries, "
+        f"Judged by the teacher {teacher}, not by people: it says how far students rank as it does on {num_queries:,} queries, "
         "and not whether it is right; `distill-assets judge` makes a test set of people.",
         *([by_rules] if num_by_rules else []),
     ]
@@ -73,7 +70,7 @@ def conclude(
     untouched, row = find_row(rows, UNTOUCHED_STUDENT), find_champion_row(rows, champion)
     found = []
     if champion and untouched and champion.model_fingerprint == untouched.model_fingerprint:
-        found = _on_untouched(decision, data, teacher, is_judged_by_teacher=rows[0].is_judged_by_teacher)
+        found = _on_untouched(decision, data, teacher)
     elif row and untouched:
         found = [_on_champion(row, untouched)]
     if not found or answer is None:
@@ -81,10 +78,8 @@ def conclude(
     return [*found, *_on_baselines(answer.baselines, rows[0].split), _on_ways(answer, rows[0].split)]
 
 
-def _on_untouched(
-    decision: str, data: TrainingData, teacher: TeacherComparison | None, *, is_judged_by_teacher: bool
-) -> list[str]:
-    if is_judged_by_teacher:  # the gate waits for people, whatever training brought
+def _on_untouched(decision: str, data: TrainingData, teacher: TeacherComparison | None) -> list[str]:
+    if data.dev_judge == "teacher":  # the gate waits for people, whatever training brought
         return [f"Search uses the untouched student. The gate says: {decision}"]
     return [
         f"Training was not shown to help on these documents: search uses the untouched student. The gate says: {decision}",

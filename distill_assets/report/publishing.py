@@ -122,17 +122,23 @@ def read_conclusion(project: Project) -> list[str]:
         FROM answers_found WHERE batch IN (SELECT unnest($batches::VARCHAR[]))
     """
     num_train = _count_labels(project)["queries"] or _count_taught(project)
-    data = TrainingData(num_train_queries=num_train, **_query(project, sql)[0])
+    found = _query(project, sql)[0] | {"dev_judge": history[-1]["judged_by"]}
+    data = TrainingData(num_train_queries=num_train, **found)
     champion, decision, teacher = read_champion(project), history[-1]["reason"], read_teacher_comparison(project)
     told = conclude(rows, champion, decision, data, teacher, _which_way(project, rows, champion))
+    judge = _read_judge(project, rows[0]) if rows[0].is_judged_by_teacher else []
+    return [*judge, *told, *read_judgements(project, rows)]
+
+
+def _read_judge(project: Project, row: LeaderboardRow) -> list[str]:
+    """What the teacher's judgement of the leaderboard's queries is worth, in words."""
     by_rules = """
         SELECT count(DISTINCT query_id) AS num FROM generated_queries
         WHERE kind <> 'model' AND batch IN (SELECT unnest($batches::VARCHAR[]))
             AND query_id IN (SELECT query_id FROM query_results WHERE split = $split)
     """
-    num_by_rules = _query(project, by_rules, split=rows[0].split)[0]["num"]
-    judge = on_judge(rows, project.models.teacher_choice, num_by_rules)
-    return [*judge, *told, *read_judgements(project, rows)]
+    num_by_rules = _query(project, by_rules, split=row.split)[0]["num"]
+    return on_judge(project.models.teacher_choice, row.num_queries, num_by_rules)
 
 
 def read_judgements(project: Project, rows: Sequence[LeaderboardRow]) -> list[str]:

@@ -45,14 +45,15 @@ assert "torch" not in sys.modules, "a model library was loaded"
 
 
 WRITES_AT_TEARDOWN = """
-import atexit, builtins, os
-from distill_assets.cli import commands
+import builtins, os, sys
+from distill_assets.cli.commands import main
 class Library:
     def __del__(self, write=os.write):
         write(2, b"leaked")
 builtins.library = Library()
+sys.argv = ["distill-assets", "--help"]
 if {is_closed}:
-    atexit.register(commands._close_stderr)
+    main()
 """
 
 

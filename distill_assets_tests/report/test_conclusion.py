@@ -90,7 +90,8 @@ def test_a_champion_that_waits_for_people_is_not_called_a_failure() -> None:
         dev_ndcg_at_10=0.5,
         decided_at=datetime(2026, 1, 1),
     )
-    found = conclude([judged], uses, "kl is not promoted: no person judged.", DATA, None)
+    data = replace(DATA, dev_judge="teacher")
+    found = conclude([judged], uses, "kl is not promoted: no person judged.", data, None)
     assert found == ["Search uses the untouched student. The gate says: kl is not promoted: no person judged."]
 
 
