@@ -145,7 +145,7 @@ def _build_member(inputs: Inputs, folder: Path, work_folder: Path, fold: int) ->
     if models.teacher_choice == BUNDLED:
         model, about = _open_bundled(inputs, fold_folder(source, fold), folder)
     elif models.is_teacher_trained:
-        model = models.load_teacher(source) if is_cross_encoder(source) else _grow(inputs, source)
+        model = models.load_teacher(source) if is_cross_encoder(source) else models.grow_teacher(source)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         return {}
@@ -170,18 +170,6 @@ def _open_bundled(inputs: Inputs, source: Path, folder: Path) -> tuple[Any, dict
     model = load_adapted_teacher(packaged_encoder(), source / CROSS_ENCODER_FOLDER, device=device, max_length=length)
     members = (CROSS_ENCODER_FOLDER, BI_ENCODER_FOLDER)
     return model, {name: read_json(source / name / "provenance.json") for name in members}
-
-
-def _grow(inputs: Inputs, source: Path) -> Any:
-    from distill_assets.models.encoders import grow_cross_encoder
-
-    models = inputs.project.models
-    return grow_cross_encoder(
-        source,
-        device=models.device,
-        max_length=models.settings.teacher_max_length,
-        is_trusted=models.is_trusted(models.teacher_choice),
-    )
 
 
 def _fine_tune(inputs: Inputs, model: Any, work_folder: Path, fold: int) -> dict[str, Any]:

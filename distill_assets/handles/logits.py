@@ -198,11 +198,7 @@ class Logits:
 
             number = int(path.name.rsplit("-", 1)[1]) if _is_part(path) else 0
             return RemoteScorer(self.models.open_servers(number), read_served(path))
-        from distill_assets.models.fast import open_scorer
-
-        return open_scorer(
-            self.models.load_teacher(path), self.models.scoring_precision, batch_tokens=self.settings.batch_tokens
-        )
+        return self.models.open_scorer(self.models.load_teacher(path))
 
     def cross_encoder_id(self, path: Path) -> str:
         """What decides the logits of the cross-encoder at `path`: content, length, precision that it really runs in, prompt if set.

@@ -16,6 +16,7 @@ from distill_assets.models.catalog import (
     fingerprint_model,
     fold_folders,
     member_folder,
+    packaged_encoder,
     resolve_model,
 )
 from distill_assets.models.folders import is_cross_encoder, own_max_tokens, tokenizer_file
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from distill_assets.models.encoders import Precision
     from distill_assets.models.remote import ServerPool
+    from distill_assets.models.scoring import PairScorer
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,31 @@ class Models:
             prompt=self.settings.teacher_prompt,
             is_trusted=self.is_trusted(self._teacher_of(path)),
         )
+
+    def grow_teacher(self, encoder: Path) -> "CrossEncoder":
+        """A cross-encoder on top of an encoder, at the length that the settings allow; its head is not trained."""
+        from distill_assets.models.encoders import grow_cross_encoder
+
+        return grow_cross_encoder(
+            encoder,
+            device=self.device,
+            max_length=self.settings.teacher_max_length,
+            is_trusted=self.is_trusted(self.teacher_choice),
+        )
+
+    def open_scorer(self, model: "CrossEncoder") -> "PairScorer":
+        """What scores pairs with a loaded cross-encoder: in the precision of this machine where it can have it."""
+        from distill_assets.models.fast import open_scorer
+
+        return open_scorer(model, self.scoring_precision, batch_tokens=self.settings.batch_tokens)
+
+    def open_before_it_is_made(self, choice: str) -> "PairScorer":
+        """A scorer that takes as long for a pair as one of `teacher_choices` will; no served and no imported one.
+
+        Of a teacher that is still to be trained it is the encoder with an untrained head: its logits say nothing.
+        """
+        path = packaged_encoder() if choice == BUNDLED else self.resolve(choice)
+        return self.open_scorer(self.load_teacher(path) if is_cross_encoder(path) else self.grow_teacher(path))
 
     def _teacher_of(self, path: Path) -> str:
         """The one of `teacher_choices` that lies at `path`, or that the checkpoint there was made from."""

@@ -3,8 +3,12 @@
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
-from statistics import median
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
 
 from distill_assets.assets.rankings import DEPTH
 from distill_assets.assets.student import MOST_EVALUATIONS
@@ -12,16 +16,17 @@ from distill_assets.assets.student_choice import TRIAL_DOCUMENTS
 from distill_assets.assets.timing import QUICK_QUERIES, TIMED_BY_TEACHER, TIMED_DOCUMENTS, TIMED_QUERIES
 from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
-from distill_assets.models.catalog import weights_mb
+from distill_assets.models.catalog import packaged_encoder, weights_mb
 from distill_assets.models.folders import own_max_tokens
 from distill_assets.records import SPLITS, Split, hash_text
 from distill_assets.settings.values import BUNDLED, PYTHON_API, Settings
 from distill_assets.storage.collection import EVALUATION, Collection
 
-_SAMPLE, _MEASURED_S = 96, 1.0  # texts that are timed, and for how long, as texts and as pairs
+_SAMPLE, _WARM_UP = 96, 8  # texts and pairs that are timed: fewer leave a core without work at the end of a batch
+_MEASURED_S = 2.0  # twice, of texts and of pairs; fewer of them where a model is slow
 # Seconds beside forward passes: of each step of a run, and of these assets; and of the fixed piece of Python that scales them.
 _STEP_S, _FIXED_S = 1.3, {"student_checkpoint": 4.0, "eval_metrics": 1.5, "leaderboard": 11.0, "champion": 7.5}
-_PYTHON_S = 0.0097
+_PYTHON_S, _PYTHON_ROUNDS = 0.0034, 25  # a round, and how many are timed before, between and after the models
 _WITH_GRADIENT = 3  # forward passes that one with its gradient takes (Kaplan et al. 2020, arXiv 2001.08361, table 1)
 _QUERY_TOKENS = 12  # of a generated query, without special ones: 10.8 of this project's documentation, 16.0 of SciFact
 _REFUSED = 0.4  # of generated train queries: 0.42 of this project's documentation, 0.30 of SciFact
@@ -36,7 +41,7 @@ class Sizes:
     Attributes:
         answers: documents that are judged relevant to the train queries.
         generated: queries that are still to be made from documents; they are counted in their splits, too.
-        unjudged: dev and test queries that the teacher judges.
+        unjudged: those of dev and test whose queries the teacher judges.
         refused: train queries that are scored and not trained on, because the teacher ranks another document first.
         query_share: tokens of a query, over those of a document: what encoding it takes.
     """
@@ -47,7 +52,7 @@ class Sizes:
     test: int
     answers: int = 0
     generated: int = 0
-    unjudged: int = 0
+    unjudged: tuple[Split, ...] = ()
     refused: int = 0
     query_share: float = 1.0
 
@@ -91,7 +96,7 @@ def work_of(asset: str, partition: str, sizes: Sizes, project: Project, in_pool:
             num_queries = _MADE_PER_KEPT * sizes.generated if asset == "generated_queries" else sizes.train + sizes.dev
             return Work(texts=sizes.documents + sizes.query_share * num_queries)
         case "teacher_checkpoint" | "teacher_scores" | "teacher_judgements":
-            return _asking_work(asset, sizes, project, pool, step_queries * pool)
+            return _asking_work(asset, sizes, project, pool)
         case "student_checkpoint":
             return _training_work(partition, sizes, settings, step_queries, step_queries * pool)
         case "eval_metrics":
@@ -101,14 +106,16 @@ def work_of(asset: str, partition: str, sizes: Sizes, project: Project, in_pool:
     return Work()
 
 
-def _asking_work(asset: str, sizes: Sizes, project: Project, pool: float, num_on_dev: float) -> Work:
-    """Of what asks the teacher before students are trained; the teacher itself is measured on `num_on_dev` pairs."""
-    if asset == "teacher_judgements":
-        return _asked(sizes.unjudged * pool, 0, sizes, project)
+def _asking_work(asset: str, sizes: Sizes, project: Project, pool: float) -> Work:
+    """Of what asks the teacher before students are trained: of dev, where people judged it, of train, then of what it judges."""
+    on_dev = 0.0 if "dev" in sizes.unjudged else pool * min(project.settings.step_queries, sizes.dev)
+    on_train = sizes.answers + sizes.train * project.settings.num_scored_negatives
     if asset == "teacher_checkpoint":
-        return replace(_asked(num_on_dev, 0, sizes, project), trained_pairs=_teacher_training(sizes, project))
-    num_pairs = sizes.answers + sizes.train * project.settings.num_scored_negatives
-    return _asked(num_pairs, num_on_dev, sizes, project, is_train=True)
+        return replace(_asked(on_dev, 0, sizes, project), trained_pairs=_teacher_training(sizes, project))
+    if asset == "teacher_scores":
+        return _asked(on_train, on_dev, sizes, project, is_train=True)
+    num_judged = sum({"dev": sizes.dev, "test": sizes.test}[split] for split in sizes.unjudged)
+    return _asked(num_judged * pool, on_dev + on_train, sizes, project)
 
 
 def _choosing_work(sizes: Sizes, settings: Settings, step_queries: int) -> Work:
@@ -138,8 +145,11 @@ def _training_work(partition: str, sizes: Sizes, settings: Settings, step_querie
     """Of a recipe's student: its lists, and searches of dev."""
     recipe = settings.recipe(partition)
     num_queries = sizes.train - sizes.refused
-    lists = recipe.epochs * min(num_queries, recipe.max_queries or num_queries)
-    trained = lists * (1 + sizes.query_share + recipe.num_negatives + recipe.num_random)
+    lists = min(num_queries, recipe.max_queries or num_queries)
+    batch = max(1, min(recipe.batch_size, lists))
+    # As `plan_steps`; a text stands in a batch once.
+    in_batch = _distinct(batch * (1 + recipe.num_negatives + recipe.num_random), sizes.documents)
+    trained = recipe.epochs * (lists // batch) * (sizes.query_share * batch + in_batch)
     searched = sizes.query_share * step_queries + _distinct(num_candidates, sizes.documents)
     # As `affordable_evaluations`, and once before the first step.
     evaluations = 1 + min(MOST_EVALUATIONS, max(1, trained // max(1.0, searched)))
@@ -151,9 +161,12 @@ def _comparing_work(sizes: Sizes, project: Project, pool: float) -> Work:
     settings, num_tested = project.settings, sizes.test or sizes.dev
     num_baselines, num_asked = len(settings.baselines), sizes.documents + sizes.query_share * (sizes.dev + sizes.test)
     share = 1 if num_tested >= QUICK_QUERIES else 3
+    num_to_score = (
+        0.0 if ("test" if sizes.test else "dev") in sizes.unjudged else num_tested * pool
+    )  # else it was scored to judge
     num_before = sizes.answers + sizes.train * settings.num_scored_negatives
     num_systems = 1 + len(settings.all_recipes) + num_baselines
-    return _asked(num_tested * pool, num_before, sizes, project) + Work(
+    return _asked(num_to_score, num_before, sizes, project) + Work(
         texts=num_systems * (sizes.query_share * TIMED_QUERIES + TIMED_DOCUMENTS // share) + num_baselines * num_asked,
         timed_pairs=project.models.num_teacher_folds * (TIMED_BY_TEACHER // share) * min(DEPTH, pool),
     )
@@ -184,14 +197,14 @@ def overhead_s(asset: str, num_steps: int, measured: "Measured", *, is_made: boo
     return measured.python_s * num_steps * (_STEP_S + (0.0 if is_made else _FIXED_S.get(asset, 0.0)))
 
 
-def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
-    """Sizes, a sample of documents, and the same documents each behind a query."""
+def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[tuple[str, str]]]:
+    """Sizes, a sample of documents, and the same documents each with a query."""
     state = project.collection.state()
     with project.collection.snapshot() as collection:
         num_documents, sample = collection.sample(_SAMPLE)
         counts, queries = _count_queries(project, state, collection), collection.queries(SPLITS)
         has_generated = collection.has_generated()
-    unjudged = sum(counts[split] for split in EVALUATION if state.judges.get(split) == "teacher")
+    unjudged = tuple(split for split in EVALUATION if state.judges.get(split) == "teacher")
     generated = refused = 0
     if state.generates and not has_generated:
         generated = _expected_queries(project, num_documents)
@@ -200,13 +213,13 @@ def _measure_collection(project: Project) -> tuple[Sizes, list[str], list[str]]:
             counts[split] += num_made
         counts["answers"] += made["train"]
         refused = round(_REFUSED * made["train"])
-        unjudged += 0 if state.has_queries else counts["dev"] + counts["test"]
+        unjudged = unjudged if state.has_queries else EVALUATION
     stands_for_one = " ".join(["word"] * _QUERY_TOKENS)
     asked = [queries[i % len(queries)].text if queries else stands_for_one for i in range(len(sample))]
     num_tokens = [sum(project.models.count_tokens(texts)) for texts in (asked, sample)]
     sizes = Sizes(documents=num_documents, **counts, generated=generated, unjudged=unjudged, refused=refused)
-    pairs = [f"{query} {document}" for query, document in zip(asked, sample, strict=True)]
-    return replace(sizes, query_share=min(1.0, num_tokens[0] / max(1, num_tokens[1]))), sample, pairs
+    sizes = replace(sizes, query_share=min(1.0, num_tokens[0] / max(1, num_tokens[1])))
+    return sizes, sample, [*zip(asked, sample, strict=True)]
 
 
 def _count_queries(project: Project, state: State, collection: Collection) -> dict[str, int]:
@@ -270,56 +283,82 @@ class Measured:
 
 
 def measure(project: Project) -> Measured:
-    """Take two seconds; the collection is read already.
-
-    A pair takes what it takes of an encoder of the student's size, scaled to the teacher's, or to the mean of several.
-    """
+    """Take a second for texts and one for the pairs of each teacher; the collection is read already."""
     from distill_assets.models.encoders import encode_texts
 
     models, (sizes, texts, pairs) = project.models, _measure_collection(project)
     model = models.load_student(models.student_path, models.student_precision)
     limits = (project.settings.teacher_max_length, own_max_tokens(models.student_path))
-    seconds, tokens, num_dimensions = [], [], 0
-    for sample, max_length in ((texts, model.max_seq_length), (pairs, min(n for n in limits if n is not None))):
-        model.max_seq_length = max_length
-        times: list[float] = []
-        ends_at = time.perf_counter() + _MEASURED_S
-        while len(times) < 2 or time.perf_counter() < ends_at:
-            started = time.perf_counter()
-            num_dimensions = encode_texts(model, sample, "document", batch_size=project.settings.batch_size).shape[1]
-            times.append(time.perf_counter() - started)
-        seconds.append(min(times) / max(1, len(sample)))  # the first pass pays for set-up, others for what else runs
-        counts = [min(count, max_length or count) for count in models.count_tokens(sample)]
-        tokens.append(sum(counts) / max(1, len(counts)))
+
+    def encode(sample: Sequence[str]) -> np.ndarray:
+        return encode_texts(model, sample, "document", batch_size=project.settings.batch_size)
+
+    rounds = _python_rounds()
+    text_s = _seconds_of_each(encode, texts)
+    rounds += _python_rounds()
+    pair_s = _seconds_of_pair(project, pairs)
+    rounds += _python_rounds()
     return Measured(
         sizes,
-        text_s=seconds[0],
-        pair_s=seconds[1] * teacher_size(project),
-        python_s=_python_speed() / _PYTHON_S,
-        text_tokens=tokens[0],
-        pair_tokens=tokens[1],
-        num_dimensions=num_dimensions,
+        text_s,
+        pair_s,
+        # What stops this process for a moment, as collecting garbage does, is in few rounds: one of 0.33 s was seen.
+        python_s=median(rounds) / _PYTHON_S,
+        text_tokens=_mean_tokens(project, texts, model.max_seq_length),
+        pair_tokens=_mean_tokens(project, [" ".join(pair) for pair in pairs], min(filter(None, limits), default=None)),
+        num_dimensions=model.get_embedding_dimension() or 0,
     )
 
 
-def _python_speed() -> float:
-    """Seconds that a fixed piece of Python takes, with what else runs on this machine."""
-    rows = [{"name": str(i), "values": [i, 0.5 * i, None]} for i in range(2000)]
-    times: list[float] = []
-    while sum(times) < _MEASURED_S / 4:
-        started = time.perf_counter()
-        json.loads(json.dumps(rows))
-        times.append(time.perf_counter() - started)
-    return median(times)  # a collection of garbage, which takes longer than a round, is in few of them
+def _mean_tokens(project: Project, texts: Sequence[str], limit: int | None) -> float:
+    counts = [min(count, limit or count) for count in project.models.count_tokens(texts)]
+    return sum(counts) / max(1, len(counts))
 
 
-def teacher_size(project: Project) -> float:
-    """Mean weights of what scores a pair on this machine, over the student's: nothing of servers and of imported scores."""
+def _seconds_of_pair(project: Project, pairs: Sequence[tuple[str, str]]) -> float:
+    """Mean of the teachers that score on this machine: nothing of servers and of imported scores."""
     models = project.models
     if models.is_teacher_imported:
         return 0.0
-    if models.teacher_choice == BUNDLED:  # adapters of the packaged encoder
-        return 1.0
-    choices = list(zip(models.teacher_choices, models.are_teachers_served, strict=True))
-    teachers_mb = sum(weights_mb(models.resolve(choice)) for choice, is_served in choices if not is_served)
-    return teachers_mb / len(choices) / max(1e-9, weights_mb(models.student_path))
+    choices = zip(models.teacher_choices, models.are_teachers_served, strict=True)
+    seconds = [
+        0.0 if is_served else _seconds_of_each(models.open_before_it_is_made(choice), pairs)
+        for choice, is_served in choices
+    ]
+    return mean(seconds)
+
+
+def _seconds_of_each(work: Callable[[Sequence[Any]], Any], sample: Sequence[Any]) -> float:
+    """Seconds that `work` takes for one of the sample, where it gets as many as take about `_MEASURED_S`; 0 of an empty one."""
+    if not sample:
+        return 0.0
+    work(sample[:_WARM_UP])  # pays for set-up
+    found = _seconds(work, sample[:_WARM_UP])
+    size = math.ceil(min(len(sample), _WARM_UP * max(1.0, _MEASURED_S / found)))
+    return min(_seconds(work, sample[:size]) for _ in range(2)) / size  # what runs for a moment is in one of the two
+
+
+def _seconds(work: Callable[[Sequence[Any]], Any], part: Sequence[Any]) -> float:
+    started = time.perf_counter()
+    work(part)
+    return time.perf_counter() - started
+
+
+def _python_rounds() -> list[float]:
+    """Seconds that a fixed piece of Python takes, several times, with what else runs on this machine."""
+    rows = [{"name": str(i), "values": [i, 0.5 * i, None]} for i in range(2000)]
+    return [_seconds(lambda part: json.loads(json.dumps(part)), rows) for _ in range(_PYTHON_ROUNDS)]
+
+
+def teacher_mb(project: Project) -> float:
+    """Weights of what scores a pair on this machine, in MB (10^6 bytes): nothing of servers and of imported scores."""
+    models = project.models
+    if models.is_teacher_imported:
+        return 0.0
+    choices = zip(models.teacher_choices, models.are_teachers_served, strict=True)
+    paths = [
+        packaged_encoder() if choice == BUNDLED else models.resolve(choice)
+        for choice, is_served in choices
+        if not is_served
+    ]
+    return sum(map(weights_mb, paths))

@@ -15,7 +15,7 @@ from distill_assets.assets import ASSETS
 from distill_assets.errors import DistillError
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import weights_mb
-from distill_assets.orchestration.estimate import Measured, Sizes, Work, measure, overhead_s, teacher_size, work_of
+from distill_assets.orchestration.estimate import Measured, Sizes, Work, measure, overhead_s, teacher_mb, work_of
 from distill_assets.orchestration.lost_runs import COMMAND_TAG
 from distill_assets.orchestration.rehearsal import Due, Rehearsal, StandIn, rehearse, standing_in
 from distill_assets.orchestration.stages import INGEST, IsStale, stages_of
@@ -279,12 +279,12 @@ def _disk_mb(project: Project, assets: Sequence[PlannedAsset], measured: Measure
     models = project.models
     names = {each.asset: sum(map(len, each.reasons.values())) for each in assets}
     student_mb = weights_mb(models.student_path)
-    teacher_mb = student_mb * teacher_size(project) * models.num_teacher_folds * len(models.teacher_choices)
     return {
         "vectors": sum(each.work.texts for each in assets) * (4 * measured.num_dimensions + 16) / 1e6,
         "scores": sum(each.most_pairs for each in assets) * _PAIR_BYTES / 1e6,
         # Beside each student that trains lie its saves.
-        "checkpoints": names.get("student_checkpoint", 0) * student_mb + teacher_mb * ("teacher_checkpoint" in names),
+        "checkpoints": names.get("student_checkpoint", 0) * student_mb
+        + models.num_teacher_folds * teacher_mb(project) * ("teacher_checkpoint" in names),
     }
 
 

@@ -63,7 +63,6 @@ if TYPE_CHECKING:
 
 _UNTRAINED = "untrained.json"  # in the folder of a teacher that is still to be trained: whether a cosine joins it
 _WINDOW = 1 << 16
-_SAMPLE = 200  # pairs of an asset's partition whose texts are kept
 _LOG = logging.getLogger(__name__)
 Slot = tuple[str, str]  # an asset's partition
 
@@ -90,7 +89,7 @@ class Counted:
     """What one asset's partition asks of teachers.
 
     Attributes:
-        num_pairs: forward passes of a cross-encoder that no store has; `texts` are some of them.
+        num_pairs: forward passes of a cross-encoder that no store has.
         num_served: of these on servers, in `num_requests`.
         num_cosine_documents: that a teacher's bi-encoder encodes, for the cosine that joins a logit; `num_cosine_queries` beside them.
     """
@@ -100,7 +99,6 @@ class Counted:
     num_requests: int = 0
     num_cosine_documents: int = 0
     num_cosine_queries: int = 0
-    texts: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -303,7 +301,6 @@ class _Counting(Logits):
             store.commit(member.scorer_id, pa.table({**hashes, "teacher_logit": pa.array(made_up, pa.float32())}))
             if member.is_cross_encoder:
                 counted.num_pairs += len(window)
-                counted.texts += window.texts[: max(0, _SAMPLE - len(counted.texts))]
             else:
                 counted.num_cosine_queries += self._count_new(member.scorer_id, window.query_hashes, is_query=True)
                 counted.num_cosine_documents += self._count_new(member.scorer_id, window.doc_hashes, is_query=False)

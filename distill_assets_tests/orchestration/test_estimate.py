@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from distill_assets.orchestration.estimate import Sizes, Work, generated_of_splits, work_of
+from distill_assets.records import Split
 from distill_assets.settings.values import load_settings
 
-SIZES = Sizes(documents=1000, train=200, dev=40, test=50, answers=210, generated=150, unjudged=90)
+SIZES = Sizes(documents=1000, train=200, dev=40, test=50, answers=210, generated=150)
 DEV = 1000 * (1 - exp(-0.68))  # documents among 40 pools of 17
+# Twice 200 lists in batches of 32, of which the last of each pass is left out; a document stands in a batch once.
+HARD, KL = (2 * 6 * (32 + 1000 * (1 - exp(-width * 32 / 1000))) for width in (2, 6))
 
 
 @pytest.mark.parametrize(
@@ -19,12 +22,12 @@ DEV = 1000 * (1 - exp(-0.68))  # documents among 40 pools of 17
     [
         ("student_choice", "", Work(texts=2 * 2 * 1040, trained_texts=2 * 200 * 3)),
         ("generated_queries", "", Work(texts=1000 + 2 * 150)),
-        ("teacher_judgements", "", Work(pairs=90 * 17 * 2)),
+        ("teacher_judgements", "", Work()),
         ("hard_negatives", "", Work(texts=1240)),
         ("teacher_checkpoint", "", Work(pairs=40 * 17 * 2, trained_pairs=2 * 2 * 100 * 5)),
         ("teacher_scores", "", Work(pairs=210 + 200 * 10)),
-        ("student_checkpoint", "hard_labels", Work(texts=3 * (40 + DEV), trained_texts=2 * 200 * 3)),
-        ("student_checkpoint", "kl", Work(texts=4 * (40 + DEV), trained_texts=2 * 200 * 7)),
+        ("student_checkpoint", "hard_labels", Work(texts=3 * (40 + DEV), trained_texts=HARD)),
+        ("student_checkpoint", "kl", Work(texts=4 * (40 + DEV), trained_texts=KL)),
         ("eval_metrics", "kl", Work(texts=1090)),
         ("leaderboard", "", Work(texts=5 * 296 + 1090, pairs=50 * 17 * 2, timed_pairs=6 * 17 * 2)),
         ("champion", "", Work()),
@@ -41,12 +44,25 @@ def test_a_query_is_a_part_of_a_text_and_refused_ones_train_nothing() -> None:
     sizes = replace(SIZES, query_share=0.1, refused=80)
     project = project_with(num_folds=2, is_trained=False)
     trained = work_of("student_checkpoint", "kl", sizes, project)
-    assert trained.trained_texts == pytest.approx(2 * 120 * 6.1)
-    assert trained.texts == pytest.approx(3 * (4 + DEV)), "1,464 texts pay for two searches of dev, beside the first"
+    assert trained.trained_texts == pytest.approx(2 * 3 * (3.2 + 1000 * (1 - exp(-0.192))))
+    assert trained.texts == pytest.approx(3 * (4 + DEV)), "1,068 texts pay for two searches of dev, beside the first"
     assert work_of("eval_metrics", "kl", sizes, project).texts == 1000 + 9
     assert work_of("teacher_scores", "", sizes, project).pairs == 2 * (210 + 200 * 10), (
         "they are scored before they are refused"
     )
+
+
+@pytest.mark.parametrize(
+    ("unjudged", "pairs"),
+    [((), (1360, 4420, 0, 1700)), (("dev",), (0, 4420, 1360, 1700)), (("dev", "test"), (0, 4420, 3060, 0))],
+)
+def test_what_the_teacher_judges_is_scored_to_judge_and_not_again(
+    unjudged: tuple[Split, ...], pairs: tuple[int, ...]
+) -> None:
+    """The first line of a run over a folder of documents told 1,377 pairs three times that are scored once: 505 s for 345."""
+    sizes, project = replace(SIZES, unjudged=unjudged), project_with(num_folds=2, is_trained=False)
+    assets = ("teacher_checkpoint", "teacher_scores", "teacher_judgements", "leaderboard")
+    assert tuple(work_of(asset, "", sizes, project).pairs for asset in assets) == pairs
 
 
 def project_with(*, num_folds: int, is_trained: bool, is_joined: bool = False, teachers: int = 1) -> Any:
