@@ -1,5 +1,6 @@
 """A tiny collection and tiny local models in the formats of the hub; the network is off."""
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -15,6 +16,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first: the last one would otherwise keep one core busy while the others wait."""
+    items.sort(key=lambda item: "test_incremental" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def _no_outside_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse connections that leave this machine: a test that needs them would pass here and fail elsewhere."""
@@ -28,6 +34,31 @@ def _no_outside_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
     for name in [name for name in os.environ if name.startswith("DISTILL_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _only_what_is_looked_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes half of a tiny run and no test looks at but those marked `whole`.
+
+    That is pictures, the return of memory after each step, and the seconds in which a plan measures this machine.
+    `make test-deployment` and the wheel's run in `.ci/run` are whole. A connection of this process stays open during a step:
+    opening a database takes DuckDB 2.0 about 27 ms, and a step opens it thirteen times.
+    """
+    if request.node.get_closest_marker("whole"):
+        return
+    from distill_assets.orchestration import estimate, running
+    from distill_assets.report import charts
+
+    materialise = running._materialise
+
+    def kept_open(definitions: Any, project: Any, *rest: Any) -> tuple[str, ...]:
+        with project.places.warehouse.connect():
+            return materialise(definitions, project, *rest)
+
+    monkeypatch.setattr(running, "_materialise", kept_open)
+    monkeypatch.setattr(estimate, "_MEASURED_S", 0.05)
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
+    monkeypatch.setattr(charts, "_to_png", lambda _: b"png")
 
 
 @pytest.fixture

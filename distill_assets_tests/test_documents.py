@@ -87,6 +87,7 @@ def test_a_sample_is_chosen_by_content_alone() -> None:
     assert sample(documents, 50) == documents
 
 
+@pytest.mark.whole
 def test_the_file_goes_with_its_documents() -> None:
     """Ten million documents of each batch that was ever read would fill the disk of temporary files."""
     stored = StoredDocuments(DOCUMENTS)

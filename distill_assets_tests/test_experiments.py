@@ -25,7 +25,7 @@ from distill_assets_tests.conftest import make_project
 from experiments import study
 from experiments.__main__ import app
 from experiments.growing import Growth, grow_teacher
-from experiments.hidden import write_variants
+from experiments.hidden import _compared, write_variants
 from experiments.plans import Plan, read_plan
 from experiments.shares import LabelShare
 from experiments.study import run_study
@@ -478,3 +478,11 @@ def test_no_variant_without_judgements_sees_a_test_query(tmp_path: Path) -> None
     assert {q.query_id for q in asked.queries} == {q.query_id for q in queries if q.split != "test"} and not asked.qrels
     assert {q.split for q in asked.queries} == {"train", "dev", "test"}, "without dev queries no step can be chosen"
     assert not read["documents alone"].queries and not read["documents alone"].qrels
+
+
+def test_a_student_is_compared_with_the_untouched_one_query_by_query() -> None:
+    """A difference of two means alone was called a loss, and nobody knew whether 300 queries can show it."""
+    assert _compared([1.0, 0.5, 0.5], [0.4, 0.5, 0.2]) == {
+        "people": pytest.approx(2 / 3),
+        "against_untouched": {"mean": pytest.approx(0.3), "low": 0.0, "high": pytest.approx(0.6), "p_value": 0.5},
+    }

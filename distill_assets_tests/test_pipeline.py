@@ -76,6 +76,7 @@ def test_corpus_to_champion_and_a_second_run_that_does_nothing(
     assert project.places.warehouse.read("scoring_costs").num_rows == len(costs)
 
 
+@pytest.mark.whole
 def test_query_results_are_what_the_leaderboard_averages(
     beir_folder: Path, tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -87,7 +87,7 @@ def test_a_collection_that_nobody_judged_ends_with_a_champion_and_says_who_judge
 
     def promote(candidates: dict[str, Any], *_: Any, **__: Any) -> Decision:
         name = trained(candidates)
-        return Decision(name, promote=True, reason=f"{name} is promoted: better", p_value=0.01)
+        return Decision(name, promote=True, reason=f"{name} is promoted: better", p_value=0.01, shown="better")
 
     monkeypatch.setattr(release, "choose_candidate", trained)
     monkeypatch.setattr(release, "decide_promotion", promote)

@@ -16,7 +16,8 @@ from distill_assets.assets import ASSETS
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.rankings import DEPTH, RANKING_SETTINGS, judged_queries
 from distill_assets.assets.reads import Reads
-from distill_assets.evaluation.metrics import evaluate_run, mean_of
+from distill_assets.evaluation.metrics import evaluate_run, mean_of, values_of
+from distill_assets.evaluation.significance import bootstrap_interval, paired_randomisation_test
 from distill_assets.handles.project import Project
 from distill_assets.records import HARD_LABELS, SPLITS, UNTOUCHED_STUDENT, Collection
 from distill_assets.training.recipes import BUILT_IN_RECIPES, find_recipe
@@ -60,8 +61,9 @@ def run_hidden(
 
     With all judgements `hard_labels` is trained, without them `kl`.
 
-    Per student: `people` is by the judgements of people on the collection's test queries, `own` is what the line itself reports on
-    its own test queries, `own_by_people` is by people on those same queries, where people judged them.
+    Per student: `people` is by the judgements of people on the collection's test queries, `against_untouched` how much better that is
+    than the untouched student, with its 95 % interval and p. `own` is what the line itself reports on its own test queries,
+    `own_by_people` is by people on those same queries, where people judged them.
     """
     folders, started = write_variants(collection, work / "collections", name), time.time()
     document: dict[str, Any] = {"collection": name, "settings": dict(settings), "systems": {}}
@@ -84,12 +86,13 @@ def run_hidden(
             make(line, ASSETS["student_checkpoint"], key)
             make(line, ASSETS["eval_metrics"], key)
             path = line.places.checkpoint_path(key)
-            found = {recipe: (_by_people(people, path), _own(line, key, key, relevance))}
-            untouched = _by_people(people, people.student_path)
-            found[UNTOUCHED_STUDENT] = (untouched, _own(line, key, UNTOUCHED_STUDENT, relevance))
-            for system, (by_people, own) in found.items():
-                of_system = document["systems"].setdefault(f"{system}, {variant}", {})
-                of_system[str(seed)] = {"people": by_people, **own}
+            untouched, trained = (_by_people(people, each) for each in (people.student_path, path))
+            told = {
+                recipe: {**_compared(trained, untouched), **_own(line, key, key, relevance)},
+                UNTOUCHED_STUDENT: {"people": _mean(untouched), **_own(line, key, UNTOUCHED_STUDENT, relevance)},
+            }
+            for system, found in told.items():
+                document["systems"].setdefault(f"{system}, {variant}", {})[str(seed)] = found
             save(document | {"seconds": round(time.time() - started)})
     return document
 
@@ -110,10 +113,24 @@ def _line(path: Path, settings: Mapping[str, Any], num_seeds: int, work: Path, v
     return Project(overrides={**settings, **changes})
 
 
-def _by_people(people: Inputs, student: Path) -> float:
+def _by_people(people: Inputs, student: Path) -> list[float]:
+    """nDCG@10 of each test query, in the order of their ids."""
     queries, qrels = judged_queries(people, "test")
     run = people.retrieval.dense(student, queries, DEPTH)
-    return mean_of(evaluate_run(run, qrels, people.min_relevance), "ndcg_at_10")
+    found = values_of(evaluate_run(run, qrels, people.min_relevance), "ndcg_at_10")
+    return [found[query_id] for query_id in sorted(found)]
+
+
+def _compared(trained: Sequence[float], untouched: Sequence[float]) -> dict[str, Any]:
+    differences = [ours - theirs for ours, theirs in zip(trained, untouched, strict=True)]
+    low, high = bootstrap_interval(differences)
+    p_value = paired_randomisation_test(trained, untouched)
+    against = {"mean": _mean(differences), "low": low, "high": high, "p_value": p_value}
+    return {"people": _mean(trained), "against_untouched": against}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 def _own(line: Project, key: str, system: str, relevance: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
@@ -121,7 +138,7 @@ def _own(line: Project, key: str, system: str, relevance: Mapping[str, Mapping[s
     warehouse = line.places.warehouse
     rows = warehouse.read("eval_metrics", slice_keys=[key]).to_pylist()
     own = {r["query_id"]: r["ndcg_at_10"] for r in rows if (r["system"], r["split"]) == (system, "test")}
-    found = {"own": sum(own.values()) / max(1, len(own)), "num_own": len(own)}
+    found = {"own": _mean([*own.values()]), "num_own": len(own)}
     judged = {q: dict(relevance[q]) for q in own if q in relevance}
     if judged:
         run: dict[str, list[tuple[str, float]]] = {q: [] for q in judged}

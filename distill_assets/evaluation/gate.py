@@ -38,13 +38,15 @@ _PRESENT, _BEST, _UNTOUCHED = "the present champion", "the best champion so far"
 class Decision:
     """What the gate decided about `candidate`, in a sentence and in numbers.
 
-    `p_value` is the largest of the adjusted ones, which decided; None where nothing was tested.
+    `p_value` is the largest of the adjusted ones, which decided; None where nothing was tested. `shown` is the part of `reason` that
+    says what the tests showed.
     """
 
     candidate: str
     promote: bool
     reason: str
     p_value: float | None
+    shown: str = ""
 
 
 def choose_candidate(dev_means: Mapping[str, float]) -> str:
@@ -105,24 +107,24 @@ def decide_promotion(
     p_value = max(p for p, _ in compared)
     # What failed comes first.
     claims = "; ".join(claim for _, claim in sorted(compared, key=lambda found: found[0] <= alpha))
-    reason = (
-        f"{candidate} is {'' if p_value <= alpha else 'not '}promoted: {claims}. Differences are in dev nDCG@10, p at most "
-        f"{alpha:g} is asked for. Dev queries: {len(untouched)}; students to choose from: {len(candidates)}."
+    shown = (
+        f"{claims}. Differences are in dev nDCG@10, p at most {alpha:g} is asked for. Dev queries: {len(untouched)}; students to "
+        f"choose from: {len(candidates)}."
     )
     # No result says more than every query going from 0 to 1: the most likely loser has (1 - margin) / 2 of those.
     if len(candidates) * ((1 - min(margins.values())) / 2) ** len(untouched) > alpha:
-        reason += " No result on so few queries could pass."
-    return Decision(candidate, p_value <= alpha, reason, p_value)
+        shown += " No result on so few queries could pass."
+    reason = f"{candidate} is {'' if p_value <= alpha else 'not '}promoted: {shown}"
+    return Decision(candidate, p_value <= alpha, reason, p_value, shown)
 
 
 def held_back(decision: Decision) -> Decision:
     """The decision where the teacher alone judged the dev queries: no trained student is promoted. The untouched one may come back."""
     if not decision.promote or decision.candidate == UNTOUCHED_STUDENT:
         return decision
-    claims = decision.reason.removeprefix(f"{decision.candidate} is promoted: ")
     reason = (
         f"{decision.candidate} is not promoted: no person judged the dev queries. Judge some (`distill-assets judge --split dev`), or "
-        f"set teacher_may_promote. By the teacher's own judgement it is {claims}"
+        f"set teacher_may_promote. By the teacher's own judgement it is {decision.shown}"
     )
     return replace(decision, promote=False, reason=reason)
 

@@ -22,8 +22,8 @@ from distill_assets.records import SPLITS, Split, hash_text
 from distill_assets.settings.values import BUNDLED, PYTHON_API, Settings
 from distill_assets.storage.collection import EVALUATION, Collection
 
-_SAMPLE, _WARM_UP = 96, 8  # texts and pairs that are timed: fewer leave a core without work at the end of a batch
-_MEASURED_S = 2.0  # twice, of texts and of pairs; fewer of them where a model is slow
+_SAMPLE, _WARM_UP = 96, 8  # texts and pairs that are timed, in turn where there is time for more
+_MEASURED_S, _MOST_MEASURED = 2.0, 4096  # twice, of texts and of pairs
 # Seconds beside forward passes: of each step of a run, and of these assets; and of the fixed piece of Python that scales them.
 _STEP_S, _FIXED_S = 1.3, {"student_checkpoint": 4.0, "eval_metrics": 1.5, "leaderboard": 11.0, "champion": 7.5}
 _PYTHON_S, _PYTHON_ROUNDS = 0.0034, 25  # a round, and how many are timed before, between and after the models
@@ -329,13 +329,16 @@ def _seconds_of_pair(project: Project, pairs: Sequence[tuple[str, str]]) -> floa
 
 
 def _seconds_of_each(work: Callable[[Sequence[Any]], Any], sample: Sequence[Any]) -> float:
-    """Seconds that `work` takes for one of the sample, where it gets as many as take about `_MEASURED_S`; 0 of an empty one."""
+    """Seconds that `work` takes for one of the sample, given as many as take about `_MEASURED_S`; 0 of an empty sample."""
+
+    def of(count: int) -> float:
+        return _seconds(work, [sample[i % len(sample)] for i in range(count)])
+
     if not sample:
         return 0.0
-    work(sample[:_WARM_UP])  # pays for set-up
-    found = _seconds(work, sample[:_WARM_UP])
-    size = math.ceil(min(len(sample), _WARM_UP * max(1.0, _MEASURED_S / found)))
-    return min(_seconds(work, sample[:size]) for _ in range(2)) / size  # what runs for a moment is in one of the two
+    of(_WARM_UP)  # pays for set-up
+    count = min(math.ceil(_WARM_UP * max(1.0, _MEASURED_S / of(_WARM_UP))), _MOST_MEASURED)
+    return min(of(count), of(count)) / count  # what runs for a moment is in one of the two
 
 
 def _seconds(work: Callable[[Sequence[Any]], Any], part: Sequence[Any]) -> float:

@@ -1,5 +1,6 @@
 """The work of a run: what is counted, by hand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import exp
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from distill_assets.orchestration import estimate
 from distill_assets.orchestration.estimate import Sizes, Work, generated_of_splits, work_of
 from distill_assets.records import Split
 from distill_assets.settings.values import load_settings
@@ -96,3 +98,18 @@ def test_generated_queries_beyond_the_limit_are_not_planned() -> None:
     assert generated_of_splits(1000, settings, 2, has_queries=False) == {"train": 480, "dev": 80, "test": 100}
     assert generated_of_splits(1000, settings, 1, has_queries=True) == {"train": 240}
     assert generated_of_splits(1000, load_settings(collection="beir:x"), 1, has_queries=True) == {"train": 1000}
+
+
+def test_a_speed_is_taken_from_as_many_as_fill_two_seconds_after_the_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first pass that starts threads, or eight texts on a card that takes a thousand at once, told hours for minutes."""
+    sizes, clock = list[int](), [0.0]
+
+    def work(part: Sequence[str]) -> None:
+        sizes.append(len(part))
+        clock[0] += 0.01 * len(part) + {1: 5.0, 3: 0.7}.get(len(sizes), 0.0)  # set-up, then something else that runs
+
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(estimate, "_MEASURED_S", 2.0)
+    assert estimate._seconds_of_each(work, ["a", "b", "c"]) == pytest.approx(0.01)
+    assert sizes == [8, 8, 200, 200]
+    assert estimate._seconds_of_each(work, []) == 0.0

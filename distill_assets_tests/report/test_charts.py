@@ -23,6 +23,7 @@ from distill_assets.report.charts import (
     training_curve_chart,
 )
 
+pytestmark = pytest.mark.whole
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 60_000
 
