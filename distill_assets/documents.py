@@ -4,10 +4,9 @@ The file is in the folder of temporary files (TMPDIR), and is deleted with the l
 ends. It holds the rows of the table `corpus`, so that the warehouse takes them as they are.
 """
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_assets.records import Document, Documents, fingerprint_each, hash_text
-from distill_assets.spilling import enough_space, scratch
+from distill_assets.spilling import enough_space, scratch, temporary_folder
 
 _WHAT = "the documents of a batch"
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in ("doc_id", "title", "text", "content_hash")])
@@ -43,9 +42,9 @@ class StoredDocuments:
         Raises:
             NoSpaceError: the disk is full, or memory is.
         """
-        folder = Path(tempfile.mkdtemp(prefix="distill-assets-"))
-        self._delete = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.path = folder / "documents.parquet"
+        folder = ExitStack()
+        self.path = folder.enter_context(temporary_folder("distill-documents-")) / "documents.parquet"
+        self._delete = weakref.finalize(self, folder.close)
         try:
             with enough_space(self.path, _WHAT):
                 self._count = _write(self.path, documents)

@@ -1,9 +1,13 @@
-"""DuckDB in bounded memory: what does not fit goes to disk. By itself DuckDB takes four fifths of the machine before it spills."""
+"""What memory does not hold goes to disk, and is gone afterwards. By itself DuckDB takes four fifths of memory before it spills."""
 
 import errno
+import fcntl
+import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +18,36 @@ if TYPE_CHECKING:
 
 # Ten million documents need less than 256 on 2 threads. A thread takes buffers of its own, so there are few.
 LIMIT_MB, THREADS = 384, 2
+_YOUNG_S = 60.0  # a folder may not be locked yet
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_IN_WORDS = ("no space left", "out of memory", "failed to allocate", "max_temp_directory_size", "quota exceeded")
+
+
+@contextmanager
+def temporary_folder(prefix: str, place: Path | None = None) -> Iterator[Path]:
+    """A folder below `place`, that of temporary files (TMPDIR) by default, which is gone at the end of the block.
+
+    A process that is killed leaves its own behind, of ten million documents a gigabyte: the next one with that prefix deletes it.
+    """
+    place = place or Path(tempfile.gettempdir())
+    for left in place.glob(f"{prefix}*"):
+        with suppress(OSError):  # it is in use, or somebody else's
+            if time.time() - left.stat().st_mtime > _YOUNG_S:
+                with _locked(left):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as name, _locked(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock of the folder that ends with this process. Raises `OSError` where another one has it."""
+    found = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(found)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ trained. Logits are made up, so what depends on their values is not known: which
 
 import json
 import logging
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +48,7 @@ from distill_assets.orchestration.stages import (
 )
 from distill_assets.quality.verdicts import judge_teacher
 from distill_assets.records import fingerprint
+from distill_assets.spilling import temporary_folder
 from distill_assets.storage.checkpoints import MANIFEST
 from distill_assets.storage.missing_pairs import MissingPairs
 from distill_assets.storage.pair_scores import PairScoreStore
@@ -146,8 +146,7 @@ def standing_in(project: Project) -> Iterator[StandIn]:
     """The project on a copy that is gone at the end of the block. Vectors and imported scores are those of the project itself."""
     real = project.places
     real.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".plan-", dir=real.folder) as name:
-        folder = Path(name).resolve()
+    with temporary_folder(".plan-", real.folder.resolve()) as folder:
         places = Places(folder, real.shared)
         real.warehouse.copy_to(places.warehouse.path)
         real.checkpoints.link_to(places.checkpoints.root)

@@ -2,7 +2,6 @@
 
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from distill_assets.errors import SourceError
 from distill_assets.sources.files import opened, shown
-from distill_assets.spilling import enough_space
+from distill_assets.spilling import enough_space, temporary_folder
 
 ZIP = ".zip"
 # The largest BEIR set, MS MARCO, has 3.2 GB, 3 times its archive. Text of one letter is packed 1,000 times.
@@ -38,12 +37,12 @@ def unpacked(archive: Path) -> Iterator[Path]:
         NoSpaceError: the disk is full.
         SourceError: it is no archive, has a password, or holds what no data set does: a way out of its folder, a link, too much.
     """
-    with tempfile.TemporaryDirectory(prefix="distill-assets-") as place:
+    with temporary_folder("distill-archive-") as place:
         try:
-            _unpack(archive, Path(place))
-            yield _only_folder(Path(place))
+            _unpack(archive, place)
+            yield _only_folder(place)
         except SourceError as error:
-            raise type(error)(str(error).replace(place, shown(archive))) from error
+            raise type(error)(str(error).replace(str(place), shown(archive))) from error
 
 
 def _only_folder(place: Path) -> Path:

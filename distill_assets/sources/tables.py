@@ -25,6 +25,7 @@ from distill_assets.sources.columns import COLUMNS, Origin, Part
 from distill_assets.sources.files import digest, stamp
 from distill_assets.sources.rows import Table, parts_of
 from distill_assets.sources.strings import as_strings
+from distill_assets.spilling import temporary_folder
 
 READER_VERSION = "1"  # raised whenever the same rows would give other parts
 _MEMORY_LIMIT = "1GB"
@@ -107,7 +108,7 @@ class Tables:
     @contextmanager
     def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection inside a transaction that may only read; what DuckDB spills is removed with it."""
-        with tempfile.TemporaryDirectory(prefix="distill-spill-") as spill, _connect(spill) as connection:
+        with temporary_folder("distill-spill-") as spill, _connect(str(spill)) as connection:
             for number, statement in enumerate(self.setup, start=1):
                 with _told(f"statement {number} of data.sql_setup"):
                     connection.execute(statement)

@@ -3,7 +3,6 @@
 Texts are matched by their hash, because that is the key of the pair-score store.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from distill_assets.errors import ScoreSetError
+from distill_assets.spilling import temporary_folder
 from distill_assets.storage.collection import TEXT_HASH, VIEWS, Collection
 from distill_assets.storage.warehouse import bind, select
 
@@ -89,8 +89,8 @@ def match_scores(
         ScoreSetError: a score is no finite number, an id stands for two texts, or a pair has two scores.
     """
     with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=".scores-") as place,
-        duckdb.connect(Path(place) / "scores.duckdb") as connection,
+        temporary_folder(".scores-", folder) as place,
+        duckdb.connect(place / "scores.duckdb") as connection,
     ):
         connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
         connection.execute("SET enable_progress_bar = false")
