@@ -323,10 +323,11 @@ class Warehouse:
                     with _OPENING:
                         return duckdb.connect(str(self.path), read_only=read_only)
                 except (duckdb.Error, BlockingIOError) as error:
-                    if _OTHER_MODE in str(error) and read_only:
-                        read_only = False
-                        continue
-                    if isinstance(error, duckdb.Error) and not _is_held(error):
+                    if _OTHER_MODE in str(error):
+                        if read_only:
+                            read_only = False
+                            continue
+                    elif isinstance(error, duckdb.Error) and not _is_held(error):
                         raise WarehouseError(
                             f"cannot open {self.path}: {error}; expected a DuckDB file of this package that can be written"
                         ) from error
