@@ -139,6 +139,10 @@ class HubDataset:
             for split in splits
             if options.split in (None, split)
         }
+        # Row group by row group: pyarrow decodes a Parquet file further and further ahead of its reader, and 10 million documents took
+        # 2.1 GB. Over the network each row group would be asked for by itself, so there a whole file may be in memory.
+        if _files(name) and hasattr(_datasets().IterableDataset, "reshard"):
+            splits = {split: found.reshard() for split, found in splits.items()}
         return [(s, Table(o, partial(_rows, o, splits[s], is_beir=is_beir))) for s, o in origins.items()]
 
 
