@@ -283,7 +283,7 @@ class Measured:
 
 
 def measure(project: Project) -> Measured:
-    """Take a second for texts and one for the pairs of each teacher; the collection is read already."""
+    """Take some seconds for texts and for the pairs of each teacher; the collection is read already."""
     from distill_assets.models.encoders import encode_texts
 
     models, (sizes, texts, pairs) = project.models, _measure_collection(project)
