@@ -15,7 +15,7 @@ acceptance sampling": intersection-union test).
 
 Where the teacher alone judged the dev queries, nothing is promoted unless a person allows it: a student that learned from the teacher
 ranks more as the teacher does, whatever that is worth. On SciFact with the bundled teacher such students were 0.003 to 0.054 better
-by the teacher, 0.009 to 0.030 worse by people (docs/results.md, "Without judgements").
+by the teacher, 0.009 to 0.042 worse by people (docs/results.md, "Without judgements").
 
 The best champion so far keeps small losses from adding up: twenty steps of 0.004 are 0.08 below it.
 
