@@ -482,7 +482,7 @@ def test_no_variant_without_judgements_sees_a_test_query(tmp_path: Path) -> None
 
 def test_a_student_is_compared_with_the_untouched_one_query_by_query() -> None:
     """A difference of two means alone was called a loss, and nobody knew whether 300 queries can show it."""
-    assert _compared([1.0, 0.5, 0.5], [0.4, 0.5, 0.2]) == {
+    assert _compared({"a": 1.0, "b": 0.5, "c": 0.5}, {"c": 0.2, "b": 0.5, "a": 0.4}) == {
         "people": pytest.approx(2 / 3),
         "against_untouched": {"mean": pytest.approx(0.3), "low": 0.0, "high": pytest.approx(0.6), "p_value": 0.5},
     }

@@ -544,12 +544,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def quiet_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures and timings are no numbers that can be compared, and take most of a tiny run."""
-    import accelerate.utils.memory
-
     from distill_assets.assets import evaluation, release, student, teacher
 
     _load_once(monkeypatch)
-    monkeypatch.setattr(accelerate.utils.memory.gc, "collect", lambda *_: 0)
     monkeypatch.setattr(evaluation, "measure_speeds", lambda *_: {})
     for module in (evaluation, release):
         monkeypatch.setattr(module, "write_project_report", lambda project: project.places.report)

@@ -1,6 +1,7 @@
 """Several teachers: each keeps its own logits, and the mean of them is made on reading."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from distill_assets.definitions import build_definitions
 from distill_assets.errors import ModelError
 from distill_assets.handles.logits import TEACHERS_FILE
-from distill_assets.models import remote
+from distill_assets.models import encoders, remote
 from distill_assets.models.catalog import member_folders
 from distill_assets.orchestration.running import run_line
 from distill_assets.records import hash_text
@@ -44,6 +45,21 @@ def pairs_by_scorer(project: Any) -> dict[str, int]:
     """Stored logits of each scorer."""
     sql = "SELECT scorer_id, count(*) AS n FROM pair_scores GROUP BY ALL"
     return {row["scorer_id"]: row["n"] for row in project.places.warehouse.query(sql).to_pylist()}
+
+
+def test_a_plan_trusts_the_teachers_that_the_settings_trust(
+    make: Make, tiny_cross_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that refuses a model which the run then opens stops who trusted it; one that trusts all runs code of nobody's choice."""
+    other = Path(shutil.copytree(tiny_cross_encoder, tmp_path / "other"))
+    project = make([str(tiny_cross_encoder), str(other)], trusted_models=(str(other),))
+    loaded, load = dict[Path, bool](), encoders.load_teacher
+    monkeypatch.setattr(
+        encoders, "load_teacher", lambda path, **how: loaded.update({path: how["is_trusted"]}) or load(path, **how)
+    )
+    for _, path in project.models.local_teachers:
+        assert len(project.models.open_before_it_is_made(path)([("a query", "a document")])) == 1
+    assert loaded == {tiny_cross_encoder: False, other: True}
 
 
 def test_adding_a_teacher_scores_only_that_one(make: Make, tiny_cross_encoder: Path, monkeypatch: Any) -> None:

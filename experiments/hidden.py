@@ -10,14 +10,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from distill_assets.assets import ASSETS
 from distill_assets.assets.inputs import Inputs
 from distill_assets.assets.rankings import DEPTH, RANKING_SETTINGS, judged_queries
 from distill_assets.assets.reads import Reads
+from distill_assets.evaluation.comparison import columns_of_queries, compare_family
 from distill_assets.evaluation.metrics import evaluate_run, mean_of, values_of
-from distill_assets.evaluation.significance import bootstrap_interval, paired_randomisation_test
+from distill_assets.evaluation.significance import bootstrap_interval
 from distill_assets.handles.project import Project
 from distill_assets.records import HARD_LABELS, SPLITS, UNTOUCHED_STUDENT, Collection
 from distill_assets.training.recipes import BUILT_IN_RECIPES, find_recipe
@@ -70,6 +72,7 @@ def run_hidden(
     lines = {variant: _line(path, settings, num_seeds, work, variant) for variant, path in folders.items()}
     make_until(lines[JUDGED], "teacher_scores")
     people = Inputs(lines[JUDGED], "leaderboard", _READS, "", logger)
+    untouched = _by_people(people, people.student_path)
     relevance: dict[str, dict[str, int]] = {}
     for qrel in collection.qrels:
         relevance.setdefault(qrel.query_id, {})[qrel.doc_id] = qrel.relevance
@@ -86,10 +89,12 @@ def run_hidden(
             make(line, ASSETS["student_checkpoint"], key)
             make(line, ASSETS["eval_metrics"], key)
             path = line.places.checkpoint_path(key)
-            untouched, trained = (_by_people(people, each) for each in (people.student_path, path))
             told = {
-                recipe: {**_compared(trained, untouched), **_own(line, key, key, relevance)},
-                UNTOUCHED_STUDENT: {"people": _mean(untouched), **_own(line, key, UNTOUCHED_STUDENT, relevance)},
+                recipe: {**_compared(_by_people(people, path), untouched), **_own(line, key, key, relevance)},
+                UNTOUCHED_STUDENT: {
+                    "people": fmean(untouched.values()),
+                    **_own(line, key, UNTOUCHED_STUDENT, relevance),
+                },
             }
             for system, found in told.items():
                 document["systems"].setdefault(f"{system}, {variant}", {})[str(seed)] = found
@@ -113,24 +118,19 @@ def _line(path: Path, settings: Mapping[str, Any], num_seeds: int, work: Path, v
     return Project(overrides={**settings, **changes})
 
 
-def _by_people(people: Inputs, student: Path) -> list[float]:
-    """nDCG@10 of each test query, in the order of their ids."""
+def _by_people(people: Inputs, student: Path) -> dict[str, float]:
+    """nDCG@10 by test query."""
     queries, qrels = judged_queries(people, "test")
     run = people.retrieval.dense(student, queries, DEPTH)
-    found = values_of(evaluate_run(run, qrels, people.min_relevance), "ndcg_at_10")
-    return [found[query_id] for query_id in sorted(found)]
+    return values_of(evaluate_run(run, qrels, people.min_relevance), "ndcg_at_10")
 
 
-def _compared(trained: Sequence[float], untouched: Sequence[float]) -> dict[str, Any]:
-    differences = [ours - theirs for ours, theirs in zip(trained, untouched, strict=True)]
-    low, high = bootstrap_interval(differences)
-    p_value = paired_randomisation_test(trained, untouched)
-    against = {"mean": _mean(differences), "low": low, "high": high, "p_value": p_value}
-    return {"people": _mean(trained), "against_untouched": against}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(1, len(values))
+def _compared(trained: Mapping[str, float], untouched: Mapping[str, float]) -> dict[str, Any]:
+    ours, theirs = columns_of_queries({"ours": trained, "theirs": untouched}, ["ours", "theirs"]).values()
+    found = compare_family({"ours": (ours, theirs)})["ours"]
+    low, high = bootstrap_interval(ours - theirs)
+    against = {"mean": found.difference, "low": low, "high": high, "p_value": found.p_value}
+    return {"people": float(ours.mean()), "against_untouched": against}
 
 
 def _own(line: Project, key: str, system: str, relevance: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
@@ -138,7 +138,7 @@ def _own(line: Project, key: str, system: str, relevance: Mapping[str, Mapping[s
     warehouse = line.places.warehouse
     rows = warehouse.read("eval_metrics", slice_keys=[key]).to_pylist()
     own = {r["query_id"]: r["ndcg_at_10"] for r in rows if (r["system"], r["split"]) == (system, "test")}
-    found = {"own": _mean([*own.values()]), "num_own": len(own)}
+    found = {"own": sum(own.values()) / max(1, len(own)), "num_own": len(own)}
     judged = {q: dict(relevance[q]) for q in own if q in relevance}
     if judged:
         run: dict[str, list[tuple[str, float]]] = {q: [] for q in judged}

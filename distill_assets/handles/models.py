@@ -332,12 +332,24 @@ class Models:
 
         return open_scorer(model, self.scoring_precision, batch_tokens=self.settings.batch_tokens)
 
-    def open_before_it_is_made(self, choice: str) -> "PairScorer":
-        """A scorer that takes as long for a pair as one of `teacher_choices` will; no served and no imported one.
+    @property
+    def local_teachers(self) -> list[tuple[str, Path]]:
+        """Those of `teacher_choices` that score on this machine, each with its folder: no server, and no imported scores.
+
+        Of the bundled teacher it is the encoder that its adapters go on top of.
+        """
+        if self.is_teacher_imported:
+            return []
+        choices = zip(self.teacher_choices, self.are_teachers_served, strict=True)
+        return [
+            (c, packaged_encoder() if c == BUNDLED else self.resolve(c)) for c, is_served in choices if not is_served
+        ]
+
+    def open_before_it_is_made(self, path: Path) -> "PairScorer":
+        """A scorer that takes as long for a pair as the one of `local_teachers` at `path` will.
 
         Of a teacher that is still to be trained it is the encoder with an untrained head: its logits say nothing.
         """
-        path = packaged_encoder() if choice == BUNDLED else self.resolve(choice)
         return self.open_scorer(self.load_teacher(path) if is_cross_encoder(path) else self.grow_teacher(path))
 
     def _teacher_of(self, path: Path) -> str:
@@ -345,7 +357,8 @@ class Models:
         for number, choice in enumerate(self.teacher_choices):
             if path.name == member_folder(path.parent, number).name:
                 return choice
-        return self.teacher_choice
+        several = self.local_teachers if len(self.teacher_choices) > 1 else []
+        return next((choice for choice, own in several if own == path), self.teacher_choice)
 
     def is_trusted(self, name: str) -> bool:
         """Whether a model, as the settings name it, may bring pickled weights and Python code of its own."""

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,9 @@ from distill_assets.assets.student_choice import TRIAL_DOCUMENTS
 from distill_assets.assets.timing import QUICK_QUERIES, TIMED_BY_TEACHER, TIMED_DOCUMENTS, TIMED_QUERIES
 from distill_assets.handles.collection import State
 from distill_assets.handles.project import Project
-from distill_assets.models.catalog import packaged_encoder, weights_mb
 from distill_assets.models.folders import own_max_tokens
 from distill_assets.records import SPLITS, Split, hash_text
-from distill_assets.settings.values import BUNDLED, PYTHON_API, Settings
+from distill_assets.settings.values import PYTHON_API, Settings
 from distill_assets.storage.collection import EVALUATION, Collection
 
 _SAMPLE, _WARM_UP = 96, 8  # texts and pairs that are timed, in turn where there is time for more
@@ -55,6 +54,10 @@ class Sizes:
     unjudged: tuple[Split, ...] = ()
     refused: int = 0
     query_share: float = 1.0
+
+    def num_train_pairs(self, settings: Settings) -> int:
+        """Pairs of the train queries that are scored, by a teacher of one fold."""
+        return self.answers + self.train * settings.num_scored_negatives
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,13 @@ def work_of(asset: str, partition: str, sizes: Sizes, project: Project, in_pool:
 def _asking_work(asset: str, sizes: Sizes, project: Project, pool: float) -> Work:
     """Of what asks the teacher before students are trained: of dev, where people judged it, of train, then of what it judges."""
     on_dev = 0.0 if "dev" in sizes.unjudged else pool * min(project.settings.step_queries, sizes.dev)
-    on_train = sizes.answers + sizes.train * project.settings.num_scored_negatives
+    on_train = sizes.num_train_pairs(project.settings)
     if asset == "teacher_checkpoint":
         return replace(_asked(on_dev, 0, sizes, project), trained_pairs=_teacher_training(sizes, project))
     if asset == "teacher_scores":
         return _asked(on_train, on_dev, sizes, project, is_train=True)
-    num_judged = sum({"dev": sizes.dev, "test": sizes.test}[split] for split in sizes.unjudged)
-    return _asked(num_judged * pool, on_dev + on_train, sizes, project)
+    num_queries = sum(getattr(sizes, split) for split in sizes.unjudged)
+    return _asked(num_queries * pool, on_dev + on_train, sizes, project)
 
 
 def _choosing_work(sizes: Sizes, settings: Settings, step_queries: int) -> Work:
@@ -161,10 +164,8 @@ def _comparing_work(sizes: Sizes, project: Project, pool: float) -> Work:
     settings, num_tested = project.settings, sizes.test or sizes.dev
     num_baselines, num_asked = len(settings.baselines), sizes.documents + sizes.query_share * (sizes.dev + sizes.test)
     share = 1 if num_tested >= QUICK_QUERIES else 3
-    num_to_score = (
-        0.0 if ("test" if sizes.test else "dev") in sizes.unjudged else num_tested * pool
-    )  # else it was scored to judge
-    num_before = sizes.answers + sizes.train * settings.num_scored_negatives
+    is_scored = ("test" if sizes.test else "dev") in sizes.unjudged  # to judge these queries
+    num_to_score, num_before = 0.0 if is_scored else num_tested * pool, sizes.num_train_pairs(settings)
     num_systems = 1 + len(settings.all_recipes) + num_baselines
     return _asked(num_to_score, num_before, sizes, project) + Work(
         texts=num_systems * (sizes.query_share * TIMED_QUERIES + TIMED_DOCUMENTS // share) + num_baselines * num_asked,
@@ -316,16 +317,10 @@ def _mean_tokens(project: Project, texts: Sequence[str], limit: int | None) -> f
 
 
 def _seconds_of_pair(project: Project, pairs: Sequence[tuple[str, str]]) -> float:
-    """Mean of the teachers that score on this machine: nothing of servers and of imported scores."""
+    """Mean of all teachers: a pair takes nothing on this machine where a server scores it, or where scores were imported."""
     models = project.models
-    if models.is_teacher_imported:
-        return 0.0
-    choices = zip(models.teacher_choices, models.are_teachers_served, strict=True)
-    seconds = [
-        0.0 if is_served else _seconds_of_each(models.open_before_it_is_made(choice), pairs)
-        for choice, is_served in choices
-    ]
-    return mean(seconds)
+    seconds = [_seconds_of_each(models.open_before_it_is_made(path), pairs) for _, path in models.local_teachers]
+    return sum(seconds) / len(models.teacher_choices)
 
 
 def _seconds_of_each(work: Callable[[Sequence[Any]], Any], sample: Sequence[Any]) -> float:
@@ -351,17 +346,3 @@ def _python_rounds() -> list[float]:
     """Seconds that a fixed piece of Python takes, several times, with what else runs on this machine."""
     rows = [{"name": str(i), "values": [i, 0.5 * i, None]} for i in range(2000)]
     return [_seconds(lambda part: json.loads(json.dumps(part)), rows) for _ in range(_PYTHON_ROUNDS)]
-
-
-def teacher_mb(project: Project) -> float:
-    """Weights of what scores a pair on this machine, in MB (10^6 bytes): nothing of servers and of imported scores."""
-    models = project.models
-    if models.is_teacher_imported:
-        return 0.0
-    choices = zip(models.teacher_choices, models.are_teachers_served, strict=True)
-    paths = [
-        packaged_encoder() if choice == BUNDLED else models.resolve(choice)
-        for choice, is_served in choices
-        if not is_served
-    ]
-    return sum(map(weights_mb, paths))

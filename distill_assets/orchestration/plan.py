@@ -15,7 +15,7 @@ from distill_assets.assets import ASSETS
 from distill_assets.errors import DistillError
 from distill_assets.handles.project import Project
 from distill_assets.models.catalog import weights_mb
-from distill_assets.orchestration.estimate import Measured, Sizes, Work, measure, overhead_s, teacher_mb, work_of
+from distill_assets.orchestration.estimate import Measured, Sizes, Work, measure, overhead_s, work_of
 from distill_assets.orchestration.lost_runs import COMMAND_TAG
 from distill_assets.orchestration.rehearsal import Due, Rehearsal, StandIn, rehearse, standing_in
 from distill_assets.orchestration.stages import INGEST, IsStale, stages_of
@@ -269,7 +269,7 @@ def _work(project: StandIn, asset: str, due: list[Due], found: Rehearsal, sizes:
     if asset == "teacher_scores":  # a query whose label no fold saw is scored by all of them
         most = max(
             most,
-            project.models.num_teacher_folds * (sizes.answers + sizes.train * project.settings.num_scored_negatives),
+            project.models.num_teacher_folds * sizes.num_train_pairs(project.settings),
         )
     return work, most
 
@@ -279,12 +279,12 @@ def _disk_mb(project: Project, assets: Sequence[PlannedAsset], measured: Measure
     models = project.models
     names = {each.asset: sum(map(len, each.reasons.values())) for each in assets}
     student_mb = weights_mb(models.student_path)
+    teacher_mb = models.num_teacher_folds * sum(weights_mb(path) for _, path in models.local_teachers)
     return {
         "vectors": sum(each.work.texts for each in assets) * (4 * measured.num_dimensions + 16) / 1e6,
         "scores": sum(each.most_pairs for each in assets) * _PAIR_BYTES / 1e6,
         # Beside each student that trains lie its saves.
-        "checkpoints": names.get("student_checkpoint", 0) * student_mb
-        + models.num_teacher_folds * teacher_mb(project) * ("teacher_checkpoint" in names),
+        "checkpoints": names.get("student_checkpoint", 0) * student_mb + teacher_mb * ("teacher_checkpoint" in names),
     }
 
 

@@ -33,7 +33,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _PAIRS_PER_BATCH = 65_536
-_ROWS_PER_BATCH = 8192  # by default Arrow reads 16 times 131,072 rows ahead: gigabytes of documents
+_ROWS_PER_BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,20 @@ def _table_reader(table: str, files: Sequence[Path]) -> Callable[[], Iterator[pa
     def read() -> Iterator[pa.Table]:
         for path, columns in zip(files, chosen, strict=True):
             try:
-                batches = ds.dataset(path, format="parquet").to_batches(
-                    columns=columns, batch_size=_ROWS_PER_BATCH, batch_readahead=1, fragment_readahead=0
-                )
-                for batch in batches:
+                for batch in _batches(path, columns):
                     rows = pa.Table.from_batches([batch])
                     yield _flatten(path, rows) if table == "scores" else rows
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
                 raise _damaged(path, error) from error
 
     return read
+
+
+def _batches(path: Path, columns: Mapping[str, ds.Expression]) -> Iterator[pa.RecordBatch]:
+    """Row group by row group: of a whole file pyarrow decodes further and further ahead of its reader, whatever its readahead."""
+    for fragment in ds.dataset(path, format="parquet").get_fragments():
+        for group in fragment.split_by_row_group():
+            yield from group.to_batches(columns=dict(columns), batch_size=_ROWS_PER_BATCH)
 
 
 def _choose_columns(table: str, path: Path) -> dict[str, ds.Expression]:

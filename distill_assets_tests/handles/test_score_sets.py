@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from distill_assets.errors import DistillError, MalformedRecordError, ScoreSetEr
 from distill_assets.handles.project import Project
 from distill_assets.handles.score_sets import import_scores
 from distill_assets.records import hash_text
+from distill_assets.sources.score_sets import open_score_files
 from distill_assets.storage.warehouse import SliceWrite
 
 DOCUMENTS = {"d1": ("", "alpha one"), "d2": ("beta", "two"), "d3": ("", "gamma three")}
@@ -320,3 +322,22 @@ def test_an_unknown_name_lists_those_there_are(project: Project, write: Write) -
         ScoreSetError, match=r"no imported scores 'knwon' of this collection, only: known; .* --name knwon"
     ):
         _ = wrong.models.teacher_source_ids
+
+
+def test_a_table_is_not_decoded_ahead_of_its_reader(tmp_path: Path) -> None:
+    """Published sets have millions of documents: matching is slower than decoding, and memory held the whole file."""
+    ids = [f"{number:05}" for number in range(60_000)]
+    documents = pa.table({"document_id": ids, "document": [each * 80 for each in ids]})
+    pq.write_table(documents, tmp_path / "documents.parquet", row_group_size=1000)
+    pq.write_table(pa.table({"query_id": ["q"], "query": ["which?"]}), tmp_path / "queries.parquet")
+    scores = {"query_id": ["q"], "document_ids": [ids[:1]], "scores": [[1.0]]}
+    pq.write_table(pa.table(scores), tmp_path / "scores.parquet")
+    read = open_score_files(tmp_path).documents
+    assert read is not None
+    before, found, held = pa.total_allocated_bytes(), list[str](), 0
+    for rows in read():
+        found += rows["id"].to_pylist()
+        time.sleep(0.01)
+        held = max(held, pa.total_allocated_bytes() - before)
+    assert found == ids
+    assert held < documents.nbytes / 2
